@@ -1,0 +1,175 @@
+"""The recipe's knobs as absl flags, and flagfiles that may name others next to them.
+
+Each command parses into a FlagValues of its own, so that no library's flags get in and nothing global is left behind.
+"""
+
+import dataclasses
+import difflib
+import pathlib
+import textwrap
+
+from absl import flags as absl_flags
+
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+
+_DEFINE = {
+    str: absl_flags.DEFINE_string,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    bool: absl_flags.DEFINE_bool,
+    float | None: absl_flags.DEFINE_float,
+    tuple[int, ...]: absl_flags.DEFINE_list,
+}
+
+
+class Flags:
+    """The flags of one command: its own, and the recipe's if it has one.
+
+    Args:
+        command: name of the command, for messages.
+        usage: one line that the help begins with.
+        recipe: whether the recipe's knobs are flags of this command.
+    """
+
+    def __init__(self, command: str, usage: str, *, recipe: bool = False):
+        self.command = command
+        self.usage = usage
+        self._values = absl_flags.FlagValues()
+        self._sections: list[tuple[str, list[str]]] = [("Options", [])]
+        self._has_recipe = recipe
+        if recipe:
+            for field in dataclasses.fields(Recipe):
+                if field.metadata["section"]:
+                    self._sections.append((field.metadata["section"], []))
+                self._define(field.type, field.name, field.default, field.metadata["help"], self._sections[-1][1])
+        self.add(bool, "help", False, "show this help")
+
+    def add(self, kind: type, name: str, default, help: str):
+        """Defines a flag of the command's own."""
+        self._define(kind, name, default, help, self._sections[0][1])
+
+    def _define(self, kind, name, default, help, section):
+        default = [str(item) for item in default] if isinstance(default, tuple) else default
+        _DEFINE[kind](name, default, help, flag_values=self._values)
+        section.append(name)
+
+    def parse(self, argv: list[str]) -> list[str]:
+        """Parses the arguments after the command's name; returns those that are no flags.
+
+        Raises:
+            MisuseError: for an unknown flag, a value of another type, a flagfile that can't be read.
+        """
+        argv = expand_flagfiles(argv)
+        try:
+            return self._values([self.command, *argv])[1:]
+        except absl_flags.UnrecognizedFlagError as error:
+            near = difflib.get_close_matches(error.flagname, list(self._values), n=3)
+            hint = f"Did you mean {' or '.join('--' + name for name in near)}? " if near else ""
+            raise MisuseError(
+                f"Unknown flag --{error.flagname}. {hint}`keras-bot {self.command} --help` lists the flags."
+            ) from None
+        except absl_flags.Error as error:
+            raise MisuseError(f"{error}. `keras-bot {self.command} --help` tells what a flag takes.") from None
+
+    def __getattr__(self, name):
+        return getattr(self._values, name)
+
+    def expect_no_arguments(self, argv: list[str]):
+        """`parse`, for a command that takes flags alone. Raises MisuseError for anything else."""
+        rest = self.parse(argv)
+        if rest:
+            raise MisuseError(f"Expected flags as --name=value, received {rest[0]!r}. {self.usage}")
+
+    def help_wanted(self) -> bool:
+        """Prints the help if --help was given, and tells whether it was."""
+        if self._values["help"].value:
+            print(self.help())
+        return self._values["help"].value
+
+    def given_recipe(self) -> list[str]:
+        """The recipe's flags that were given, as arguments for another parse."""
+        given = [field.name for field in dataclasses.fields(Recipe) if self._values[field.name].present]
+        lines = {line[2:].split("=", 1)[0]: line for line in self.recipe().flag_lines()}
+        return [lines[name] for name in given if name in lines]
+
+    def recipe(self) -> Recipe:
+        """The recipe that the flags make. Raises MisuseError if it can't be."""
+        values = {field.name: self._values[field.name].value for field in dataclasses.fields(Recipe)}
+        try:
+            values["decay_epochs"] = tuple(int(epoch) for epoch in values["decay_epochs"])
+        except ValueError:
+            raise MisuseError(
+                f"Expected --decay_epochs as whole numbers with commas, received {','.join(values['decay_epochs'])!r}."
+            ) from None
+        return Recipe(**values)
+
+    def help(self) -> str:
+        """The help of the command, by section."""
+        lines = [self.usage]
+        for title, names in self._sections:
+            lines += ["", f"{title}:"]
+            for name in names:
+                flag = self._values[name]
+                default = "" if flag.default in (None, "") or flag.default is False else f" [{flag.default_as_str.strip(chr(39))}]"
+                lines += textwrap.wrap(
+                    f"--{name:<21} {flag.help}{default}", 110, initial_indent="  ", subsequent_indent=" " * 26
+                )
+        if self._has_recipe:
+            lines += ["", "--flagfile=FILE reads flags from a file; a later flag wins over an earlier one."]
+        return "\n".join(lines)
+
+
+def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple = ()) -> list[str]:
+    """Puts the lines of every `--flagfile=FILE` in its place.
+
+    FILE is looked for from the current directory and, inside a flagfile, first beside the file that names it. Blank
+    lines and lines that begin with # or // are left out.
+
+    Raises:
+        MisuseError: if a file can't be read, or names itself.
+    """
+    expanded, rest = [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*expanded, argument, *rest]
+        name, has_value, value = argument.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            expanded.append(argument)
+            continue
+        if not has_value:
+            if not rest:
+                raise MisuseError("Expected a file after --flagfile, received nothing.")
+            value = rest.pop(0)
+        path = _find(value, folder)
+        if path in chain:
+            raise MisuseError(f"Flagfile {path} includes itself. Take its --flagfile line out.")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            named = f", named in {chain[-1]}" if chain else ""
+            raise MisuseError(f"Can't read the flagfile {value}{named}: {_reason(error)}.") from None
+        lines = [line.strip() for line in text.splitlines()]
+        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+        expanded += expand_flagfiles(lines, folder=path.parent, chain=(*chain, path))
+    return expanded
+
+
+def _find(value, folder):
+    beside = folder / value if folder else None
+    return (beside if beside and beside.exists() else pathlib.Path(value).expanduser()).resolve()
+
+
+def _reason(error):
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is no text"
+
+
+def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
+    """The recipe of a run directory, with flags that override it. Raises MisuseError if there is none."""
+    path = pathlib.Path(run_dir) / "run.flags"
+    if not path.exists():
+        raise MisuseError(f"Expected a run directory with run.flags, received {run_dir}. `keras-bot train` makes one.")
+    flags = Flags("run.flags", "", recipe=True)
+    flags.parse([f"--flagfile={path}", *overrides])
+    return flags.recipe()

@@ -1,0 +1,60 @@
+"""`keras-bot COMMAND …`: finds the command, runs it, and turns a user's error into one line and an exit code."""
+
+import importlib
+import os
+import sys
+
+from keras_bot.errors import MisuseError, RunError, unknown
+
+COMMANDS = {
+    "train": "train a network by a recipe of flags",
+    "evaluate": "top-1 and top-5 of a trained network",
+    "export": "write a SavedModel of a run, preprocessing included",
+    "predict": "the five likeliest classes of image files, by a SavedModel",
+    "models": "list the networks with parameters and FLOPs",
+    "data": "show what a data source holds, and a picture of augmented samples",
+    "bench": "speed of the training step beside a peer's",
+}
+
+USAGE = """keras-bot: the Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3
+
+usage: keras-bot COMMAND [--flag=value …] [--flagfile=FILE]
+
+{commands}
+
+`keras-bot COMMAND --help` tells the flags. First run: keras-bot train --flagfile=flags/quickstart.flags
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0, 1 for a failure, 2 for misuse."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from keras_bot import __version__
+
+        print(f"keras_bot {__version__}")
+        return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    command, arguments = argv[0], argv[1:]
+    try:
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        return importlib.import_module(f"keras_bot.cli.{command}").main(arguments) or 0
+    except MisuseError as error:
+        return _tell(error, 2)
+    except BrokenPipeError:  # as in `keras-bot models | head`
+        sys.stdout = None
+        return 1
+    except (RunError, OSError) as error:
+        return _tell(error, 1)
+    except KeyboardInterrupt:
+        return _tell("interrupted", 130)
+
+
+def _tell(error, code):
+    sys.stdout.flush()
+    print(f"keras-bot: {error}", file=sys.stderr)
+    return code

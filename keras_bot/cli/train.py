@@ -1,0 +1,30 @@
+"""`keras-bot train`: trains a network by a recipe of flags."""
+
+import json
+import time
+
+from keras_bot.cli.flags import Flags
+
+USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
+
+
+def main(argv):
+    """Trains, and prints the result as one line of JSON."""
+    flags = Flags("train", USAGE, recipe=True)
+    flags.add(str, "run_dir", "", "where the records go; empty is runs/MODEL-DATE-TIME")
+    flags.add(bool, "resume", False, "go on with the run that run_dir holds")
+    flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
+    flags.add(bool, "dry_run", False, "print what would be done: recipe, tricks, steps, learning rates, decayed variables")
+    flags.expect_no_arguments(argv)
+    if flags.help_wanted():
+        return
+    recipe = flags.recipe()
+    if flags.dry_run:
+        from keras_bot.training.plan import plan
+
+        print(plan(recipe))
+        return
+    from keras_bot.training.train import train
+
+    run_dir = flags.run_dir or f"runs/{recipe.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    print(json.dumps(train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)))

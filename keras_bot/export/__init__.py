@@ -1,0 +1,1 @@
+"""Trained networks out as SavedModels, and SavedModels back in for prediction."""

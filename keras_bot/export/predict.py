@@ -1,0 +1,40 @@
+"""The likeliest classes of image files, by an exported SavedModel."""
+
+import dataclasses
+import pathlib
+
+import tensorflow as tf
+
+from keras_bot.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One image's likeliest classes: (name, probability) pairs, the likeliest first."""
+
+    path: pathlib.Path
+    top: list[tuple[str, float]]
+
+
+def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top: int = 5) -> Prediction:
+    """Runs a SavedModel's `serve` on one JPEG, PNG, GIF or BMP file.
+
+    Args:
+        serve: (1, height, width, 3) uint8 images to (1, classes) probabilities.
+        class_names: names in the order of the classes; a class beyond them is called by its number.
+        path: the image.
+        top: how many classes to give.
+
+    Raises:
+        RunError: if the file can't be read as an image.
+    """
+    try:
+        image = tf.io.decode_image(tf.io.read_file(str(path)), channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        if not pathlib.Path(path).is_file():
+            raise RunError(f"No image at {path}.") from None
+        raise RunError(f"Can't read {path} as an image: {error.message.splitlines()[0]}") from None
+    probabilities = serve(image[None])[0].numpy()
+    likeliest = probabilities.argsort()[::-1][:top]
+    names = dict(enumerate(class_names))
+    return Prediction(pathlib.Path(path), [(names.get(i, str(i)), float(probabilities[i])) for i in likeliest])

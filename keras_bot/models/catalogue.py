@@ -1,0 +1,45 @@
+"""Every network by its own name: `ResNet50D(num_classes=10)` is `create("resnet50_d", num_classes=10)`."""
+
+import inspect
+
+from keras_bot.models.resnet import create
+
+
+def _constructor(name, public_name):
+    def constructor(**options):
+        return create(name, **options)
+
+    signature = inspect.signature(create)
+    options = [option for key, option in signature.parameters.items() if key != "name"]
+    constructor.__name__ = constructor.__qualname__ = public_name
+    constructor.__doc__ = f"`create({name!r}, …)`, with the same options."
+    constructor.__signature__ = signature.replace(parameters=options)
+    return constructor
+
+
+ResNet18A = _constructor("resnet18_a", "ResNet18A")
+ResNet18B = _constructor("resnet18_b", "ResNet18B")
+ResNet18C = _constructor("resnet18_c", "ResNet18C")
+ResNet18D = _constructor("resnet18_d", "ResNet18D")
+ResNet34A = _constructor("resnet34_a", "ResNet34A")
+ResNet34B = _constructor("resnet34_b", "ResNet34B")
+ResNet34C = _constructor("resnet34_c", "ResNet34C")
+ResNet34D = _constructor("resnet34_d", "ResNet34D")
+ResNet50A = _constructor("resnet50_a", "ResNet50A")
+ResNet50B = _constructor("resnet50_b", "ResNet50B")
+ResNet50C = _constructor("resnet50_c", "ResNet50C")
+ResNet50D = _constructor("resnet50_d", "ResNet50D")
+ResNet101A = _constructor("resnet101_a", "ResNet101A")
+ResNet101B = _constructor("resnet101_b", "ResNet101B")
+ResNet101C = _constructor("resnet101_c", "ResNet101C")
+ResNet101D = _constructor("resnet101_d", "ResNet101D")
+ResNet152A = _constructor("resnet152_a", "ResNet152A")
+ResNet152B = _constructor("resnet152_b", "ResNet152B")
+ResNet152C = _constructor("resnet152_c", "ResNet152C")
+ResNet152D = _constructor("resnet152_d", "ResNet152D")
+CifarResNet20A = _constructor("cifar_resnet20_a", "CifarResNet20A")
+CifarResNet20D = _constructor("cifar_resnet20_d", "CifarResNet20D")
+CifarResNet32A = _constructor("cifar_resnet32_a", "CifarResNet32A")
+CifarResNet32D = _constructor("cifar_resnet32_d", "CifarResNet32D")
+CifarResNet56A = _constructor("cifar_resnet56_a", "CifarResNet56A")
+CifarResNet56D = _constructor("cifar_resnet56_d", "CifarResNet56D")

@@ -1,0 +1,101 @@
+"""The pieces a ResNet is made of: convolution with batch norm, stems, residual paths, shortcuts.
+
+`conv_bn` is the one place that knows about padding, initialisation and batch norm (section 2.1 of the paper):
+
+- Padding is symmetric, k // 2 on every side, as in MXNet and PyTorch. Keras' "same" is that for stride 1, but pads only
+  the bottom and the right for stride 2, so there the zeros are put explicitly.
+- Kernels are Xavier uniform, U(-a, a) with a = sqrt(6 / (fan_in + fan_out)), where a fan counts channels times kernel
+  area, as in MXNet. Convolutions have no bias, since batch norm adds one.
+- Batch norm starts at gamma 1, beta 0, with momentum 0.9 and epsilon 1e-5.
+
+Everything is made of Keras' own layers, so that a saved model loads where keras_bot isn't installed. Tensors are
+(batch, height, width, channels).
+"""
+
+from keras import layers
+
+BN_MOMENTUM = 0.9
+BN_EPSILON = 1e-5
+KERNEL_INITIALIZER = "glorot_uniform"
+
+
+def conv_bn(x, filters, kernel_size, *, name, strides=1, relu=True, gamma="ones"):
+    """Convolution, batch norm and (unless `relu` is False) ReLU: (B, H, W, C) to (B, ceil(H/s), ceil(W/s), filters).
+
+    `gamma` is the initialiser of the batch norm's scale. The layers are `name` + "_pad", "_conv", "_bn", "_relu".
+    """
+    padding = "same"
+    if strides > 1 and kernel_size > 1:
+        x, padding = _pad(x, kernel_size, name), "valid"
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding,
+        use_bias=False,
+        kernel_initializer=KERNEL_INITIALIZER,
+        name=f"{name}_conv",
+    )(x)
+    x = layers.BatchNormalization(
+        momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=f"{name}_bn"
+    )(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _pad(x, kernel_size, name):
+    return layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+
+
+def _max_pool(x, name):
+    """3x3/2 max pool with symmetric padding; the zeros are right because x comes from a ReLU."""
+    return layers.MaxPooling2D(3, 2, name=f"{name}_pool")(_pad(x, 3, f"{name}_pool"))
+
+
+def stem_7x7(x, channels):
+    """ResNet's input stem: 7x7/2, 3x3/2 max pool; stride 4."""
+    return _max_pool(conv_bn(x, channels, 7, strides=2, name="stem"), "stem")
+
+
+def stem_deep(x, channels):
+    """Input stem of ResNet-C (4.2): 3x3/2, 3x3, 3x3, 3x3/2 max pool; stride 4, the first two at half the channels.
+
+    The paper's text gives the second convolution stride 2 too; its figure and GluonCV don't, nor do the FLOPs.
+    """
+    narrow = max(1, channels // 2)
+    x = conv_bn(x, narrow, 3, strides=2, name="stem_1")
+    x = conv_bn(x, narrow, 3, name="stem_2")
+    return _max_pool(conv_bn(x, channels, 3, name="stem_3"), "stem")
+
+
+def stem_3x3(x, channels):
+    """The input stem for CIFAR's 32x32 images (He et al. 2016, 4.2): 3x3; stride 1."""
+    return conv_bn(x, channels, 3, name="stem")
+
+
+def bottleneck(x, channels, strides, *, strided_kernel, gamma, name):
+    """Path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. The stride is in the first 1x1 (A) or the 3x3 (B, 4.2)."""
+    x = conv_bn(x, channels, 1, strides=strides if strided_kernel == 1 else 1, name=f"{name}_1")
+    x = conv_bn(x, channels, 3, strides=strides if strided_kernel == 3 else 1, name=f"{name}_2")
+    return conv_bn(x, 4 * channels, 1, relu=False, gamma=gamma, name=f"{name}_3")
+
+
+def basic(x, channels, strides, *, strided_kernel, gamma, name):
+    """Path A of the shallow ResNets: 3x3, 3x3. The stride is in the first, whatever `strided_kernel`: so B is A."""
+    del strided_kernel
+    x = conv_bn(x, channels, 3, strides=strides, name=f"{name}_1")
+    return conv_bn(x, channels, 3, relu=False, gamma=gamma, name=f"{name}_2")
+
+
+def shortcut_conv(x, channels, strides, *, name):
+    """Path B of ResNet-A, B, C: 1x1 with the stride, which skips three quarters of its input."""
+    return conv_bn(x, channels, 1, strides=strides, relu=False, name=name)
+
+
+def shortcut_pool(x, channels, strides, *, name):
+    """Path B of ResNet-D (4.2): 2x2/2 average pool, then 1x1. Without a stride (stage 1) nothing is pooled.
+
+    At odd sizes the last window averages what there is, like GluonCV's `ceil_mode` without `count_include_pad`.
+    """
+    if strides > 1:
+        x = layers.AveragePooling2D(strides, strides, "same", name=f"{name}_pool")(x)
+    return conv_bn(x, channels, 1, relu=False, name=name)

@@ -1,0 +1,162 @@
+"""The recipe: every knob of a training run, once, with its type, default, help and range.
+
+The defaults are the paper's baseline (section 2.1: ResNet-50, batch 256, step decay, no trick). Everything else reads
+from here: the command line's flags, `run.flags`, the flagfiles' tests. Nothing but the standard library is imported.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from keras_bot.errors import MisuseError
+
+REFERENCE_BATCH_SIZE = 256
+
+
+def knob(default, help, *, section=None, choices=None, at_least=None, at_most=None, below=None, above=None):
+    """A field of the recipe. `section` opens a new section of the help; the bounds are checked in `Recipe`."""
+    bounds = {"at_least": at_least, "at_most": at_most, "below": below, "above": above}
+    metadata = {"help": help, "section": section, "choices": choices, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to train, on what, and with which tricks. Raises MisuseError for values that can't be.
+
+    Section numbers in the help are the paper's (He et al., CVPR 2019, arXiv 1812.01187).
+    """
+
+    dataset: str = knob(
+        "imagenet2012",
+        "a TFDS name (digits, imagenet2012, …), a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, an .npz file "
+        "with x_train, y_train, x_test, y_test, or synthetic",
+        section="Data",
+    )
+    data_dir: str = knob("", "where TFDS keeps its data sets; empty is TFDS' own default")
+    train_split: str = knob("", "a TFDS split to train on, such as train[:90%]; empty is train")
+    eval_split: str = knob("", "a TFDS split to evaluate on; empty is the first of validation, test, val")
+    num_classes: int = knob(0, "number of classes; 0 is the data set's own", at_least=0)
+    synthetic_images: int = knob(1024, "images in the synthetic data set", at_least=1)
+    image_size: int = knob(224, "height and width in pixels that the network sees (2.1)", at_least=1)
+    transform: str = knob(
+        "imagenet",
+        "imagenet: random resized crop (2.1); cifar: pad, crop, flip; plain: resize only",
+        choices=("imagenet", "cifar", "plain"),
+    )
+    flip: bool = knob(True, "flip half of the training images left to right (2.1)")
+    min_area: float = knob(0.08, "smallest area of the random crop, of the image's (2.1)", above=0, at_most=1)
+    crop_padding: int = knob(4, "pixels padded on each side before the cifar crop", at_least=0)
+    color_jitter: float = knob(
+        0.4, "hue, saturation and brightness are scaled by U(1-x, 1+x); 0 is off (2.1)", at_least=0, at_most=1
+    )
+    pca_noise: float = knob(0.1, "standard deviation of the PCA noise's coefficients; 0 is off (2.1)", at_least=0)
+    eval_crop: float = knob(0.875, "side of the evaluation's centre crop, of the shorter edge (2.1)", above=0, at_most=1)
+    cache: bool = knob(False, "keep the records in memory after the first epoch: for small data sets")
+    shuffle_buffer: int = knob(16384, "records that shuffling holds in memory", at_least=1)
+    max_corrupt: int = knob(10, "images that may fail to decode, named and skipped, before the run stops", at_least=0)
+
+    model: str = knob("resnet50_a", "the network; `keras-bot models` lists them (2.1, 4)", section="Model")
+    width: float = knob(1.0, "factor on the network's channels", above=0)
+    zero_gamma: bool = knob(False, "gamma = 0 in the last batch norm of every residual block (3.1)")
+
+    epochs: int = knob(120, "epochs (2.1; 200 with mixup, 5.4)", section="Optimisation", at_least=1)
+    batch_size: int = knob(256, "images in a step, over all replicas (2.1)", at_least=1)
+    learning_rate: float = knob(0.1, "the peak learning rate (2.1)", above=0)
+    linear_scaling: bool = knob(
+        False, f"scale the learning rate by batch_size / {REFERENCE_BATCH_SIZE} (3.1)"
+    )
+    warmup_epochs: float = knob(0.0, "epochs in which the learning rate rises from 0 to its peak (3.1)", at_least=0)
+    schedule: str = knob(
+        "step", "the learning rate after the warmup (2.1, 5.1)", choices=("step", "cosine", "constant")
+    )
+    decay_epochs: tuple[int, ...] = knob((30, 60, 90), "epochs at which the step schedule decays (2.1)")
+    decay_factor: float = knob(0.1, "factor of one decay of the step schedule (2.1)", above=0, at_most=1)
+    momentum: float = knob(0.9, "Nesterov momentum (2.1)", at_least=0, below=1)
+    weight_decay: float = knob(1e-4, "L2 penalty, added to the gradient (2.1)", at_least=0)
+    no_bias_decay: bool = knob(False, "decay convolution and dense kernels only, no bias, gamma, beta (3.1)")
+    precision: str = knob(
+        "float32",
+        "dtype policy; logits and loss are always float32 (3.2)",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+    )
+
+    label_smoothing: float = knob(
+        0.0, "epsilon taken from the true class and shared by the others (5.2)", section="Refinements", at_least=0, below=1
+    )
+    mixup_alpha: float = knob(0.0, "lambda ~ Beta(alpha, alpha) of mixup; 0 is off (5.4)", at_least=0)
+    mixup_off_epochs: int = knob(0, "last epochs that train without mixup", at_least=0)
+    teacher: str = knob("", "run directory or .keras file of the distillation's teacher; empty is off (5.3)")
+    distill_temperature: float = knob(20.0, "T of the distillation (5.3)", above=0)
+    distill_hard_weight: float | None = knob(
+        None,
+        "GluonCV's form: w * hard + (1 - w) * T^2 * soft; empty is the paper's hard + T^2 * soft (5.3)",
+        at_least=0,
+        at_most=1,
+    )
+
+    strategy: str = knob(
+        "auto",
+        "auto: mirrored where there are several GPUs, else one device",
+        section="Machine",
+        choices=("auto", "one_device", "mirrored"),
+    )
+    jit: str = knob("auto", "compile the step with XLA; auto: on a GPU only", choices=("auto", "on", "off"))
+    seed: int = knob(0, "of the weights, the order and every random draw", at_least=0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.warmup_epochs >= self.epochs:
+            raise MisuseError(
+                f"Expected warmup_epochs below epochs, received warmup_epochs={self.warmup_epochs:g} and "
+                f"epochs={self.epochs}. Shorten the warmup or train longer."
+            )
+        if list(self.decay_epochs) != sorted(set(self.decay_epochs)) or any(e < 1 for e in self.decay_epochs):
+            raise MisuseError(
+                f"Expected decay_epochs as rising whole epochs from 1 on, received {list(self.decay_epochs)}."
+            )
+        if self.mixup_off_epochs > self.epochs:
+            raise MisuseError(
+                f"Expected mixup_off_epochs of at most epochs={self.epochs}, received {self.mixup_off_epochs}."
+            )
+        if self.distill_hard_weight is not None and not self.teacher:
+            raise MisuseError("distill_hard_weight has no effect without a teacher. Give --teacher or drop it.")
+
+    def flag_lines(self) -> list[str]:
+        """The recipe as the lines of a flagfile that gives it back, every knob one line, in order."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return [f"--{name}={_as_text(value)}" for name, value in values.items() if value is not None]
+
+
+def _check(field, value):
+    expected = field.type if field.type in (str, int, float, bool) else None
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return _check_bounds(field, value)
+    if expected is not None and (not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)):
+        raise MisuseError(f"Expected {field.name} as {expected.__name__}, received {value!r}.")
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise MisuseError(f"Expected {field.name} to be one of {', '.join(choices)}, received {value!r}.")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_bounds(field, value)
+
+
+def _check_bounds(field, value):
+    relations = {
+        "at_least": (lambda x, bound: x >= bound, "at least"),
+        "at_most": (lambda x, bound: x <= bound, "at most"),
+        "below": (lambda x, bound: x < bound, "below"),
+        "above": (lambda x, bound: x > bound, "above"),
+    }
+    bounds = {name: bound for name, bound in field.metadata["bounds"].items() if bound is not None}
+    holds = all(relations[name][0](value, bound) for name, bound in bounds.items())
+    if not (holds and math.isfinite(value)):
+        wanted = " and ".join(f"{relations[name][1]} {bound:g}" for name, bound in bounds.items()) or "finite"
+        raise MisuseError(f"Expected {field.name} {wanted}, received {value:g}.")
+
+
+def _as_text(value):
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

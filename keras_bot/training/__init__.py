@@ -1,0 +1,1 @@
+"""From a recipe to metrics: assemble the parts, train, evaluate, keep records."""

@@ -1,0 +1,154 @@
+"""Recipe -> parts. The only file that knows all tricks; each is switched on by one line here.
+
+Order on the labels: one_hot (pipeline) -> smooth -> mixup -> teacher. Labels are float (batch, classes) throughout.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_bot import data, models, tricks
+from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
+
+
+def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
+    """The network that is trained, giving logits."""
+    return models.create(recipe.model, num_classes=num_classes, width=recipe.width, zero_gamma=recipe.zero_gamma)
+
+
+def peak_learning_rate(recipe: Recipe) -> float:
+    """The learning rate after the warmup."""
+    if recipe.linear_scaling:
+        return tricks.linear_scaling(recipe.learning_rate, recipe.batch_size, REFERENCE_BATCH_SIZE)
+    return recipe.learning_rate
+
+
+def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate of every step. `decay_epochs` count from the start of the training, warmup included."""
+    peak = peak_learning_rate(recipe)
+    warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
+    if recipe.schedule == "step":
+        boundaries = [max(1, epoch * steps_per_epoch - warmup_steps) for epoch in recipe.decay_epochs]
+        schedule = tricks.StepDecay(peak, boundaries, recipe.decay_factor)
+    elif recipe.schedule == "cosine":
+        schedule = tricks.CosineDecay(peak, recipe.epochs * steps_per_epoch - warmup_steps)
+    else:
+        schedule = tricks.StepDecay(peak, [], recipe.decay_factor)
+    return tricks.Warmup(schedule, warmup_steps) if warmup_steps else schedule
+
+
+def build_optimizer(recipe: Recipe, schedule) -> tricks.NAG:
+    """Nesterov's method with L2 in the gradient, on kernels alone or on every weight."""
+    decay = "kernels" if recipe.no_bias_decay else "all"
+    return tricks.NAG(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay=decay)
+
+
+def build_batch_transform(recipe: Recipe):
+    """What happens to a batch of images and one-hot labels before the network: smoothing, then mixup."""
+    last_mixed_epoch = recipe.epochs - recipe.mixup_off_epochs
+
+    def mix(images, labels, seed, epoch):
+        weight = data.stateless_beta(recipe.mixup_alpha, seed)
+        weight = tf.where(epoch < last_mixed_epoch, weight, 1.0)
+        return tuple(tricks.mixup(x, tf.reverse(x, [0]), weight) for x in (images, labels))
+
+    def transform(images, labels, seed, epoch):
+        if recipe.label_smoothing:
+            labels = tricks.smooth(labels, recipe.label_smoothing)
+        if recipe.mixup_alpha:
+            images, labels = mix(images, labels, seed, epoch)
+        return images, labels
+
+    return transform
+
+
+def compile_trainee(
+    recipe: Recipe, model: keras.Model, schedule, *, teacher: keras.Model | None, jit: bool
+) -> keras.Model:
+    """The compiled model that `fit` is called on: the network itself, or a Distiller around it."""
+    trainee = model
+    if teacher is not None:
+        trainee = tricks.Distiller(
+            model, teacher, temperature=recipe.distill_temperature, hard_weight=recipe.distill_hard_weight
+        )
+    trainee.compile(
+        optimizer=build_optimizer(recipe, schedule),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32"),
+        metrics=build_metrics(),
+        jit_compile=jit,
+    )
+    return trainee
+
+
+def build_metrics() -> list[keras.metrics.Metric]:
+    """Top-1 and top-5 accuracy on (batch, classes) labels."""
+    return [
+        keras.metrics.CategoricalAccuracy(name="top1", dtype="float32"),
+        keras.metrics.TopKCategoricalAccuracy(5, name="top5", dtype="float32"),
+    ]
+
+
+def training_data(
+    recipe: Recipe, source, corrupt, *, first_epoch: int = 0, batch_size: int | None = None
+) -> tf.data.Dataset:
+    """Batches of augmented images and soft labels for the epochs from `first_epoch` on."""
+    return data.train_pipeline(
+        source,
+        batch_size=batch_size or recipe.batch_size,
+        image_size=recipe.image_size,
+        transform=recipe.transform,
+        flip=recipe.flip,
+        color_jitter=recipe.color_jitter,
+        pca_noise=recipe.pca_noise,
+        min_area=recipe.min_area,
+        crop_padding=recipe.crop_padding,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+        epochs=recipe.epochs,
+        corrupt=corrupt,
+        batch_transform=build_batch_transform(recipe),
+        shuffle_buffer=recipe.shuffle_buffer,
+        cache=recipe.cache,
+    )
+
+
+def evaluation_data(recipe: Recipe, source, corrupt) -> tf.data.Dataset:
+    """Batches of plainly preprocessed images and one-hot labels, every image once."""
+    return data.eval_pipeline(
+        source,
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        transform=recipe.transform,
+        eval_crop=recipe.eval_crop,
+        corrupt=corrupt,
+        cache=recipe.cache,
+    )
+
+
+def open_source(recipe: Recipe, split: str):
+    """The records of the recipe's data set: split is "train" or "eval"."""
+    return data.open_source(
+        recipe.dataset,
+        split,
+        data_dir=recipe.data_dir or None,
+        num_classes=recipe.num_classes,
+        synthetic_images=recipe.synthetic_images,
+        image_size=recipe.image_size,
+        tfds_split=recipe.train_split if split == "train" else recipe.eval_split,
+    )
+
+
+def active_tricks(recipe: Recipe) -> list[str]:
+    """Which tricks the recipe uses, in words, in the paper's order."""
+    stated = {
+        f"ResNet-{recipe.model[-1].upper()} (4)": recipe.model.endswith(("_b", "_c", "_d")),
+        f"linear scaling to {peak_learning_rate(recipe):g} (3.1)": recipe.linear_scaling,
+        f"warmup, {recipe.warmup_epochs:g} epochs (3.1)": recipe.warmup_epochs > 0,
+        "zero gamma (3.1)": recipe.zero_gamma,
+        "no bias decay (3.1)": recipe.no_bias_decay,
+        f"{recipe.precision} (3.2)": recipe.precision != "float32",
+        "cosine decay (5.1)": recipe.schedule == "cosine",
+        f"label smoothing, epsilon {recipe.label_smoothing:g} (5.2)": recipe.label_smoothing > 0,
+        f"distillation, T {recipe.distill_temperature:g} (5.3)": bool(recipe.teacher),
+        f"mixup, alpha {recipe.mixup_alpha:g} (5.4)": recipe.mixup_alpha > 0,
+    }
+    return [name for name, active in stated.items() if active]

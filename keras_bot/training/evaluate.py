@@ -1,0 +1,64 @@
+"""Loss, top-1 and top-5 of a network on a data set."""
+
+import contextlib
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from keras_bot.errors import MisuseError
+from keras_bot.training import assemble
+
+
+def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verbose: int = 0) -> dict[str, float]:
+    """Evaluates a network that gives logits.
+
+    Args:
+        model: takes float32 (batch, size, size, 3), gives (batch, classes) logits. It gets compiled.
+        dataset: batches of images and one-hot labels, as `assemble.evaluation_data` gives.
+        corrupt: the data set's CorruptLog, for a clear error when too many images fail.
+        verbose: Keras' 0, 1 or 2.
+
+    Returns:
+        loss (mean cross-entropy), top1 and top5 (fractions).
+
+    Raises:
+        RunError: if more images fail to decode than `corrupt` allows.
+    """
+    model.compile(
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32"),
+        metrics=assemble.build_metrics(),
+        jit_compile=False,
+    )
+    with telling_corruption(corrupt):
+        return model.evaluate(dataset, verbose=verbose, return_dict=True)
+
+
+@contextlib.contextmanager
+def telling_corruption(corrupt):
+    """Turns TensorFlow's error into `corrupt.error()` when it stopped because too many images failed to decode."""
+    try:
+        yield
+    except tf.errors.OpError:
+        if corrupt is not None and corrupt.exceeded:
+            raise corrupt.error() from None
+        raise
+
+
+def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
+    """Loads a .keras file, without its training state and without running code from it.
+
+    Raises:
+        MisuseError: if it can't be read, or has another number of classes than `num_classes`.
+    """
+    if not pathlib.Path(path).is_file():
+        raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MisuseError(f"Can't load {path} as a .keras file: {reason}") from None
+    classes = model.output_shape[-1]
+    if num_classes is not None and classes != num_classes:
+        raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
+    return model

@@ -1,0 +1,69 @@
+"""What a recipe will do, told without doing it: `keras-bot train --dry_run`."""
+
+import keras
+
+from keras_bot import models, tricks
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.train import steps_in_epoch
+
+
+def plan(recipe: Recipe) -> str:
+    """The resolved recipe, the tricks, the steps, the learning rate, the decayed variables, the network's size.
+
+    Raises:
+        MisuseError: as `train` would.
+    """
+    source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
+    steps = steps_in_epoch(recipe, source)
+    with tricks.mixed_precision(recipe.precision):
+        model = assemble.build_model(recipe, source.num_classes)
+    sections = {
+        "recipe": [line[2:] for line in recipe.flag_lines()],
+        "tricks": assemble.active_tricks(recipe) or ["none: the paper's baseline"],
+        "data": [
+            f"{source.name}: {source.size} training and {eval_source.size} evaluation images, "
+            f"{source.num_classes} classes"
+        ],
+        "steps": [
+            f"{steps} an epoch, {steps * recipe.epochs} in all; {source.size - steps * recipe.batch_size} images, "
+            "other ones each epoch, are left out of an epoch's last batch"
+        ],
+        "learning rate": learning_rate_lines(recipe, steps),
+        "network": [
+            f"{recipe.model}: {models.count_parameters(model):,} parameters, "
+            f"{models.count_flops(model, recipe.image_size) / 1e9:.3g} GFLOPs (multiply-adds) "
+            f"at {recipe.image_size}x{recipe.image_size}"
+        ],
+        **decay_sections(recipe, model),
+    }
+    return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items())
+
+
+def learning_rate_lines(recipe: Recipe, steps: int) -> list[str]:
+    """The learning rate at the steps where it turns."""
+    schedule = assemble.build_schedule(recipe, steps)
+    last = recipe.epochs * steps - 1
+    warmup = round(recipe.warmup_epochs * steps)
+    marks = {0: "first step", warmup // 2: "half the warmup", warmup: "peak", last: "last step"}
+    if recipe.schedule == "step":
+        marks |= {epoch * steps: f"decay at epoch {epoch}" for epoch in recipe.decay_epochs}
+    else:
+        marks |= {warmup + (last - warmup) * part // 4: f"{part}/4 of the decay" for part in (1, 2, 3)}
+    return [
+        f"step {step:>8}, epoch {step / steps:7.2f}: {float(schedule(step)):.6g}  ({name})"
+        for step, name in sorted(marks.items())
+        if 0 <= step <= last
+    ]
+
+
+def decay_sections(recipe: Recipe, model: keras.Model) -> dict[str, list[str]]:
+    """The variables that weight decay reaches, and those that it doesn't."""
+    decayed, spared = tricks.split_by_decay(model)
+    if not recipe.no_bias_decay:
+        decayed, spared = model.trainable_variables, []
+    count = {"decayed": decayed, "not decayed": spared}
+    return {
+        f"{title}: {len(variables)} variables": [f"{v.path} {tuple(v.shape)}" for v in variables]
+        for title, variables in count.items()
+    }

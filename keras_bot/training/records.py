@@ -1,0 +1,195 @@
+"""What a run directory holds, and who writes it.
+
+    run.flags      the recipe, every knob a line: `keras-bot train --flagfile=run.flags` does it again
+    history.csv    one line an epoch
+    metrics.json   recipe, data set, network, versions, the result so far
+    curves.png     loss, top-1 and learning rate over the epochs
+    tensorboard/   the same for TensorBoard
+    checkpoints/   what --resume goes on from
+    model.keras    the network after the last epoch, float32, loads in any Keras 3
+"""
+
+import csv
+import io
+import json
+import pathlib
+import shutil
+import statistics
+import time
+
+import keras
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.training.checkpoint import Checkpoints, replacing
+
+COLUMNS = (
+    *("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5"),
+    *("learning_rate", "seconds", "images_per_second"),
+)
+
+
+class RunDirectory:
+    """A run directory that is ours to write. Nothing is written or deleted before `begin`.
+
+    Args:
+        path: the directory.
+        recipe: what is trained in it.
+        resume: go on with the run that it holds, if any.
+        overwrite: delete the run that it holds, if any.
+
+    Raises:
+        MisuseError: if it holds a run and neither is asked for, another recipe's run to resume, or files of others.
+    """
+
+    def __init__(self, path: str | pathlib.Path, recipe: Recipe, *, resume: bool = False, overwrite: bool = False):
+        self.path = pathlib.Path(path)
+        self.flags = self.path / "run.flags"
+        self.history = self.path / "history.csv"
+        self.metrics = self.path / "metrics.json"
+        self.curves = self.path / "curves.png"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model.keras"
+        self._recipe = recipe
+        self._delete = overwrite
+        if resume and overwrite:
+            raise MisuseError("Expected one of --resume and --overwrite, received both.")
+        if self.path.exists() and not self.path.is_dir():
+            raise MisuseError(f"Expected a directory as run_dir, received the file {self.path}.")
+        if not self.flags.exists() and self.path.exists() and any(self.path.iterdir()):
+            raise MisuseError(f"The run_dir {self.path} holds files that are no run of keras_bot. Choose another.")
+        if self._holds_a_run() and not overwrite:
+            self._refuse_another_recipe()
+            if not resume:
+                raise MisuseError(
+                    f"The run_dir {self.path} already holds a run of this recipe. "
+                    "Use --resume to go on with it, or --overwrite to delete it."
+                )
+
+    def _holds_a_run(self):
+        return self.metrics.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+
+    def _refuse_another_recipe(self):
+        stored = _settings(self.flags.read_text(encoding="utf-8"))
+        wanted = _settings("\n".join(self._recipe.flag_lines()))
+        differing = [
+            f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
+            for name in {**wanted, **stored}
+            if stored.get(name) != wanted.get(name)
+        ]
+        if differing:
+            raise MisuseError(
+                f"The run_dir {self.path} holds a run of another recipe ({'; '.join(differing)}). "
+                "Choose another directory, or --overwrite to delete that run."
+            )
+
+    def begin(self):
+        """Makes the directory, deletes what is to be overwritten, and writes run.flags."""
+        if self._delete:
+            for file in (self.history, self.metrics, self.curves, self.model):
+                file.unlink(missing_ok=True)
+            for folder in (self.tensorboard, self.checkpoints):
+                shutil.rmtree(folder, ignore_errors=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.flags, run_flags(self._recipe))
+
+
+def run_flags(recipe: Recipe) -> str:
+    """The text of run.flags."""
+    from keras_bot import __version__
+
+    header = f"# keras_bot {__version__}: keras-bot train --flagfile=run.flags --run_dir=… does this run again.\n"
+    return header + "\n".join(recipe.flag_lines()) + "\n"
+
+
+def _settings(text):
+    lines = [line for line in text.splitlines() if line.startswith("--")]
+    return dict(line[2:].split("=", 1) for line in lines)
+
+
+def read_metrics(run_dir: str | pathlib.Path) -> dict:
+    """The metrics.json of a run directory. Raises MisuseError if there is none, RunError if it can't be read."""
+    path = pathlib.Path(run_dir) / "metrics.json"
+    if not path.exists():
+        raise MisuseError(f"Expected a run directory with metrics.json, received {run_dir}. Train there first.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"Can't read {path}: {error}. It was changed by hand or cut short.") from None
+
+
+def write_text(path: pathlib.Path, text: str):
+    """Writes a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+class RunRecorder(keras.callbacks.Callback):
+    """Writes history.csv, metrics.json and a checkpoint at the end of every epoch.
+
+    Args:
+        run: the directory to write to.
+        checkpoints: writes the state.
+        facts: what metrics.json tells besides the result.
+        images_per_epoch: training images in an epoch, for the throughput.
+        history: rows of the epochs already done.
+        corrupt: gives `names`, the images that could not be decoded.
+    """
+
+    def __init__(self, run: RunDirectory, checkpoints: Checkpoints, facts: dict, images_per_epoch: int, history, corrupt):
+        super().__init__()
+        self.run = run
+        self.history = list(history)
+        self._checkpoints = checkpoints
+        self._facts = facts
+        self._images_per_epoch = images_per_epoch
+        self._corrupt = corrupt
+
+    def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
+        self._began = time.perf_counter()
+        self._seconds = None
+
+    def on_test_begin(self, logs=None):  # noqa: D102
+        self._seconds = time.perf_counter() - self._began
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        seconds = self._seconds or time.perf_counter() - self._began
+        row = {"epoch": epoch + 1, **logs, "seconds": seconds, "images_per_second": self._images_per_epoch / seconds}
+        self.history.append({name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row})
+        self._checkpoints.save(epoch + 1, self.history)
+        self.write()
+
+    def write(self):
+        """Writes history.csv and metrics.json from the rows so far."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()} for row in self.history
+        )
+        write_text(self.run.history, table.getvalue())
+        metrics = {**self._facts, "result": self.result(), "corrupt_images": list(self._corrupt.names)}
+        write_text(self.run.metrics, json.dumps(metrics, indent=2) + "\n")
+
+    def result(self) -> dict:
+        """The figures after the last epoch; images_per_second is the median of the epochs, the first left out."""
+        last = self.history[-1]
+        speeds = [row["images_per_second"] for row in self.history]
+        return {
+            "top1": last["val_top1"],
+            "top5": last["val_top5"],
+            "loss": last["val_loss"],
+            "best_top1": max(row["val_top1"] for row in self.history),
+            "epochs": last["epoch"],
+            "images_per_second": round(statistics.median(speeds[1:] or speeds), 1),
+            "training_seconds": round(sum(row["seconds"] for row in self.history), 1),
+        }
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Prints one line an epoch, for logs that are no terminal."""
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        shown = " - ".join(f"{name} {logs[name]:.4g}" for name in COLUMNS if name in logs)
+        print(f"epoch {epoch + 1}/{self.params['epochs']} - {shown}", flush=True)

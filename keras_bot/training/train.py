@@ -1,0 +1,150 @@
+"""Training as a story: sources, network, state, fit, records."""
+
+import pathlib
+import sys
+
+import keras
+import tensorflow as tf
+
+from keras_bot import data, models, tricks
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.checkpoint import Checkpoints
+from keras_bot.training.curves import draw_curves
+from keras_bot.training.evaluate import load_network, telling_corruption
+from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
+from keras_bot.training.strategy import build_strategy, use_jit
+
+
+def train(
+    recipe: Recipe,
+    run_dir: str | pathlib.Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress_bar: bool | None = None,
+) -> dict:
+    """Trains a network by a recipe and leaves everything about it in a run directory.
+
+    Args:
+        recipe: what to train.
+        run_dir: where the records go (see `records.py`).
+        resume: go on after the last whole epoch that the directory holds; the rest of the run is as if never stopped.
+        overwrite: delete the run that the directory holds.
+        progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
+
+    Returns:
+        top1, top5 (fractions), loss, best_top1, epochs, images_per_second, training_seconds, run_dir.
+
+    Raises:
+        MisuseError: if recipe, data or directory can't be used.
+        RunError: if too many images can't be decoded, or the loss stops being finite.
+    """
+    run = RunDirectory(run_dir, recipe, resume=resume, overwrite=overwrite)
+    keras.utils.set_random_seed(recipe.seed)
+    train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
+    steps_per_epoch = steps_in_epoch(recipe, train_source)
+    strategy = build_strategy(recipe)
+    with tricks.mixed_precision(recipe.precision), strategy.scope():
+        model = assemble.build_model(recipe, train_source.num_classes)
+        trainee = assemble.compile_trainee(
+            recipe,
+            model,
+            assemble.build_schedule(recipe, steps_per_epoch),
+            teacher=load_teacher(recipe, train_source.num_classes),
+            jit=use_jit(recipe, strategy),
+        )
+        trainee.optimizer.build(model.trainable_variables)
+        run.begin()
+        checkpoints = Checkpoints(run.checkpoints, model, trainee.optimizer)
+        first_epoch, history = checkpoints.restore()
+        corrupt = data.CorruptLog(recipe.max_corrupt)
+        facts = describe(recipe, model, train_source, eval_source)
+        recorder = RunRecorder(run, checkpoints, facts, steps_per_epoch * recipe.batch_size, history, corrupt)
+        show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
+        _fit(
+            trainee,
+            assemble.training_data(recipe, train_source, corrupt, first_epoch=first_epoch),
+            assemble.evaluation_data(recipe, eval_source, corrupt),
+            epochs=recipe.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=steps_per_epoch,
+            verbose=1 if show_bar else 0,
+            callbacks=[
+                tricks.StopOnNonFinite(),
+                tricks.LearningRateLog(),
+                keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
+                recorder,
+                *([] if show_bar else [EpochLine()]),
+            ],
+            corrupt=corrupt,
+            checkpoints=checkpoints,
+        )
+    recorder.write()
+    save_for_anyone(recipe, model, run.model)
+    draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {facts['dataset']['name']}")
+    return {**recorder.result(), "run_dir": str(run.path)}
+
+
+def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, checkpoints, **options):
+    """`fit`, with what can go wrong in it told as a user needs it."""
+    if initial_epoch >= epochs:
+        return
+    try:
+        with telling_corruption(corrupt):
+            trainee.fit(train_data, validation_data=eval_data, initial_epoch=initial_epoch, epochs=epochs, **options)
+    except tricks.NonFiniteLoss as error:
+        kept = checkpoints.files()
+        state = f"The last good state is kept in {kept[-1]}" if kept else "No epoch was finished, so nothing was saved"
+        raise RunError(f"{error} {state}. Lower --learning_rate or lengthen --warmup_epochs.") from None
+
+
+def steps_in_epoch(recipe: Recipe, source) -> int:
+    """Whole batches in the training set. Raises MisuseError if there is none."""
+    if recipe.batch_size > source.size:
+        raise MisuseError(
+            f"Expected a batch_size of at most the {source.size} training images of {source.name}, "
+            f"received {recipe.batch_size}."
+        )
+    return source.size // recipe.batch_size
+
+
+def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
+    """The distillation's teacher, from a .keras file or a run directory. Raises MisuseError if it can't be used."""
+    if not recipe.teacher:
+        return None
+    path = pathlib.Path(recipe.teacher)
+    return load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
+
+
+def save_for_anyone(recipe: Recipe, model: keras.Model, path: pathlib.Path):
+    """Saves the network as float32 and without its training state, so that it loads where keras_bot isn't installed."""
+    with tricks.mixed_precision("float32"):
+        plain = assemble.build_model(recipe, model.output_shape[-1])
+    plain.set_weights(model.get_weights())
+    partial = path.with_name(".model.part.keras")
+    plain.save(partial)
+    partial.replace(path)
+
+
+def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:
+    """What metrics.json tells of a run besides its result."""
+    from keras_bot import __version__
+
+    return {
+        "recipe": {line.split("=", 1)[0][2:]: line.split("=", 1)[1] for line in recipe.flag_lines()},
+        "tricks": assemble.active_tricks(recipe),
+        "dataset": {
+            "name": train_source.name,
+            "train_images": train_source.size,
+            "eval_images": eval_source.size,
+            "class_names": list(train_source.class_names),
+        },
+        "network": {
+            "name": recipe.model,
+            "parameters": models.count_parameters(model),
+            "flops": models.count_flops(model, recipe.image_size),
+        },
+        "versions": {"keras_bot": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+    }

@@ -1,0 +1,41 @@
+"""Packaging of keras_bot: `pip install .`, or `pip install -e .[dev]` to work on it."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "keras_bot/__init__.py").read_text()).group(1)
+
+setup(
+    name="keras_bot",
+    version=VERSION,
+    description="The Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_bot", "keras_bot.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.10",
+        "keras-cv>=0.9",
+        "tensorflow-datasets>=4.9",
+        "absl-py>=2.0",
+        "matplotlib>=3.7",
+        "numpy>=1.26",
+        "scikit-learn>=1.3",  # ships the embedded digits
+        "tensorboard>=2.18",  # TensorFlow 2.21 no longer brings it, and its summaries need it
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.18"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["keras-bot = keras_bot.cli.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
