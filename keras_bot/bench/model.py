@@ -25,14 +25,14 @@ def bench_model(
     mode: str = "train",
     jit: bool = False,
 ) -> dict:
-    """Times steps of two networks in turn, so that what else the machine does hits both, and compares the medians.
+    """Times steps of two networks in turn, so that a busy machine slows both, and compares the medians.
 
-    A train step is Keras' own: forward, cross-entropy from logits, backward, SGD with Nesterov momentum. Images and
-    labels are random and stay in memory. `seconds` counts no compilation: that is in the warmup.
+    A train step is Keras' own: forward, cross-entropy from logits, backward, SGD with Nesterov momentum.
+    Images and labels are random and stay in memory. Tracing and compiling are in the warmup and not counted.
 
     Args:
         name: a network of `models.names()`.
-        peer: what it is compared with: "keras_applications" (keras.applications.ResNet50) or another of our names.
+        peer: "keras_applications", which is keras.applications.ResNet50, or another of our names.
         batch_size: images in a step.
         image_size: their height and width.
         dtype: dtype policy of both: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -42,8 +42,8 @@ def bench_model(
         jit: compile with XLA.
 
     Returns:
-        The settings, and for "model" and "peer" a dict of seconds (median of a step), images_per_second, parameters
-        and flops (multiply-adds per image); "ratio" is our images per second over the peer's.
+        The settings, and for "model" and "peer" a dict of seconds (median of a step), images_per_second,
+        parameters and flops (multiply-adds an image); "ratio" is our images per second over the peer's.
 
     Raises:
         MisuseError: for an unknown name or peer.
@@ -112,7 +112,7 @@ def _step(network, batch_size, image_size, mode):
 
 
 def _time_in_turn(steps, repeats, warmup):
-    """Seconds of each timed call, {key: [seconds, …]}; both return values on the host, so a call is over when it returns."""
+    """Seconds of each timed call, {key: [seconds, …]}. A step is over when its results are on the host."""
     seconds = {key: [] for key in steps}
     for repeat in range(warmup + repeats):
         for key, step in steps.items():

@@ -1,6 +1,7 @@
 """`keras-bot data`: what a data source holds, and a picture of augmented samples."""
 
 from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value of the recipe …]"
@@ -14,6 +15,7 @@ def main(argv):
     if flags.help_wanted():
         return
     recipe = flags.recipe()
+    import_tensorflow()
 
     from keras_bot import data
     from keras_bot.training import assemble

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from keras_bot.cli.flags import Flags, read_recipe
+from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels]"
@@ -23,6 +24,7 @@ def main(argv):
         raise MisuseError("Expected --run_dir, the run to export, received nothing.")
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
+    import_tensorflow()
 
     from keras_bot.export.savedmodel import export_savedmodel
     from keras_bot.training.evaluate import load_network

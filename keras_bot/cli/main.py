@@ -1,7 +1,6 @@
 """`keras-bot COMMAND …`: finds the command, runs it, and turns a user's error into one line and an exit code."""
 
 import importlib
-import os
 import sys
 
 from keras_bot.errors import MisuseError, RunError, unknown
@@ -37,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"keras_bot {__version__}")
         return 0
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     command, arguments = argv[0], argv[1:]
     try:
         if command not in COMMANDS:

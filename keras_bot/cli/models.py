@@ -3,6 +3,7 @@
 import json
 
 from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import unknown
 
 USAGE = "usage: keras-bot models [NAME …] [--image_size=224] [--json]"
@@ -17,6 +18,7 @@ def main(argv):
     chosen = flags.parse(argv)
     if flags.help_wanted():
         return
+    import_tensorflow()
 
     from keras_bot import models
 

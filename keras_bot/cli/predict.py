@@ -3,6 +3,7 @@
 import sys
 
 from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError, RunError
 
 USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
@@ -20,6 +21,7 @@ def main(argv):
         raise MisuseError("Expected --savedmodel and at least one image file. " + USAGE)
     if flags.top < 1:
         raise MisuseError(f"Expected --top at least 1, received {flags.top}.")
+    import_tensorflow()
 
     from keras_bot.export.predict import predict_file
     from keras_bot.export.savedmodel import load_savedmodel

@@ -4,6 +4,7 @@ import json
 import time
 
 from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import import_tensorflow
 
 USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
 
@@ -19,6 +20,7 @@ def main(argv):
     if flags.help_wanted():
         return
     recipe = flags.recipe()
+    import_tensorflow()
     if flags.dry_run:
         from keras_bot.training.plan import plan
 

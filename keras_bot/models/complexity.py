@@ -14,8 +14,9 @@ def count_parameters(model: keras.Model) -> int:
 def count_flops(model: keras.Model, image_size: int) -> int:
     """Multiply-adds of the convolutions and dense layers for one image of image_size x image_size.
 
-    What the paper's Table 5 calls FLOPs. A kernel is applied once at each output position, so a layer costs the
-    kernel's size times the height and width of its output. `model` is functional, with one input, each layer used once.
+    What the paper's Table 5 calls FLOPs. A kernel is applied once at each output position, so a layer costs
+    the kernel's size times the height and width of its output. `model` is functional, has one input and uses
+    each layer once.
 
     Raises:
         ValueError: for an image_size below 1.

@@ -2,14 +2,14 @@
 
 `conv_bn` is the one place that knows about padding, initialisation and batch norm (section 2.1 of the paper):
 
-- Padding is symmetric, k // 2 on every side, as in MXNet and PyTorch. Keras' "same" is that for stride 1, but pads only
-  the bottom and the right for stride 2, so there the zeros are put explicitly.
-- Kernels are Xavier uniform, U(-a, a) with a = sqrt(6 / (fan_in + fan_out)), where a fan counts channels times kernel
-  area, as in MXNet. Convolutions have no bias, since batch norm adds one.
+- Padding is symmetric, k // 2 on every side, as in MXNet and PyTorch. Keras' "same" is that for stride 1, but
+  for stride 2 it pads the bottom and the right more, so there the zeros are put explicitly.
+- Kernels are Xavier uniform, U(-a, a) with a = sqrt(6 / (fan_in + fan_out)), where a fan is channels times
+  kernel area, as in MXNet. Convolutions have no bias, since batch norm adds one.
 - Batch norm starts at gamma 1, beta 0, with momentum 0.9 and epsilon 1e-5.
 
-Everything is made of Keras' own layers, so that a saved model loads where keras_bot isn't installed. Tensors are
-(batch, height, width, channels).
+Everything is made of Keras' own layers, so that a saved model loads where keras_bot isn't installed. Tensors
+are (batch, height, width, channels).
 """
 
 from keras import layers
@@ -20,9 +20,10 @@ KERNEL_INITIALIZER = "glorot_uniform"
 
 
 def conv_bn(x, filters, kernel_size, *, name, strides=1, relu=True, gamma="ones"):
-    """Convolution, batch norm and (unless `relu` is False) ReLU: (B, H, W, C) to (B, ceil(H/s), ceil(W/s), filters).
+    """Convolution, batch norm and, unless `relu` is False, ReLU.
 
-    `gamma` is the initialiser of the batch norm's scale. The layers are `name` + "_pad", "_conv", "_bn", "_relu".
+    From (B, H, W, C) to (B, ceil(H / strides), ceil(W / strides), filters), for odd kernels. `gamma` is the
+    initialiser of the batch norm's scale. The layers are called `name` + _pad, _conv, _bn and _relu.
     """
     padding = "same"
     if strides > 1 and kernel_size > 1:
@@ -57,9 +58,9 @@ def stem_7x7(x, channels):
 
 
 def stem_deep(x, channels):
-    """Input stem of ResNet-C (4.2): 3x3/2, 3x3, 3x3, 3x3/2 max pool; stride 4, the first two at half the channels.
+    """ResNet-C's input stem (4.2): 3x3/2, 3x3, 3x3, 3x3/2 max pool; stride 4. Two are of half the channels.
 
-    The paper's text gives the second convolution stride 2 too; its figure and GluonCV don't, nor do the FLOPs.
+    The paper's text gives the second convolution stride 2 too. Its figure, its FLOPs and GluonCV don't.
     """
     narrow = max(1, channels // 2)
     x = conv_bn(x, narrow, 3, strides=2, name="stem_1")
@@ -73,14 +74,14 @@ def stem_3x3(x, channels):
 
 
 def bottleneck(x, channels, strides, *, strided_kernel, gamma, name):
-    """Path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. The stride is in the first 1x1 (A) or the 3x3 (B, 4.2)."""
+    """Path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. A strides the first 1x1, B the 3x3."""
     x = conv_bn(x, channels, 1, strides=strides if strided_kernel == 1 else 1, name=f"{name}_1")
     x = conv_bn(x, channels, 3, strides=strides if strided_kernel == 3 else 1, name=f"{name}_2")
     return conv_bn(x, 4 * channels, 1, relu=False, gamma=gamma, name=f"{name}_3")
 
 
 def basic(x, channels, strides, *, strided_kernel, gamma, name):
-    """Path A of the shallow ResNets: 3x3, 3x3. The stride is in the first, whatever `strided_kernel`: so B is A."""
+    """Path A of the shallow ResNets: 3x3, 3x3. The first has the stride whatever `strided_kernel`: B is A."""
     del strided_kernel
     x = conv_bn(x, channels, 3, strides=strides, name=f"{name}_1")
     return conv_bn(x, channels, 3, relu=False, gamma=gamma, name=f"{name}_2")
@@ -94,8 +95,15 @@ def shortcut_conv(x, channels, strides, *, name):
 def shortcut_pool(x, channels, strides, *, name):
     """Path B of ResNet-D (4.2): 2x2/2 average pool, then 1x1. Without a stride (stage 1) nothing is pooled.
 
-    At odd sizes the last window averages what there is, like GluonCV's `ceil_mode` without `count_include_pad`.
+    At odd sizes the last window averages what there is, as GluonCV's `ceil_mode` without `count_include_pad`.
     """
     if strides > 1:
         x = layers.AveragePooling2D(strides, strides, "same", name=f"{name}_pool")(x)
     return conv_bn(x, channels, 1, relu=False, name=name)
+
+
+def classifier(x, num_classes, activation, *, name):
+    """Features (B, C) to logits, or what `activation` makes of them, (B, num_classes); in float32 (3.2)."""
+    return layers.Dense(
+        num_classes, activation, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name
+    )(x)

@@ -2,12 +2,13 @@
 
     stem -> stages of residual blocks -> average pool -> dense
 
-A residual block is relu(path A + path B): path A is `bottleneck` or `basic`, path B the shortcut. A stage halves height
-and width in its first block, but for the first stage. The layer `Ck` is the end of a stage whose stride is 2**k: C2 … C5
-for ImageNet's networks, C0 … C2 for CIFAR's.
+A residual block is relu(path A + path B): path A is `bottleneck` or `basic`, path B the shortcut. Every stage
+but the first halves height and width in its first block. The layer `Ck` is the end of the stage of stride 2**k:
+C2 … C5 in ImageNet's networks, C0 … C2 in CIFAR's.
 """
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +17,9 @@ from keras import layers
 
 from keras_bot.errors import unknown
 from keras_bot.models.layers import (
-    KERNEL_INITIALIZER,
     basic,
     bottleneck,
+    classifier,
     shortcut_conv,
     shortcut_pool,
     stem_3x3,
@@ -29,7 +30,7 @@ from keras_bot.models.layers import (
 
 @dataclass(frozen=True)
 class Variant:
-    """Where a ResNet's tweak differs: its stem, the kernel that has the stride in a bottleneck, its shortcut."""
+    """What a tweak changes: the stem, the kernel that has a bottleneck's stride, the shortcut."""
 
     stem: Callable
     strided_kernel: int
@@ -57,7 +58,7 @@ DEPTHS = {
     101: Depth(bottleneck, (3, 4, 23, 3)),
     152: Depth(bottleneck, (3, 8, 36, 3)),
 }
-# CIFAR's networks have no stem to tweak and basic blocks, so B is A, and C too: D's shortcut is all that is left.
+# CIFAR's networks have basic blocks and no stem to tweak, so B and C would be A: only D's shortcut is left.
 CIFAR_VARIANTS = {
     "a": Variant(stem_3x3, 1, shortcut_conv),
     "d": Variant(stem_3x3, 1, shortcut_pool),
@@ -95,8 +96,9 @@ def create(
 ) -> keras.Model:
     """A network with fresh weights, as a functional Keras model of Keras' own layers.
 
-    It takes normalised float images (B, H, W, C) of any size from 1x1 and gives float32 logits (B, num_classes); without
-    the top the last stage (B, ceil(H/32), ceil(W/32), channels), or (B, channels) in float32 when pooled.
+    It takes normalised float images (B, H, W, C) of any size from 1x1 on and gives float32 logits
+    (B, num_classes). Without the top it gives its last stage, (B, ceil(H / 32), ceil(W / 32), channels), or
+    when pooled (B, channels) in float32.
 
     Args:
         name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". For basic blocks (18, 34) B is A.
@@ -105,7 +107,7 @@ def create(
         include_top: average pool and dense layer, both in float32 whatever `dtype`.
         pooling: "avg", "max" or None, how the features are pooled without the top.
         classifier_activation: None for logits, or a Keras activation such as "softmax".
-        zero_gamma: start the last batch norm of every residual block at gamma 0 (3.1): path A adds nothing at first.
+        zero_gamma: start the last batch norm of every path A at gamma 0, so that it adds nothing yet (3.1).
         width: factor on every channel count but the input's and the classes'.
         dtype: dtype policy of the layers; None is the global one.
 
@@ -119,22 +121,18 @@ def create(
     with _dtype_policy(dtype):
         image = keras.Input(input_shape, name="image")
         x = _stages(image, *ARCHITECTURES[name], gamma="zeros" if zero_gamma else "ones", width=width)
-        if include_top:
-            x = POOLINGS["avg"](name="avg_pool", dtype="float32")(x)
-            x = layers.Dense(
-                num_classes,
-                classifier_activation,
-                kernel_initializer=KERNEL_INITIALIZER,
-                dtype="float32",
-                name="predictions",
-            )(x)
-        elif pooling:
+        pooling = "avg" if include_top else pooling
+        if pooling:
             x = POOLINGS[pooling](name=f"{pooling}_pool", dtype="float32")(x)
+        if include_top:
+            x = classifier(x, num_classes, classifier_activation, name="predictions")
     return keras.Model(image, x, name=name)
 
 
 def features(model: keras.Model) -> keras.Model:
-    """The model that gives the ends of `model`'s stages, a dict of {"C2": (B, H/4, W/4, C), …}; weights are shared.
+    """The ends of `model`'s stages, as a model with the outputs {"C2": (B, ceil(H / 4), ceil(W / 4), C), …}.
+
+    It shares the weights of `model`. The dtype is the compute dtype.
 
     Raises:
         ValueError: when the model has no layer named C0 … C5.
@@ -143,11 +141,10 @@ def features(model: keras.Model) -> keras.Model:
     ends = [level for level in (f"C{i}" for i in range(6)) if level in present]
     if not ends:
         raise ValueError(
-            f"Expected a model with layers named C0 … C5, as create() makes them, received {model.name!r}."
+            f"Expected a model with layers among C0 … C5, as create() makes, received {model.name!r} without."
         )
-    return keras.Model(
-        model.inputs, {level: model.get_layer(level).output for level in ends}, name=f"{model.name}_features"
-    )
+    outputs = {level: model.get_layer(level).output for level in ends}
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
 
 
 def _stages(x, variant, depth, channels, level, *, gamma, width):
@@ -192,8 +189,8 @@ def _dtype_policy(dtype):
 def _check(num_classes, input_shape, include_top, pooling, width):
     if num_classes < 1:
         raise ValueError(f"Expected num_classes of at least 1, received {num_classes}.")
-    if not width > 0:
-        raise ValueError(f"Expected width above 0, received {width}.")
+    if not 0 < width < math.inf:
+        raise ValueError(f"Expected width above 0 and finite, received {width}.")
     if pooling not in (None, *POOLINGS):
         raise ValueError(
             f"Expected pooling to be None, {' or '.join(map(repr, POOLINGS))}, received {pooling!r}."
@@ -208,6 +205,4 @@ def _check(num_classes, input_shape, include_top, pooling, width):
             f"Expected input_shape as (height, width, channels) from 1 on, received {input_shape}."
         )
     if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            'Expected the image data format "channels_last"; set it with keras.config.set_image_data_format.'
-        )
+        raise ValueError("Expected Keras' image_data_format to be channels_last, received channels_first.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import warnings
 
 import keras
 import tensorflow as tf
@@ -36,13 +37,19 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
 
 @contextlib.contextmanager
 def telling_corruption(corrupt):
-    """Turns TensorFlow's error into `corrupt.error()` when it stopped because too many images failed to decode."""
-    try:
-        yield
-    except tf.errors.OpError:
-        if corrupt is not None and corrupt.exceeded:
-            raise corrupt.error() from None
-        raise
+    """Around `fit` and `evaluate`: too many images that fail to decode become `corrupt.error()`.
+
+    It also silences Keras' warning that an evaluation's data ran out, which is how it ends when nobody can know its
+    length beforehand, for what can't be decoded is left out.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        try:
+            yield
+        except tf.errors.OpError:
+            if corrupt is not None and corrupt.exceeded:
+                raise corrupt.error() from None
+            raise
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:

@@ -70,6 +70,7 @@ def train(
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=steps_per_epoch,
+            shuffle=False,
             verbose=1 if show_bar else 0,
             callbacks=[
                 tricks.StopOnNonFinite(),
@@ -96,8 +97,11 @@ def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, chec
             trainee.fit(train_data, validation_data=eval_data, initial_epoch=initial_epoch, epochs=epochs, **options)
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files()
-        state = f"The last good state is kept in {kept[-1]}" if kept else "No epoch was finished, so nothing was saved"
-        raise RunError(f"{error} {state}. Lower --learning_rate or lengthen --warmup_epochs.") from None
+        state = f"the last good state is kept in {kept[-1]}" if kept else "no epoch was finished, so nothing was saved"
+        raise RunError(
+            f"The loss became {error.loss} in epoch {error.epoch + 1} at its step {error.step + 1}; {state}. "
+            "Lower --learning_rate, lengthen --warmup_epochs, or look at the data."
+        ) from None
 
 
 def steps_in_epoch(recipe: Recipe, source) -> int:

@@ -1,0 +1,1 @@
+"""Speed, as a ratio to a peer measured in the same run, with medians of interleaved repeats."""

@@ -1,0 +1,77 @@
+"""What the bag costs: the time of a training step with every trick but distillation, beside the step without any."""
+
+import dataclasses
+import statistics
+import time
+
+import keras
+
+from keras_bot import tricks
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.strategy import build_strategy, use_jit
+from keras_bot.training.train import steps_in_epoch
+
+BAG = {
+    "linear_scaling": True,
+    "warmup_epochs": 1,
+    "zero_gamma": True,
+    "no_bias_decay": True,
+    "schedule": "cosine",
+    "label_smoothing": 0.1,
+    "mixup_alpha": 0.2,
+}
+
+
+def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> dict:
+    """Times blocks of steps, input pipeline included, of the same network with and without the bag, in turns.
+
+    Args:
+        recipe: network, data and precision of both; the tricks are set here.
+        steps: steps in a block.
+        repeats: blocks of each.
+
+    Returns:
+        Median seconds a step of `baseline` and `bag`, and `ratio` (bag / baseline, the median over pairs of blocks).
+    """
+    plain = {name: Recipe.__dataclass_fields__[name].default for name in BAG}
+    recipes = {
+        "baseline": dataclasses.replace(recipe, epochs=1000, **plain),
+        "bag": dataclasses.replace(recipe, epochs=1000, **BAG),
+    }
+    with tricks.mixed_precision(recipe.precision):
+        runners = {name: _Runner(each) for name, each in recipes.items()}
+        for runner in runners.values():
+            runner.seconds(2)
+        pairs = []
+        for repeat in range(repeats):
+            order = list(runners) if repeat % 2 else list(runners)[::-1]
+            pairs.append({name: runners[name].seconds(steps) / steps for name in order})
+    return {
+        "baseline": statistics.median(pair["baseline"] for pair in pairs),
+        "bag": statistics.median(pair["bag"] for pair in pairs),
+        "ratio": statistics.median(pair["bag"] / pair["baseline"] for pair in pairs),
+        "ratios": sorted(round(pair["bag"] / pair["baseline"], 3) for pair in pairs),
+    }
+
+
+class _Runner:
+    """A compiled network with its data, ready to take steps."""
+
+    def __init__(self, recipe):
+        keras.utils.set_random_seed(recipe.seed)
+        source = assemble.open_source(recipe, "train")
+        schedule = assemble.build_schedule(recipe, steps_in_epoch(recipe, source))
+        model = assemble.build_model(recipe, source.num_classes)
+        strategy = build_strategy(recipe)
+        trainee = assemble.compile_trainee(recipe, model, schedule, teacher=None, jit=use_jit(recipe, strategy))
+        trainee.make_train_function()
+        self._step = trainee.train_function
+        self._batches = iter(assemble.training_data(recipe, source, corrupt=None))
+
+    def seconds(self, steps):
+        began = time.perf_counter()
+        for _ in range(steps):
+            logs = self._step(self._batches)
+        float(logs["loss"])  # waits for the device
+        return time.perf_counter() - began

@@ -1,0 +1,109 @@
+"""The paper's colour augmentation (2.1) and the normalisation, as one affine map of RGB for each image.
+
+For an RGB pixel p in 0..255, with the coefficients h, s, b ~ U(1 - j, 1 + j), j = 0.4, and a ~ N(0, 0.1)^3:
+
+    hue         p <- H(h) p             rotates the chroma plane of YIQ by (h - 1) * pi
+    saturation  p <- s p + (1 - s) Y(p) blends with the luma Y = 0.299 R + 0.587 G + 0.114 B
+    brightness  p <- b p
+    PCA noise   p <- p + E (a * l)      eigenvectors E and eigenvalues l of ImageNet's RGB values
+    normalise   p <- (p - mean) / std
+
+All five are affine, so together they are one 3x3 matrix and one shift, applied to a batch in a single
+product. Nothing is clipped to 0..255 between the steps, as in MXNet, which the authors trained with: clipping
+would need five passes and would only flatten the brightest pixels.
+
+Sources: paper section 2.1; the hue rotation is that of MXNet's `HueJitterAug` (with the exact inverse of its
+YIQ matrix, so that h = 1 is the identity), the PCA figures those of GluonCV's training script. A hue
+coefficient of 1.4 turns the colours by 72 degrees.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+MEAN = (123.68, 116.779, 103.939)
+STD = (58.393, 57.12, 57.375)
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+_EIGENVALUES = np.array([55.46, 4.794, 1.148])
+_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+def jitter_coefficients(batch: int, jitter: float, seed: tf.Tensor) -> tf.Tensor:
+    """Hue, saturation and brightness coefficients ~ U(1 - jitter, 1 + jitter): float32 (batch, 3)."""
+    return tf.random.stateless_uniform([batch, 3], seed, 1.0 - jitter, 1.0 + jitter)
+
+
+def pca_coefficients(batch: int, noise: float, seed: tf.Tensor) -> tf.Tensor:
+    """Coefficients of the three eigenvectors ~ N(0, noise): float32 (batch, 3)."""
+    return tf.random.stateless_normal([batch, 3], seed, stddev=noise)
+
+
+def jitter_matrix(coefficients: tf.Tensor) -> tf.Tensor:
+    """Brightness * saturation * hue as one matrix that multiplies RGB columns.
+
+    Args:
+        coefficients: float32 (batch, 3): hue, saturation, brightness; 1 changes nothing.
+
+    Returns:
+        float32 (batch, 3, 3).
+    """
+    hue, saturation, brightness = (coefficients[:, i, None, None] for i in range(3))
+    angle = (hue - 1.0) * np.pi
+    # R = inv(YIQ) @ rotation(angle) @ YIQ is linear in cos and sin, so it is made of three constant matrices.
+    inverse = np.linalg.inv(_YIQ)
+    still = inverse @ np.diag([1.0, 0.0, 0.0]) @ _YIQ
+    cosine = inverse @ np.diag([0.0, 1.0, 1.0]) @ _YIQ
+    sine = inverse @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]) @ _YIQ
+    still, cosine, sine = (matrix.astype(np.float32) for matrix in (still, cosine, sine))
+    rotation = still + tf.cos(angle) * cosine + tf.sin(angle) * sine
+    luma = np.tile(_LUMA, (3, 1)).astype(np.float32)
+    blend = saturation * np.eye(3, dtype=np.float32) + (1.0 - saturation) * luma
+    return brightness * (blend @ rotation)
+
+
+def pca_shift(coefficients: tf.Tensor) -> tf.Tensor:
+    """What PCA noise adds to each channel, in grey levels; all (batch, 3)."""
+    return coefficients @ (_EIGENVECTORS * _EIGENVALUES).T.astype(np.float32)
+
+
+def augment_and_normalise(images: tf.Tensor, jitter: float, noise: float, seeds: tf.Tensor) -> tf.Tensor:
+    """The whole map of the module's docstring on a batch, fresh coefficients for every image.
+
+    Args:
+        images: float32 (B, H, W, 3), 0..255, static B.
+        jitter: half the width of the coefficients' range; 0 leaves hue, saturation and brightness alone.
+        noise: standard deviation of the PCA coefficients; 0 adds none.
+        seeds: two stateless seeds, integer (2, 2).
+
+    Returns:
+        float32 (B, H, W, 3), normalised.
+    """
+    batch = images.shape[0]
+    scale = np.diag(1.0 / np.array(STD)).astype(np.float32)
+    shift = tf.zeros([batch, 3])
+    if noise:
+        shift += pca_shift(pca_coefficients(batch, noise, seeds[1]))
+    shift = (shift - MEAN) @ scale
+    if not jitter:
+        return images * np.diag(scale) + shift[:, None, None, :]
+    matrix = scale @ jitter_matrix(jitter_coefficients(batch, jitter, seeds[0]))
+    return apply_map(images, matrix, shift)
+
+
+def apply_map(images: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """matrix @ pixel + shift, a map for each image: images (B, H, W, 3), matrix (B, 3, 3), shift (B, 3)."""
+    shape = tf.shape(images)
+    pixels = tf.reshape(images, [shape[0], -1, 3])
+    mapped = tf.matmul(pixels, matrix, transpose_b=True) + shift[:, None, :]
+    return tf.ensure_shape(tf.reshape(mapped, shape), images.shape)
+
+
+def normalise(images: tf.Tensor) -> tf.Tensor:
+    """(images - MEAN) / STD over the last axis, float32."""
+    return (images - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+
+
+def denormalise(images: np.ndarray) -> np.ndarray:
+    """Back to 0..255 for looking at: clipped and rounded to uint8."""
+    return np.clip(np.rint(images * np.array(STD) + np.array(MEAN)), 0, 255).astype(np.uint8)

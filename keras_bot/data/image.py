@@ -1,0 +1,167 @@
+"""Geometry of one image: decode, random resized crop, flip, the crop of evaluation. Random by seed only.
+
+A record's image is either encoded bytes (a string scalar: JPEG, PNG, GIF's first frame, BMP) or a uint8 array
+(H, W, C). All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Images leave as
+float32 in 0..255.
+
+Resizing is bilinear without antialiasing, as OpenCV does it for MXNet and GluonCV; PIL's and torchvision's
+bilinear filter the image when they shrink it and so give slightly softer images.
+"""
+
+import math
+
+import tensorflow as tf
+
+TRANSFORMS = ("imagenet", "cifar", "plain")
+
+_ASPECT = (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+def decode(image: tf.Tensor) -> tf.Tensor:
+    """Encoded bytes or an array -> uint8 (H, W, 3): greyscale is spread over RGB, alpha is dropped."""
+    if image.dtype == tf.string:
+        return tf.ensure_shape(
+            tf.io.decode_image(image, channels=3, expand_animations=False), [None, None, 3]
+        )
+    return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
+
+
+def sample_crop(height: tf.Tensor, width: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
+    """The window of the random resized crop (paper 2.1): area U(min_area, 1), aspect 3/4..4/3.
+
+    The aspect ratio (width / height) is log-uniform, as in MXNet since 1.5 and in torchvision, so that wide
+    and tall are equally likely; the paper doesn't say. Of ten draws the first that fits is taken. If none
+    fits, it is the largest centred window whose aspect ratio is in the range.
+
+    Args:
+        height, width: of the image, integer scalars.
+        uniform: float32 (22,) in [0, 1): ten areas, ten aspect ratios, the place down and across.
+        min_area: smallest part of the image's area, 0..1.
+
+    Returns:
+        int32 (4,): top, left, height, width.
+    """
+    full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    low, high = math.log(_ASPECT[0]), math.log(_ASPECT[1])
+    areas = (min_area + (1.0 - min_area) * uniform[:_TRIES]) * full_height * full_width
+    aspects = tf.exp(low + (high - low) * uniform[_TRIES : 2 * _TRIES])
+    sizes = tf.round(tf.stack([tf.sqrt(areas / aspects), tf.sqrt(areas * aspects)], axis=1))
+    sizes = tf.maximum(sizes, 1.0)
+    full = tf.stack([full_height, full_width])
+    fits = tf.reduce_all(sizes <= full, axis=1)
+    largest = tf.stack(
+        [tf.minimum(full_height, full_width / _ASPECT[0]), tf.minimum(full_width, full_height * _ASPECT[1])]
+    )
+    largest = tf.clip_by_value(tf.round(largest), 1.0, full)
+    any_fits = tf.reduce_any(fits)
+    size = tf.where(any_fits, sizes[tf.argmax(tf.cast(fits, tf.int32))], largest)
+    place = tf.where(
+        any_fits, tf.floor(uniform[2 * _TRIES :] * (full - size + 1.0)), tf.floor((full - size) / 2.0)
+    )
+    place = tf.minimum(place, full - size)
+    return tf.cast(tf.concat([place, size], 0), tf.int32)
+
+
+def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
+    """`sample_crop`, cut out and resized: float32 (size, size, 3). Of a JPEG only the window is decoded."""
+
+    def from_whole() -> tf.Tensor:
+        whole = decode(image)
+        height, width, _ = tf.unstack(tf.shape(whole))
+        top, left, height, width = tf.unstack(sample_crop(height, width, uniform, min_area))
+        return whole[top : top + height, left : left + width]
+
+    def from_jpeg() -> tf.Tensor:
+        shape = tf.image.extract_jpeg_shape(image)
+        window = sample_crop(shape[0], shape[1], uniform, min_area)
+        return tf.image.decode_and_crop_jpeg(image, window, channels=3)
+
+    encoded = image.dtype == tf.string
+    window = tf.cond(tf.io.is_jpeg(image), from_jpeg, from_whole) if encoded else from_whole()
+    return resize(tf.ensure_shape(window, [None, None, 3]), size, size)
+
+
+def random_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, padding: int) -> tf.Tensor:
+    """CIFAR's crop: black pixels `padding` wide on each side, then a window of (size, size) anywhere.
+
+    Args:
+        image: (size, size, 3).
+        size: edge of the window.
+        uniform: float32 (2,) in [0, 1): the place down and across.
+        padding: pixels on each side, zeros before normalisation, as in GluonCV's and He et al.'s CIFAR
+        recipes.
+    """
+    padded = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+    place = tf.cast(tf.floor(uniform * (2.0 * padding + 1.0)), tf.int32)
+    place = tf.minimum(place, 2 * padding)
+    return tf.slice(padded, tf.concat([place, [0]], 0), [size, size, 3])
+
+
+def train_image(
+    image: tf.Tensor,
+    size: int,
+    transform: str,
+    seed: tf.Tensor,
+    *,
+    flip: bool,
+    min_area: float,
+    crop_padding: int,
+) -> tf.Tensor:
+    """One training image; every draw comes from `seed`.
+
+    Args:
+        image: encoded bytes, or uint8 (H, W, 1 or 3).
+        size: edge of the result.
+        transform: "imagenet" (random resized crop, flip), "cifar" (resize if need be, pad, random crop, flip)
+        or
+            "plain" (resize, nothing random).
+        seed: stateless seed, integer (2,).
+        flip: mirror left-right with probability 1/2.
+        min_area: for "imagenet"; see `sample_crop`.
+        crop_padding: for "cifar"; see `random_crop`.
+
+    Returns:
+        float32 (size, size, 3) in 0..255.
+    """
+    if transform == "plain":
+        return resize(decode(image), size, size)
+    uniform = tf.random.stateless_uniform([2 * _TRIES + 3], seed)
+    if transform == "imagenet":
+        image = random_resized_crop(image, size, uniform[1:], min_area)
+    else:
+        image = random_crop(resize(decode(image), size, size), size, uniform[1:3], crop_padding)
+    if not flip:
+        return image
+    return tf.cond(uniform[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:
+    """The deterministic view of evaluation, of one image (H, W, 3) or a batch (B, H, W, 3) of any size.
+
+    "imagenet": the shorter edge becomes round(size / eval_crop), the aspect ratio is kept, and the middle is
+    cut out. "cifar", "plain": resize only.
+
+    Returns:
+        float32 ([B,] size, size, 3) in 0..255.
+    """
+    if transform != "imagenet":
+        return resize(images, size, size)
+    edge = round(size / eval_crop)
+    shape = tf.shape(images)
+    height, width = shape[-3], shape[-2]
+    shorter = tf.minimum(height, width)
+    new_height = (height * edge + shorter // 2) // shorter
+    new_width = (width * edge + shorter // 2) // shorter
+    images = resize(images, new_height, new_width)
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    images = images[..., top : top + size, left : left + size, :]
+    return tf.ensure_shape(images, [*images.shape[:-3], size, size, 3])
+
+
+def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Bilinear, to float32; images that have that size already are only cast."""
+    known = isinstance(height, int) and isinstance(width, int)
+    if known and tuple(images.shape[-3:-1]) == (height, width):
+        return tf.cast(images, tf.float32)
+    return tf.image.resize(images, [height, width], method="bilinear")

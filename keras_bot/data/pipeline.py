@@ -1,0 +1,243 @@
+"""From records to batches. The order of a pass, for training:
+
+    shuffle -> read, decode, crop, flip -> batch -> replace broken images -> colour, normalise -> one-hot
+    -> batch_transform (smoothing, mixup) -> prefetch
+
+One stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
+position) alone: each use has its own stream number, and within it the place counted over all epochs is the
+second half of a stateless seed. So a run resumed at epoch k sees exactly what an unbroken run sees from
+there, on any number of cores.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.data import color, image
+from keras_bot.data.corrupt import CorruptLog, guarded_map
+from keras_bot.data.source import Source
+from keras_bot.errors import MisuseError, unknown
+
+_ORDER, _GEOMETRY, _JITTER, _PCA, _BATCH = range(5)
+
+BatchTransform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def train_pipeline(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    epochs: int,
+    transform: str = "imagenet",
+    flip: bool = True,
+    color_jitter: float = 0.4,
+    pca_noise: float = 0.1,
+    min_area: float = 0.08,
+    crop_padding: int = 4,
+    seed: int = 0,
+    first_epoch: int = 0,
+    corrupt: CorruptLog | None = None,
+    batch_transform: BatchTransform | None = None,
+    shuffle_buffer: int = 16384,
+    cache: bool = False,
+) -> tf.data.Dataset:
+    """Batches for training: (images float32 (B, S, S, 3) normalised, labels float32 (B, K)).
+
+    Args:
+        source: where the records come from.
+        batch_size: B; `source.size // B` steps an epoch, what is left over is another part of the set each
+        epoch.
+        image_size: S.
+        epochs: the stream ends after epoch `epochs - 1`.
+        transform: "imagenet", "cifar" or "plain"; see `image.train_image`. "plain" has no augmentation of any
+        kind: then
+            `flip`, `color_jitter` and `pca_noise` don't count.
+        flip, min_area, crop_padding: see `image.train_image`.
+        color_jitter, pca_noise: see the `color` module; 0 is off.
+        seed: any integer.
+        first_epoch: where to start, counted from 0.
+        corrupt: keeps the names of images that can't be decoded and raises when there are too many; None
+        allows none.
+            In such an image's place stands another one of the same batch with its label. Should a batch
+            hold no whole image at all, it is black, with labels of zeros, which give no loss.
+        batch_transform: (images, one-hot labels, seed int32 (2,), epoch int64) -> (images, labels), after
+        normalisation.
+        shuffle_buffer: records a TFDS set is shuffled within, beside the order of its files; others are
+        shuffled whole.
+        cache: hold all records in memory, still encoded, and so read a source once only.
+
+    Raises:
+        MisuseError: an argument is out of its range, or the batch is larger than the source.
+    """
+    _check(transform, batch_size=batch_size, image_size=image_size, shuffle_buffer=shuffle_buffer)
+    if batch_size > source.size:
+        raise MisuseError(
+            f"Expected a batch no larger than the data set: {source.name} has {source.size} images, received "
+            f"batch_size {batch_size}. Use a smaller batch."
+        )
+    if not 0 <= first_epoch <= epochs:
+        raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first_epoch} and {epochs}.")
+    if not 0 < min_area <= 1 or not 0 <= color_jitter <= 1 or pca_noise < 0 or crop_padding < 0:
+        raise MisuseError(
+            "Expected 0 < min_area <= 1, 0 <= color_jitter <= 1, pca_noise >= 0 and crop_padding >= 0, "
+            f"received {min_area}, {color_jitter}, {pca_noise} and {crop_padding}."
+        )
+    source = source.cached() if cache else source
+    steps = source.size // batch_size
+    if transform == "plain":
+        flip, color_jitter, pca_noise = False, 0.0, 0.0
+
+    def view(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        at = _seed(seed, _GEOMETRY, position)
+        options = {"flip": flip, "min_area": min_area, "crop_padding": crop_padding}
+        return image.train_image(picture, image_size, transform, at, **options)
+
+    def finish(positions: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, names: tf.Tensor, ok: tf.Tensor):
+        batch = positions[0] // batch_size
+        targets = tf.one_hot(labels, source.num_classes)
+        if not source.in_memory:
+            images, targets = _replace_failed(images, targets, names, ok, corrupt or CorruptLog(0))
+        seeds = tf.stack([_seed(seed, _JITTER, batch), _seed(seed, _PCA, batch)])
+        images = color.augment_and_normalise(images, color_jitter, pca_noise, seeds)
+        if batch_transform is not None:
+            at = tf.cast(_seed(seed, _BATCH, batch), tf.int32)
+            images, targets = batch_transform(images, targets, at, batch // steps)
+        return images, targets
+
+    keys = tf.data.Dataset.range(first_epoch, epochs).flat_map(
+        lambda epoch: source.keys(_seed(seed, _ORDER, epoch), shuffle_buffer).take(steps * batch_size)
+    )
+    views = _views(source, keys.enumerate(first_epoch * steps * batch_size), view, image_size)
+    batches = views.batch(batch_size, drop_remainder=True)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def eval_pipeline(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    transform: str = "imagenet",
+    eval_crop: float = 0.875,
+    corrupt: CorruptLog | None = None,
+    cache: bool = False,
+) -> tf.data.Dataset:
+    """Batches for evaluation, as in `train_pipeline`, but of each image once and unaugmented; the last may be smaller.
+
+    Args:
+        source, batch_size, image_size, cache: as in `train_pipeline`.
+        transform, eval_crop: see `image.eval_image`.
+        corrupt: as in `train_pipeline`, but an image that can't be decoded is left out.
+
+    Raises:
+        MisuseError: an argument is out of its range.
+    """
+    _check(transform, batch_size=batch_size, image_size=image_size)
+    _check_eval_crop(eval_crop)
+    source = source.cached() if cache else source
+    log = corrupt or CorruptLog(0)
+
+    def view(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        return image.eval_image(image.decode(picture), image_size, transform, eval_crop)
+
+    def whole(position, picture, label, name, ok) -> tf.Tensor:
+        with tf.control_dependencies([log.report_failed(name[None], ok[None])]):
+            return tf.identity(ok)
+
+    def finish(positions, images, labels, names, ok) -> tuple[tf.Tensor, tf.Tensor]:
+        return color.normalise(images), tf.one_hot(labels, source.num_classes)
+
+    views = _views(source, source.keys(None, 1).enumerate(), view, image_size)
+    if not source.in_memory:
+        views = views.filter(whole)
+    batches = views.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def preprocess_eval(
+    images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875
+) -> tf.Tensor:
+    """What `eval_pipeline` does to decoded images, as a graph to export with a model.
+
+    Args:
+        images: uint8 or float (B, H, W, 3), 0..255, of any size.
+        image_size: S.
+        transform, eval_crop: see `image.eval_image`.
+
+    Returns:
+        float32 (B, S, S, 3), normalised.
+    """
+    _check(transform, image_size=image_size)
+    _check_eval_crop(eval_crop)
+    return color.normalise(image.eval_image(images, image_size, transform, eval_crop))
+
+
+def stateless_beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
+    """A float32 scalar ~ Beta(alpha, alpha), the same for the same seed, integer (2,).
+
+    G1 / (G1 + G2) of two Gamma(alpha, 1) draws, but in logarithms, as log G(alpha) = log G(alpha + 1) +
+    log(U) / alpha: for small alpha the draws themselves are so often 0 in float32 that the quotient would be
+    wrong or 0 / 0.
+    """
+    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    gamma = tf.random.stateless_gamma([2], first, alpha + 1.0)
+    uniform = tf.random.stateless_uniform([2], second, np.finfo(np.float32).tiny, 1.0)
+    log_gamma = tf.math.log(gamma) + tf.math.log(uniform) / alpha
+    return tf.sigmoid(log_gamma[0] - log_gamma[1])
+
+
+def _seed(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:
+    """The stateless seed, int64 (2,), of one place in one stream of draws; both halves fit int32."""
+    word = np.random.SeedSequence((seed % 2**64, stream)).generate_state(1)[0] >> 1
+    return tf.stack([tf.constant(word, tf.int64), tf.cast(place, tf.int64)])
+
+
+def _views(source: Source, keys: tf.data.Dataset, view: Callable, size: int) -> tf.data.Dataset:
+    """(position, key) -> (position, view float32 (S, S, 3), label, name, whether it's whole)."""
+
+    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, ...]:
+        record = source.read(*key)
+        return position, view(record["image"], position), record["label"], record["name"], tf.constant(True)
+
+    def stand_in(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, ...]:
+        label, name = source.label_name(*key)
+        return position, tf.zeros([size, size, 3]), label, name, tf.constant(False)
+
+    if source.in_memory:
+        return keys.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return guarded_map(keys, make, stand_in)
+
+
+def _replace_failed(
+    images: tf.Tensor, targets: tf.Tensor, names: tf.Tensor, ok: tf.Tensor, log: CorruptLog
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Put whole images and their labels, in turn, where `ok` is False; report the names that were there."""
+
+    def replaced() -> tuple[tf.Tensor, tf.Tensor]:
+        places = tf.range(tf.size(ok))
+        whole = tf.argsort(tf.cast(ok, tf.int32), direction="DESCENDING", stable=True)
+        donors = tf.gather(whole, places % tf.maximum(tf.reduce_sum(tf.cast(ok, tf.int32)), 1))
+        index = tf.where(ok, places, donors)
+        kept = tf.cast(tf.gather(ok, index), tf.float32)
+        return tf.gather(images, index), tf.gather(targets, index) * kept[:, None]
+
+    with tf.control_dependencies([log.report_failed(names, ok)]):
+        images_out, targets_out = tf.cond(tf.reduce_all(ok), lambda: (images, targets), replaced)
+    return tf.ensure_shape(images_out, images.shape), tf.ensure_shape(targets_out, targets.shape)
+
+
+def _check(transform: str, **at_least_one: int) -> None:
+    if transform not in image.TRANSFORMS:
+        raise unknown("transform", transform, image.TRANSFORMS)
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise MisuseError(f"Expected {name} >= 1, received {value}.")
+
+
+def _check_eval_crop(eval_crop: float) -> None:
+    if not 0 < eval_crop <= 1:
+        raise MisuseError(f"Expected 0 < eval_crop <= 1, received {eval_crop}.")

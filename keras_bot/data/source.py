@@ -1,0 +1,95 @@
+"""`Source`: where records come from, in two halves: a cheap order of keys, and a costly read of each."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_bot.data.corrupt import guarded_map
+from keras_bot.errors import MisuseError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set's split.
+
+    Attributes:
+        name: what the user called it, with the split.
+        num_classes: labels are 0..num_classes-1.
+        class_names: one for each class.
+        size: number of records.
+        keys: `keys(seed, buffer)` -> data set of `size` keys, tuples of scalars, cheap to make. With a seed,
+        integer
+            tensor (2,), shuffled by it, with None in their natural order. `buffer` matters only to sources
+            that can be read no other way than in sequence.
+        read: the parts of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
+        string}.
+            Runs in parallel, in a graph.
+        label_name: the parts of a key -> (label, name), of what can be told of a record that can't be read.
+        in_memory: the records are arrays: reading and decoding can't fail.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    size: int
+    keys: Callable[[tf.Tensor | None, int], tf.data.Dataset]
+    read: Callable[..., dict[str, tf.Tensor]]
+    label_name: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    in_memory: bool = False
+
+    def records(self) -> tf.data.Dataset:
+        """All records in their natural order, read in parallel; raises where one can't be read."""
+        return self.keys(None, 1).map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def cached(self) -> "Source":
+        """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
+
+        Reads everything once, now. A record that can't be read stays as one of zero bytes, which can't be
+        decoded either.
+        """
+        if self.in_memory:
+            return self
+
+        def unread(*key) -> dict[str, tf.Tensor]:
+            label, name = self.label_name(*key)
+            return {"image": tf.constant(b""), "label": label, "name": name}
+
+        records = list(guarded_map(self.keys(None, 1), self.read, unread).as_numpy_iterator())
+        images, labels, names = (cpu_constant([record[part] for record in records]) for part in records[0])
+        return dataclasses.replace(
+            self,
+            size=len(records),
+            keys=indices(len(records)),
+            read=lambda i: {"image": images[i], "label": labels[i], "name": names[i]},
+            label_name=lambda i: (labels[i], names[i]),
+        )
+
+
+def indices(size: int) -> Callable[[tf.Tensor | None, int], tf.data.Dataset]:
+    """The `keys` of a source that can be read in any order: 0..size-1, shuffled as a whole without memory."""
+
+    def keys(seed: tf.Tensor | None, buffer: int) -> tf.data.Dataset:
+        del buffer  # a permutation of everything needs none
+        ordered = tf.data.Dataset.range(size)
+        if seed is None:
+            return ordered.map(lambda i: (i,))
+        shuffle = tf.random.experimental.index_shuffle
+        return ordered.map(lambda i: (shuffle(i, seed, tf.constant(size - 1, tf.int64)),))
+
+    return keys
+
+
+def cpu_constant(values, dtype: tf.DType | None = None) -> tf.Tensor:
+    """A tensor in the host's memory, also where there is a GPU; data sets then share it and copy nothing."""
+    with tf.device("CPU:0"):
+        return tf.constant(values, dtype)
+
+
+def check_num_classes(source: str, num_classes: int, found: int) -> None:
+    """MisuseError unless `num_classes` is 0 (take what the data has) or equals `found`."""
+    if num_classes not in (0, found):
+        raise MisuseError(
+            f"Expected {num_classes} classes (num_classes), but {source} has {found}. "
+            "Set num_classes to that, or to 0 to take it from the data."
+        )

@@ -1,0 +1,169 @@
+"""Sets of TensorFlow Datasets: prepared on first use if that takes no manual download, read as encoded bytes."""
+
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from keras_bot.data.source import Source, check_num_classes, indices
+from keras_bot.errors import MisuseError, RunError, unknown
+
+_EVAL_SPLITS = ("validation", "test", "val")
+_OPEN_FILES = 16
+
+
+def known_names() -> list[str]:
+    """The names of all TFDS sets, `digits` among them."""
+    return _tfds().list_builders(with_community_datasets=False)
+
+
+def open_tfds(
+    dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = ""
+) -> Source:
+    """Open one split of a TFDS set with an `image` and a `label` feature.
+
+    Args:
+        dataset: TFDS name, also "name/config:version".
+        split: "train" or "eval"; of the latter, the first of validation, test and val that exists.
+        data_dir: where TFDS keeps its data; None is TFDS's own default.
+        num_classes: 0, or what is expected.
+        tfds_split: a TFDS split like "train[:90%]" instead.
+
+    Raises:
+        MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
+        RunError: the set could not be downloaded or prepared.
+    """
+    builder = _prepared(dataset, data_dir)
+    tfds = _tfds()
+    features = builder.info.features
+    parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = parts.get("image"), parts.get("label")
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise MisuseError(
+            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an "
+            "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as an image folder."
+        )
+    check_num_classes(f"TFDS set {dataset!r}", num_classes, label.num_classes)
+    info = _split(builder, dataset, split, tfds_split)
+    wanted = tfds.decode.PartialDecoding({"image": True, "label": True}).extract_features(features)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+
+    def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = wanted.deserialize_example(serialized, decoders=decoders)
+        return {"image": example["image"], "label": example["label"], "name": _record_name(file, index)}
+
+    return Source(
+        name=f"{dataset} {tfds_split or split}",
+        num_classes=label.num_classes,
+        class_names=tuple(label.names),
+        size=info.num_examples,
+        keys=_keys(info.file_instructions),
+        read=read,
+        label_name=lambda serialized, file, index: (tf.constant(0, tf.int64), _record_name(file, index)),
+    )
+
+
+def _tfds() -> Any:
+    """TFDS with `digits` registered; imported late, since it is slow and other sources need none of it."""
+    import tensorflow_datasets
+
+    from keras_bot.data import digits
+
+    del digits
+    return tensorflow_datasets
+
+
+def _prepared(dataset: str, data_dir: str | None) -> Any:
+    """The builder, its data on disk. No Google Cloud lookup: it would wait for a network."""
+    tfds = _tfds()
+    where = os.path.expanduser(data_dir) if data_dir else None
+    try:
+        builder = tfds.builder(dataset, data_dir=where)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise unknown("data set", dataset, known_names()) from error
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise MisuseError(
+            f"TFDS can't open {dataset!r}: expected name, name/config or name:version. {error}"
+        ) from error
+    if builder.data_path.exists():
+        return builder
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise MisuseError(
+            f"TFDS set {dataset!r} isn't prepared in {builder.data_path} and needs a manual download: "
+            f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())} Then prepare it with "
+            f"`tfds build {builder.name}`, or set data_dir to where it is prepared."
+        )
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except Exception as error:
+        # Two processes may prepare a set at once: the first moves its folder into place, the other can't.
+        if not builder.data_path.exists():
+            raise RunError(
+                f"TFDS set {dataset!r} could not be prepared in {builder.data_path}: {type(error).__name__}: "
+                f"{str(error)[:300]}. Prepare it where there is a network with `tfds build {builder.name}` and "
+                "set data_dir to that folder."
+            ) from error
+        builder = tfds.builder(dataset, data_dir=where)
+    return builder
+
+
+def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
+    splits = builder.info.splits
+    candidates = [tfds_split] if tfds_split else ["train"] if split == "train" else list(_EVAL_SPLITS)
+    for name in candidates:
+        if tfds_split or name in splits:
+            try:
+                info = splits[name]
+            except (KeyError, ValueError, AssertionError) as error:
+                raise MisuseError(
+                    f"TFDS set {dataset!r} has no split {name!r}: expected one of {', '.join(splits)}, or a "
+                    "part of one like 'train[:90%]'."
+                ) from error
+            break
+    else:
+        raise MisuseError(
+            f"TFDS set {dataset!r} has no split {' or '.join(candidates)}: received {', '.join(splits)}. "
+            "Name one with tfds_split."
+        )
+    if not info.num_examples:
+        raise MisuseError(f"Split {name!r} of TFDS set {dataset!r} is empty. Choose a larger part.")
+    return info
+
+
+def _record_name(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    return tf.strings.join([tf.strings.split(file, os.sep)[-1], "[", tf.strings.as_string(index), "]"])
+
+
+def _keys(instructions: list[Any]) -> Any:
+    """Serialised examples with their file and place in it; shuffled by the order of files and by a buffer."""
+    files = [str(i.filename) for i in instructions]
+    skips = [i.skip for i in instructions]
+    takes = [i.take for i in instructions]
+
+    def keys(seed: tf.Tensor | None, buffer: int) -> tf.data.Dataset:
+        def read_file(number: tf.Tensor) -> tf.data.Dataset:
+            file, skip, take = (tf.gather(part, number) for part in (files, skips, takes))
+            skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
+            records = tf.data.TFRecordDataset(file).skip(skip).take(take).enumerate(start=skip)
+            return records.map(lambda index, serialized: (serialized, file, index))
+
+        order = indices(len(files))(seed, 1)
+        records = order.interleave(
+            read_file,
+            cycle_length=_OPEN_FILES,
+            block_length=_OPEN_FILES,
+            num_parallel_calls=4,
+            deterministic=True,
+        )
+        return records if seed is None else _shuffle(records, seed, buffer)
+
+    return keys
+
+
+def _shuffle(records: tf.data.Dataset, seed: tf.Tensor, buffer: int) -> tf.data.Dataset:
+    """tf.data's buffer shuffle, by `seed` alone."""
+    if not tf.executing_eagerly():
+        # Otherwise the graph's seed, that is tf.random.set_seed's, would have a say too.
+        tf.compat.v1.get_default_graph().seed = None
+    mixed = tf.random.stateless_uniform([], seed, 1, 2**62, tf.int64)
+    return records.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)

@@ -1,0 +1,55 @@
+"""The paper's tricks, each a small Keras object that stands alone and works on any Keras model.
+
+| paper | trick | what it is |
+|---|---|---|
+| 3.1 | `linear_scaling` | function of the batch size |
+| 3.1 | `Warmup` | learning rate schedule around a schedule |
+| 3.1 | `zero_gamma` | function of a functional model |
+| 2.1, 3.1 | `NAG`, `is_kernel`, `split_by_decay` | optimizer that decays kernels only |
+| 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions of a model |
+| 2.1, 5.1 | `StepDecay`, `CosineDecay` | learning rate schedules |
+| 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
+| 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller` | function, loss, model |
+| 5.4 | `mixup`, `draw_weight`, `MixUp` | functions, layer |
+| | `MixUpOff`, `LearningRateLog`, `StopOnNonFinite` | callbacks |
+
+Importing this package registers its classes with Keras, so that `keras.saving.load_model` finds them.
+"""
+
+from keras_bot.tricks.callbacks import LearningRateLog, MixUpOff, NonFiniteLoss, StopOnNonFinite
+from keras_bot.tricks.decay import CosineDecay, StepDecay
+from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, distillation_loss
+from keras_bot.tricks.label_smoothing import SmoothedCrossentropy, smooth
+from keras_bot.tricks.lr_scaling import linear_scaling
+from keras_bot.tricks.mixup import MixUp, draw_weight, mixup
+from keras_bot.tricks.nag import NAG
+from keras_bot.tricks.no_bias_decay import is_kernel, split_by_decay
+from keras_bot.tricks.precision import mixed_precision, policy_of, recast
+from keras_bot.tricks.warmup import Warmup
+from keras_bot.tricks.zero_gamma import zero_gamma
+
+__all__ = [
+    "NAG",
+    "CosineDecay",
+    "Distiller",
+    "LearningRateLog",
+    "MixUp",
+    "MixUpOff",
+    "NonFiniteLoss",
+    "SmoothedCrossentropy",
+    "SoftCrossentropy",
+    "StepDecay",
+    "StopOnNonFinite",
+    "Warmup",
+    "distillation_loss",
+    "draw_weight",
+    "is_kernel",
+    "linear_scaling",
+    "mixed_precision",
+    "mixup",
+    "policy_of",
+    "recast",
+    "smooth",
+    "split_by_decay",
+    "zero_gamma",
+]

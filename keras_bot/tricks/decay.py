@@ -1,0 +1,96 @@
+"""Decay of the learning rate: by steps (section 2.1) and along a cosine (section 5.1).
+
+What: the rate falls as training goes on. The steps hold it and drop it at given times; the cosine lowers it
+    slowly at first, almost linearly in the middle and slowly at the end, with no times to choose.
+Equation: steps: eta_t = eta * factor^k, k = the number of boundaries <= t.
+    cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that it ends at 0 and stays
+        there.
+Shapes and dtypes: t is an integer or float scalar, counted in updates from 0; the rate is a float32 scalar.
+The paper's value: factor 0.1 at epochs 30, 60, 90 of 120; the cosine over all epochs that follow the warmup,
+    per batch.
+Interactions: inside `Warmup`, t counts from the end of the warmup. For a drop at epoch 30 after 5 epochs of
+    warmup give the steps of 25 epochs. Update number `boundary` is the first with the lower rate (Keras'
+    PiecewiseConstantDecay drops one update later).
+Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983; He et al., CVPR 2019, sections 2.1 and 5.1.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class StepDecay(LearningRateSchedule):
+    """A rate that is multiplied by `factor` at every boundary.
+
+    Args:
+        learning_rate: the first rate, above 0.
+        boundaries: rising update numbers, each at least 1; at each the rate drops.
+        factor: above 0, at most 1.
+
+    Raises:
+        ValueError: for a value out of range or boundaries that don't rise.
+    """
+
+    def __init__(self, learning_rate: float, boundaries: Sequence[int], factor: float = 0.1):
+        super().__init__()
+        _check_rate(learning_rate)
+        if not 0 < factor <= 1:
+            raise ValueError(f"Expected factor above 0 and at most 1, received {factor!r}.")
+        boundaries = list(boundaries)
+        if any(b < 1 for b in boundaries) or any(a >= b for a, b in itertools.pairwise(boundaries)):
+            raise ValueError(f"Expected boundaries as rising steps from 1 on, received {boundaries}.")
+        self.learning_rate = learning_rate
+        self.boundaries = boundaries
+        self.factor = factor
+
+    def __call__(self, step):
+        """The learning rate of update `step`."""
+        rates = [self.learning_rate * self.factor**k for k in range(len(self.boundaries) + 1)]
+        rate = ops.cast(rates[0], "float32")
+        for boundary, lower in zip(self.boundaries, rates[1:], strict=True):
+            rate = ops.where(step >= boundary, ops.cast(lower, "float32"), rate)
+        return rate
+
+    def get_config(self):
+        """The arguments."""
+        return {"learning_rate": self.learning_rate, "boundaries": self.boundaries, "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class CosineDecay(LearningRateSchedule):
+    """A rate that falls to 0 along half a cosine.
+
+    Args:
+        learning_rate: the first rate, above 0.
+        decay_steps: T, the number of updates over which it falls, at least 1.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(self, learning_rate: float, decay_steps: int):
+        super().__init__()
+        _check_rate(learning_rate)
+        if not decay_steps >= 1:
+            raise ValueError(f"Expected decay_steps of at least 1, received {decay_steps!r}.")
+        self.learning_rate = learning_rate
+        self.decay_steps = decay_steps
+
+    def __call__(self, step):
+        """The learning rate of update `step`."""
+        progress = ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
+        return 0.5 * (1.0 + ops.cos(progress * math.pi)) * self.learning_rate
+
+    def get_config(self):
+        """The arguments."""
+        return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps}
+
+
+def _check_rate(learning_rate):
+    if not learning_rate > 0:
+        raise ValueError(f"Expected learning_rate above 0, received {learning_rate!r}.")

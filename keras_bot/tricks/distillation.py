@@ -1,0 +1,246 @@
+"""Knowledge distillation (section 5.3).
+
+What: a small student learns from the labels and from the whole distribution that a larger, trained teacher
+    predicts.
+Equation: l(p, softmax(z)) + T^2 * l(softmax(r / T), softmax(z / T)), l the cross-entropy, z the student's
+    logits, r the teacher's. T softens both distributions; T^2 keeps the gradient's size. GluonCV weighs them:
+    w * hard + (1 - w) * soft.
+Shapes and dtypes: logits (batch, K) of any float dtype; losses are computed in float32. Both models give
+    logits.
+The paper's value: T = 20, teacher ResNet-152-D trained with the cosine and label smoothing.
+Interactions: the teacher sees what the student sees, mixed images too. A hard loss with smoothing is as good
+    as any: `SmoothedCrossentropy(from_logits=True)`, or smooth the labels. A ResNet teacher hurt Inception
+    and MobileNet.
+Reference: Hinton et al., arXiv 1503.02531; He et al., CVPR 2019, equation 6; GluonCV,
+    DistillationSoftmaxCrossEntropyLoss.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import ops
+
+from keras_bot.tricks.precision import policy_of, recast
+
+
+def distillation_loss(
+    labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None
+):
+    """The distillation loss of each example, (batch,) float32.
+
+    Args:
+        labels: (batch, K) one-hot or soft.
+        logits: (batch, K), the student's.
+        teacher_logits: (batch, K); no gradient flows into them.
+        temperature: T, above 0.
+        hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    _check(temperature, hard_weight)
+    labels, logits = ops.cast(labels, "float32"), ops.cast(logits, "float32")
+    hard = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+    soft = _soft_crossentropy(teacher_logits, logits, temperature)
+    return hard + soft if hard_weight is None else hard_weight * hard + (1 - hard_weight) * soft
+
+
+def _soft_crossentropy(teacher_logits, logits, temperature):
+    teacher_logits = ops.stop_gradient(ops.cast(teacher_logits, "float32"))
+    targets = ops.softmax(teacher_logits / temperature)
+    logits = ops.cast(logits, "float32") / temperature
+    return temperature**2 * keras.losses.categorical_crossentropy(targets, logits, from_logits=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class SoftCrossentropy(keras.losses.Loss):
+    """T^2 * l(softmax(r / T), softmax(z / T)): the teacher's logits r are the labels, the student's z the
+    predictions.
+
+    Args:
+        temperature: T, above 0.
+        reduction, name: as in every Keras loss.
+
+    Raises:
+        ValueError: for a temperature out of range.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 20.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "soft_crossentropy",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        _check(temperature)
+        self.temperature = temperature
+
+    def call(self, y_true, y_pred):
+        """The loss of each example, (batch,)."""
+        return _soft_crossentropy(y_true, y_pred, self.temperature)
+
+    def get_config(self):
+        """All arguments."""
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class Distiller(keras.Model):
+    """Trains `student` with the help of `teacher`; in everything else it is the student.
+
+    `compile` takes what the student alone would: the loss is the hard one, on logits. `fit` adds the soft
+    loss and keeps the student's regularization losses. `evaluate` and `predict` run the student alone, and
+    `save`, `save_weights`, `load_weights` and `export` are the student's, with its optimizer: a checkpoint
+    holds no teacher.
+
+    The teacher is a frozen copy that computes in the student's dtype policy, but for its output layer, which
+    stays in float32. The model that was given isn't touched.
+
+    Args:
+        student: functional or built Sequential model, images -> logits (batch, K).
+        teacher: the same, trained, with as many classes.
+        temperature: T, above 0.
+        hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
+        teacher_inputs: a function from the student's inputs to the teacher's, for another image size or
+            normalisation.
+        name: of the model.
+
+    Raises:
+        ValueError: for a value out of range, a model that isn't functional or ends in softmax, or unequal
+            class counts; in `compile` for a loss that expects probabilities.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        temperature: float = 20.0,
+        hard_weight: float | None = None,
+        teacher_inputs: Callable | None = None,
+        name: str | None = None,
+    ):
+        classes = _count_classes(student, "student"), _count_classes(teacher, "teacher")
+        if classes[0] != classes[1]:
+            raise ValueError(
+                f"Expected a teacher with the student's {classes[0]} classes, received one with {classes[1]}."
+            )
+        _check(temperature, hard_weight)
+        policy = policy_of(student)
+        super().__init__(name=name, dtype=policy, autocast=False)
+        self.student = student
+        self.teacher = recast(teacher, policy)
+        self.teacher.trainable = False
+        self.temperature = temperature
+        self.hard_weight = hard_weight
+        self.teacher_inputs = teacher_inputs
+        self.soft_loss = SoftCrossentropy(temperature)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """The student's logits."""
+        return self.student(inputs, training=training)
+
+    def compile(self, optimizer="rmsprop", loss=None, **options):
+        """Compiles this model, and the student with the same optimizer so that its file holds the optimizer's
+        state.
+
+        Args:
+            optimizer: as in `keras.Model.compile`.
+            loss: the hard loss, from logits.
+            **options: the other arguments of `keras.Model.compile`.
+        """
+        _check_loss(loss)
+        super().compile(optimizer=optimizer, loss=loss, **options)
+        self.student.compile(optimizer=self.optimizer, loss=loss, **options)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The hard loss and the student's penalties; in training the soft loss as well."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not training:
+            return loss
+        penalties = sum(ops.sum(penalty) for penalty in self.student.losses)
+        x = x if self.teacher_inputs is None else self.teacher_inputs(x)
+        soft = self.soft_loss(self.teacher(x, training=False), y_pred, sample_weight)
+        if self.hard_weight is None:
+            return loss + soft
+        # `loss` is hard + penalties, and the penalties are not to be weighed.
+        return self.hard_weight * loss + (1 - self.hard_weight) * (soft + penalties)
+
+    def save(self, filepath, overwrite=True, zipped=None, **options):
+        """Saves the student."""
+        return self.student.save(filepath, overwrite=overwrite, zipped=zipped, **options)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """Saves the student's weights."""
+        return self.student.save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
+
+    def load_weights(self, filepath, skip_mismatch=False, **options):
+        """Loads the student's weights."""
+        return self.student.load_weights(filepath, skip_mismatch=skip_mismatch, **options)
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options):
+        """Exports the student."""
+        return self.student.export(filepath, format, verbose, input_signature, **options)
+
+    def get_config(self):
+        """All arguments, with the models serialised."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "student": serialize(self.student),
+            "teacher": serialize(self.teacher),
+            "temperature": self.temperature,
+            "hard_weight": self.hard_weight,
+            "teacher_inputs": serialize(self.teacher_inputs),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The model that `get_config` describes, with fresh weights."""
+        deserialize = keras.saving.deserialize_keras_object
+        objects = {key: deserialize(config[key]) for key in ("student", "teacher", "teacher_inputs")}
+        return cls(**{**config, **objects})
+
+
+def _count_classes(model, role):
+    """The size of the logits, after checking that they are logits."""
+    outputs = getattr(model, "outputs", None) or ()
+    if len(outputs) != 1:
+        raise ValueError(
+            f"Expected the {role} as a functional or built Sequential model with one output, "
+            f"received {model!r}. Wrap another kind: keras.Model(inputs, model(inputs))."
+        )
+    operation = _last_operation(model)
+    is_softmax = type(operation).__name__ == "Softmax"
+    if is_softmax or getattr(operation, "activation", None) is keras.activations.softmax:
+        raise ValueError(
+            f"Expected the {role} to give logits, but {model.name!r} ends in softmax ({operation.name!r}). "
+            "Build it without the last activation, for keras.applications with classifier_activation=None."
+        )
+    return outputs[0].shape[-1]
+
+
+def _last_operation(model):
+    operation = model.outputs[0]._keras_history.operation
+    return _last_operation(operation) if getattr(operation, "outputs", None) else operation
+
+
+def _check(temperature, hard_weight=None):
+    if not temperature > 0:
+        raise ValueError(f"Expected temperature above 0, received {temperature!r}.")
+    if hard_weight is not None and not 0 <= hard_weight <= 1:
+        raise ValueError(f"Expected hard_weight in 0 … 1 or None, received {hard_weight!r}.")
+
+
+def _check_loss(loss):
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if loss is None:
+        raise ValueError("Expected a hard loss from logits, received None.")
+    names = ("categorical_crossentropy", "sparse_categorical_crossentropy")
+    by_function = getattr(loss, "__name__", "") in names  # their default is probabilities
+    by_class = isinstance(loss, keras.losses.Loss) and not loss.get_config().get("from_logits", True)
+    if by_function or by_class:
+        raise ValueError(
+            f"Expected a loss from logits, received {loss!r}. Use for instance "
+            "keras.losses.CategoricalCrossentropy(from_logits=True)."
+        )

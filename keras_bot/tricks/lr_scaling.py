@@ -1,0 +1,32 @@
+"""Linear scaling of the learning rate (section 3.1).
+
+What: a larger batch gives a gradient with less noise, so a larger step is safe. Scale the one with the other.
+Equation: eta = eta_ref * B / B_ref.
+Shapes and dtypes: Python numbers in, a Python float out.
+The paper's value: eta_ref = 0.1 at B_ref = 256, hence 0.4 at batch 1024.
+Interactions: B is the global batch, over all replicas. At large B the peak is too high for fresh weights:
+    combine with `Warmup`. Weight decay is not scaled.
+Reference: Goyal et al., "Accurate, Large Minibatch SGD", arXiv 1706.02677; He et al., CVPR 2019, section 3.1.
+"""
+
+
+def linear_scaling(learning_rate: float, batch_size: int, reference_batch_size: int = 256) -> float:
+    """The learning rate for `batch_size`, given the one that suits `reference_batch_size`.
+
+    Args:
+        learning_rate: above 0, tuned for the reference batch.
+        batch_size: images in a step over all replicas, at least 1.
+        reference_batch_size: at least 1; the paper's is 256.
+
+    Raises:
+        ValueError: for a number that isn't above 0.
+    """
+    given = {
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "reference_batch_size": reference_batch_size,
+    }
+    for name, value in given.items():
+        if not value > 0:
+            raise ValueError(f"Expected {name} above 0, received {value!r}.")
+    return learning_rate * batch_size / reference_batch_size

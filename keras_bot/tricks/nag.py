@@ -1,0 +1,122 @@
+"""NAG: SGD with Nesterov momentum and an L2 penalty in the gradient (sections 2.1 and 3.1).
+
+What: the paper's optimizer, in the form of MXNet and PyTorch. Keras' SGD(nesterov=True) keeps the learning
+    rate inside the velocity, which is another rule whenever the rate changes, and its weight decay bypasses
+    the momentum: at momentum 0.9 a tenth of the effect.
+Equation: g = grad + lambda * w (decayed variables only);  v <- mu * v + g;  w <- w - eta * (g + mu * v).
+Shapes and dtypes: one velocity a variable, of its shape and dtype; works in float32, mixed policies, half
+    precision.
+The paper's value: mu = 0.9, lambda = 1e-4, eta = 0.1 at batch 256.
+Interactions: under mixed_float16 Keras wraps it in a LossScaleOptimizer; the penalty is added after the
+    unscaling and after any clipping. Kernel regularizers in the model would decay a second time. The explicit
+    paths of `decay` are Keras variable paths (`variable.path`), stable across save and load.
+Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.optimizer.NAG; He et al., CVPR
+    2019.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_bot.tricks.no_bias_decay import is_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class NAG(keras.optimizers.Optimizer):
+    """SGD with Nesterov momentum and coupled weight decay on chosen variables.
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or a callable without arguments.
+        momentum: mu, at least 0 and below 1.
+        weight_decay: lambda, at least 0.
+        decay: what is decayed: "kernels" of convolutions and dense layers, "all" variables, or a sequence of
+            paths.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
+            loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
+
+    Raises:
+        ValueError: for a value out of range, and when it is built, for a path that no trainable variable has.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        decay: str | Sequence[str] = "kernels",
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
+    ):
+        # The base class knows decoupled decay only, so it gets none.
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=None,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+        )
+        if not 0 <= momentum < 1:
+            raise ValueError(f"Expected momentum of at least 0 and below 1, received {momentum!r}.")
+        if not weight_decay >= 0:
+            raise ValueError(f"Expected weight_decay of at least 0, received {weight_decay!r}.")
+        if isinstance(decay, str) and decay not in ("kernels", "all"):
+            raise ValueError(
+                f'Expected decay as "kernels", "all" or a list of variable paths, received {decay!r}.'
+            )
+        self.momentum = momentum
+        self.l2 = weight_decay
+        self.decay = decay if isinstance(decay, str) else tuple(decay)
+
+    def build(self, variables):
+        """Makes a velocity for each variable and settles which of them are decayed."""
+        if self.built:
+            return
+        super().build(variables)
+        self._velocities = self.add_optimizer_variables(variables, "velocity")
+        # Settled here, because TensorFlow's update_step sees raw variables, without path or role.
+        self._is_decayed = self._settle_decay(variables)
+
+    def _settle_decay(self, variables):
+        if self.decay == "all":
+            return (True,) * len(variables)
+        if self.decay == "kernels":
+            return tuple(is_kernel(v) for v in variables)
+        paths = [v.path for v in variables]
+        missing = sorted(set(self.decay) - set(paths))
+        if missing:
+            raise ValueError(
+                f"Expected decay to name trainable variables, received {missing}. Known paths: {paths}."
+            )
+        return tuple(path in self.decay for path in paths)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update of one variable."""
+        index = self._get_variable_index(variable)
+        velocity = self._velocities[index]
+        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
+        if self._is_decayed[index]:
+            gradient = gradient + self.l2 * variable
+        new_velocity = self.momentum * velocity + gradient
+        step = ops.cast(learning_rate, variable.dtype) * (gradient + self.momentum * new_velocity)
+        self.assign(velocity, new_velocity)
+        self.assign_sub(variable, step)
+
+    def get_config(self):
+        """All arguments."""
+        decay = self.decay if isinstance(self.decay, str) else list(self.decay)
+        own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay}
+        return {**super().get_config(), **own}

@@ -1,0 +1,69 @@
+"""Gradual warmup of the learning rate (section 3.1).
+
+What: fresh weights are far from any solution and a large step at the start is unstable. Rise linearly to the
+    peak, step by step, then hand over to the schedule that follows.
+Equation: at update i = 1 … m the rate is i * eta / m, where eta = schedule(0); from then on schedule(step -
+    m). Keras counts steps from 0, so step s < m has (s + 1) * eta / m: no update is lost to a rate of 0, and
+    the last of the m steps runs at eta. (GluonCV counts i from 0 and wastes the first update.)
+Shapes and dtypes: step is an integer or float scalar; the rate is a float32 scalar.
+The paper's value: m = the steps of the first 5 epochs.
+Interactions: the wrapped schedule starts counting when the warmup ends, so `CosineDecay(…, decay_steps)` and
+    the boundaries of `StepDecay` are numbers of steps after the warmup. Any Keras schedule can be wrapped.
+Reference: Goyal et al., arXiv 1706.02677, section 2.2; He et al., CVPR 2019, section 3.1.
+"""
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class Warmup(LearningRateSchedule):
+    """A linear rise to `schedule`'s first rate, then `schedule`.
+
+    Args:
+        schedule: what follows the warmup: a rate above 0 that stays constant, or a `LearningRateSchedule`.
+        warmup_steps: length m of the rise in updates, at least 1.
+
+    Raises:
+        ValueError: for a schedule of another type or a number out of range.
+    """
+
+    def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
+        super().__init__()
+        if isinstance(schedule, bool) or not isinstance(schedule, (int, float, LearningRateSchedule)):
+            raise ValueError(
+                f"Expected schedule as a float or a LearningRateSchedule, received {schedule!r}."
+            )
+        if isinstance(schedule, (int, float)) and not schedule > 0:
+            raise ValueError(f"Expected a learning rate above 0, received {schedule!r}.")
+        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:
+            raise ValueError(f"Expected warmup_steps as an int of at least 1, received {warmup_steps!r}.")
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        """The learning rate of update `step`, counted from 0."""
+        step = ops.convert_to_tensor(step)
+        progress = (ops.cast(step, "float32") + 1.0) / self.warmup_steps
+        after = ops.maximum(step - self.warmup_steps, 0)
+        return ops.where(step < self.warmup_steps, progress * self._rate(0), self._rate(after))
+
+    def _rate(self, step):
+        rate = self.schedule(step) if isinstance(self.schedule, LearningRateSchedule) else self.schedule
+        return ops.cast(rate, "float32")
+
+    def get_config(self):
+        """The arguments, with the wrapped schedule serialised."""
+        schedule = self.schedule
+        if isinstance(schedule, LearningRateSchedule):
+            schedule = keras.saving.serialize_keras_object(schedule)
+        return {"schedule": schedule, "warmup_steps": self.warmup_steps}
+
+    @classmethod
+    def from_config(cls, config):
+        """The schedule that `get_config` describes."""
+        schedule = config["schedule"]
+        if isinstance(schedule, dict):
+            schedule = keras.saving.deserialize_keras_object(schedule)
+        return cls(**{**config, "schedule": schedule})

@@ -1,0 +1,165 @@
+"""The commands as a user runs them: exit codes, one clear line for a mistake, JSON for a result."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from keras_bot.cli.main import COMMANDS, main
+
+TINY = ["--dataset=synthetic", "--num_classes=4", "--synthetic_images=64", "--batch_size=8", "--image_size=16"]
+TINY += ["--transform=cifar", "--color_jitter=0", "--pca_noise=0", "--model=cifar_resnet20_d", "--width=0.25", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", *TINY, f"--run_dir={path}"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def savedmodel(run_dir):
+    assert main(["export", f"--run_dir={run_dir}", f"--output_dir={run_dir.parent}", "--name=saved"]) == 0
+    return run_dir.parent / "saved"
+
+
+def told(capsys):
+    """What went to stderr, which must be one line and no traceback."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_help_answers_in_under_a_second():
+    began = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-m", "keras_bot", "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - began < 1
+    assert all(command in shown.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"keras-bot {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tran"], "Unknown command 'tran'. Did you mean train?"),
+        (["train", "--epoch=1"], "Did you mean --epochs?"),
+        (["train", *TINY, "--model=resnet50d"], "Did you mean resnet50_d"),
+        (["train", "--dataset=imagnet2012"], "Did you mean imagenet2012"),
+        (["train", "--dataset=/no/such/folder"], "/no/such/folder"),
+        (["train", "--dataset=no_such.npz"], "no_such.npz"),
+        (["train", *TINY, "--batch_size=65"], "batch_size of at most the 64 training images"),
+        (["train", *TINY, "--warmup_epochs=1"], "warmup_epochs below epochs"),
+        (["train", *TINY, "--mixup_alpha=-1"], "mixup_alpha at least 0"),
+        (["train", *TINY, "--teacher=nowhere"], "nowhere"),
+        (["train", *TINY, "--resume", "--overwrite"], "one of --resume and --overwrite"),
+        (["evaluate"], "Expected --run_dir or --model_file"),
+        (["evaluate", "--run_dir=nowhere"], "Expected a run directory with run.flags"),
+        (["export"], "Expected --run_dir"),
+        (["export", "--run_dir=nowhere"], "Expected a run directory"),
+        (["predict", "x.jpg"], "Expected --savedmodel and at least one image"),
+        (["predict", "--savedmodel=nowhere", "x.jpg"], "Expected a SavedModel directory"),
+        (["models", "resnet51_d"], "Did you mean resnet50_d"),
+        (["bench", "modle"], "Did you mean model?"),
+        (["bench", "model", "--mode=trian"], "Expected mode to be one of"),
+    ],
+)
+def test_misuse_is_one_clear_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    assert message in told(capsys)
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_train_prints_a_line_an_epoch_and_a_json_line(tmp_path, capsys):
+    assert main(["train", *TINY, "--epochs=2", f"--run_dir={tmp_path / 'run'}"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith("epoch 1/2 - loss") and lines[1].startswith("epoch 2/2 - loss")
+    result = json.loads(lines[-1])
+    assert {"top1", "top5", "images_per_second", "run_dir"} <= set(result)
+    assert 0 <= result["top1"] <= result["top5"] <= 1
+
+
+def test_a_dry_run_tells_the_plan_and_trains_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bag = ["--no_bias_decay", "--schedule=cosine", "--epochs=10", "--warmup_epochs=2", "--mixup_alpha=0.2"]
+    assert main(["train", *TINY, *bag, "--linear_scaling", "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert "8 an epoch, 80 in all" in shown
+    assert "0.003125  (peak)" in shown and "mixup, alpha 0.2 (5.4)" in shown
+    decayed, spared = shown.split("not decayed:")
+    assert "stem" in decayed and "gamma" in spared and "gamma" not in decayed.split("decayed:")[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_gives_what_training_gave(run_dir, capsys):
+    assert main(["evaluate", f"--run_dir={run_dir}"]) == 0
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    trained = json.loads((run_dir / "metrics.json").read_text())["result"]
+    assert result["top1"] == pytest.approx(trained["top1"])
+    assert result["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+
+
+def test_evaluate_takes_overrides_and_checks_the_classes(run_dir, capsys):
+    assert main(["evaluate", f"--run_dir={run_dir}", "--num_classes=7"]) == 2
+    assert "7 classes" in told(capsys)
+
+
+def test_predict_prints_the_likeliest_classes(savedmodel, tmp_path, capsys):
+    import tensorflow as tf
+
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype("uint8")
+    (tmp_path / "a.png").write_bytes(tf.io.encode_png(image).numpy())
+    (tmp_path / "b.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
+    assert main(["predict", f"--savedmodel={savedmodel}", "--top=3", str(tmp_path / "a.png"), str(tmp_path / "b.jpg")]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 2 * 4 and lines[0].endswith("a.png") and lines[4].endswith("b.jpg")
+    shares = [float(line.split("%")[0]) for line in lines[1:4]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_predict_names_an_image_that_cannot_be_read_and_goes_on(savedmodel, tmp_path, capsys):
+    import tensorflow as tf
+
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "good.png").write_bytes(tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy())
+    arguments = [str(tmp_path / "bad.jpg"), str(tmp_path / "gone.jpg"), str(tmp_path / "good.png")]
+    assert main(["predict", f"--savedmodel={savedmodel}", *arguments]) == 1
+    shown = capsys.readouterr()
+    assert "bad.jpg" in shown.err and "No image at" in shown.err and "Traceback" not in shown.err
+    assert "good.png" in shown.out
+
+
+def test_an_export_is_not_overwritten_unless_asked(savedmodel, run_dir, capsys):
+    again = ["export", f"--run_dir={run_dir}", f"--output_dir={run_dir.parent}", "--name=saved"]
+    assert main(again) == 2
+    assert "exists already" in told(capsys)
+    assert main([*again, "--overwrite"]) == 0
+    assert not list(run_dir.parent.glob(".saved*")), "something half-written was left"
+
+
+def test_models_lists_parameters_and_flops(capsys):
+    assert main(["models", "resnet50_d", "cifar_resnet20_a"]) == 0
+    shown = capsys.readouterr().out
+    assert "25,576,264" in shown and "multiply-adds" in shown
+    assert main(["models", "--json", "resnet18_a", "--image_size=64"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["image_size"] == 64
+
+
+def test_data_tells_what_a_source_holds_and_draws_it(tmp_path, capsys):
+    grid = tmp_path / "grid.png"
+    assert main(["data", *TINY, f"--grid={grid}"]) == 0
+    assert "64 training images" in capsys.readouterr().out
+    assert grid.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_refinements_reports_a_ratio(capsys):
+    assert main(["bench", "refinements", *TINY, "--steps=1", "--repeats=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["ratio"] > 0

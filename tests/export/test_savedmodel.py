@@ -1,0 +1,92 @@
+"""A SavedModel serves with TensorFlow alone, takes both dtypes and any size, and equals the pipeline and the network."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from keras_bot import data, models
+from keras_bot.errors import MisuseError
+from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = models.create("cifar_resnet20_d", num_classes=5, width=0.5)
+    rng = np.random.default_rng(0)
+    network.set_weights([weight + rng.uniform(0, 0.1, weight.shape) for weight in network.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "net"
+    return export_savedmodel(model, path, image_size=32, description={"class_names": list("abcde")})
+
+
+def images_of(height, width, dtype="uint8"):
+    return np.random.default_rng(1).integers(0, 256, (3, height, width, 3)).astype(dtype)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 64), (101, 37)])
+def test_serve_equals_preprocessing_and_network(model, exported, size):
+    loaded, description = load_savedmodel(exported)
+    images = images_of(*size)
+    logits = model(data.preprocess_eval(images, 32, "imagenet", 0.875), training=False).numpy()
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(loaded.serve(images).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(loaded.serve(images.astype("float32")).numpy(), expected, atol=1e-5)
+    assert description["class_names"] == list("abcde")
+
+
+def test_tensorflow_alone_serves_it(exported, tmp_path):
+    images = images_of(40, 30)
+    np.save(tmp_path / "images.npy", images)
+    code = f"""
+import sys
+sys.modules["keras_bot"] = sys.modules["keras"] = None  # importing either would fail
+import numpy as np, tensorflow as tf
+loaded = tf.saved_model.load({str(exported)!r})
+images = np.load({str(tmp_path / "images.npy")!r})
+served = loaded.serve(images)
+default = loaded.signatures["serving_default"](tf.constant(images, tf.float32))
+np.testing.assert_allclose(served, list(default.values())[0], atol=1e-5)
+np.save({str(tmp_path / "served.npy")!r}, served)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    served = np.load(tmp_path / "served.npy")
+    np.testing.assert_allclose(served.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(served, load_savedmodel(exported)[0].serve(images), atol=1e-5)
+
+
+def test_the_description_stands_beside_the_graph(exported):
+    assert json.loads((exported / "assets.extra/model.json").read_text())["class_names"] == list("abcde")
+
+
+def test_it_replaces_a_savedmodel_only_when_asked_and_nothing_else(model, exported, tmp_path):
+    with pytest.raises(MisuseError, match="exists already"):
+        export_savedmodel(model, exported, image_size=32)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(MisuseError, match="is no SavedModel"):
+        export_savedmodel(model, tmp_path / "notes", image_size=32, overwrite=True)
+
+
+def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkeypatch):
+    import tensorflow as tf
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    before = sorted(exported.parent.iterdir())
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_savedmodel(model, exported, image_size=32, overwrite=True)
+    assert sorted(exported.parent.iterdir()) == before
+    assert load_savedmodel(exported)[0].serve(images_of(32, 32)).shape == (3, 5)
+
+
+def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):
+    with pytest.raises(MisuseError, match="Expected a SavedModel directory"):
+        load_savedmodel(tmp_path)

@@ -1,0 +1,212 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from keras_bot.errors import MisuseError
+from keras_bot.models import create, features, names
+
+SMALL = {"num_classes": 7, "width": 0.125}
+ONE_EACH = ["resnet18_d", "resnet50_a", "resnet50_d", "cifar_resnet20_d"]
+
+
+def _images(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+
+
+def test_names_are_every_depth_and_variant():
+    imagenet = {f"resnet{depth}_{variant}" for depth in (18, 34, 50, 101, 152) for variant in "abcd"}
+    cifar = {f"cifar_resnet{depth}_{variant}" for depth in (20, 32, 56) for variant in "ad"}
+    assert set(names()) == imagenet | cifar
+    assert len(names()) == 26
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
+    model = create(name, **SMALL)
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        config = json.loads(archive.read("config.json"))["config"]
+    assert all(layer["module"].startswith("keras.") for layer in config["layers"])
+    assert all(layer["registered_name"] is None for layer in config["layers"])
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    images = _images(2, 40, 40, 3)
+    np.testing.assert_array_equal(np.asarray(loaded(images)), np.asarray(model(images)))
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("resnet18_b", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("resnet50_a", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("resnet50_d", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("cifar_resnet20_a", {"C0": 1, "C1": 2, "C2": 4}),
+    ],
+)
+@pytest.mark.parametrize("size", [(64, 96), (65, 33), (7, 225), (1, 1)])
+def test_features_have_their_strides_at_any_size(name, strides, size):
+    outputs = features(create(name, **SMALL))(_images(1, *size, 3))
+    assert {key: output.shape[1:3] for key, output in outputs.items()} == {
+        key: tuple(-(-side // stride) for side in size) for key, stride in strides.items()
+    }
+
+
+def test_features_share_weights_and_are_what_the_head_sees():
+    model = create("resnet18_d", **SMALL)
+    images = _images(2, 64, 64, 3)
+    kernel, bias = model.get_layer("predictions").get_weights()
+    ends = features(model)(images)
+    logits = np.asarray(ends["C5"]).mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(np.asarray(model(images)), logits, rtol=1e-4, atol=1e-5)
+    assert features(model).get_layer("stem_1_conv").kernel is model.get_layer("stem_1_conv").kernel
+
+
+def test_features_of_a_model_without_stages_are_refused():
+    image = keras.Input((4, 4, 3))
+    with pytest.raises(ValueError, match="C0 … C5"):
+        features(keras.Model(image, keras.layers.Flatten()(image)))
+
+
+def _gammas(model):
+    return {layer.name: layer.gamma.numpy() for layer in model.layers if layer.name.endswith("_bn")}
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("resnet18_a", "_2_bn"), ("resnet50_d", "_3_bn"), ("cifar_resnet20_d", "_2_bn")]
+)
+def test_zero_gamma_is_in_the_last_batch_norm_of_each_residual_path(name, last):
+    zeroed = {
+        key for key, gamma in _gammas(create(name, **SMALL, zero_gamma=True)).items() if not gamma.any()
+    }
+    ones = _gammas(create(name, **SMALL))
+    assert zeroed == {key for key in ones if key.startswith("stage") and key.endswith(last)}
+    assert all(np.all(gamma == 1) for gamma in ones.values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_b", "resnet50_d", "cifar_resnet20_d"])
+def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training):
+    model = create(name, **SMALL, zero_gamma=True)
+    present = {layer.name for layer in model.layers}
+    blocks = [key.removesuffix("_add") for key in present if key.endswith("_add")]
+    identities = [block for block in blocks if f"{block}_shortcut_conv" not in present]
+    assert 0 < len(identities) < len(blocks)
+    ends = {}
+    for block in identities:
+        add = model.get_layer(f"{block}_add")
+        ends[block] = (model.get_layer(f"{block}_1_conv").input, add._outbound_nodes[0].operation.output)
+    for block, (start, end) in keras.Model(model.inputs, ends)(
+        _images(2, 64, 64, 3), training=training
+    ).items():
+        np.testing.assert_array_equal(np.asarray(end), np.asarray(start), err_msg=block)
+        assert np.asarray(start).any()
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_computes_in_half_and_gives_float32_logits(dtype):
+    model = create("resnet50_d", **SMALL, dtype=dtype)
+    assert keras.config.dtype_policy().name == "float32"
+    assert {v.dtype for v in model.variables} == {"float32"}
+    half = dtype.removeprefix("mixed_")
+    ends = features(model)(_images(2, 64, 64, 3))
+    assert {keras.backend.standardize_dtype(end.dtype) for end in ends.values()} == {half}
+    logits = model(_images(2, 64, 64, 3))
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    assert model.output.dtype == "float32"
+    pooled = create("resnet50_d", **SMALL, dtype=dtype, include_top=False, pooling="avg")
+    assert pooled.output.dtype == "float32"
+
+
+def test_the_global_policy_counts_and_is_left_alone():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = create("cifar_resnet20_a", **SMALL)
+        assert model.get_layer("C2").compute_dtype == "bfloat16"
+        assert create("cifar_resnet20_a", **SMALL, dtype="float32").get_layer("C2").compute_dtype == "float32"
+        with pytest.raises(ValueError):
+            create("cifar_resnet20_a", **SMALL, dtype="float33")
+        with pytest.raises(TypeError):
+            create("cifar_resnet20_a", num_classes="ten", dtype="float32")
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_tops():
+    images = _images(2, 64, 64, 3)
+    top = {"include_top": False, "width": 0.125}
+    last = np.asarray(create("resnet18_d", **top)(images))
+    assert last.shape == (2, 2, 2, 64)
+    for pooling, reduce in (("avg", np.mean), ("max", np.max)):
+        model = create("resnet18_d", **top, pooling=pooling)
+        pooled = np.asarray(model(images))
+        end = np.asarray(features(model)(images)["C5"])
+        np.testing.assert_allclose(pooled, reduce(end, axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    probabilities = np.asarray(create("resnet18_d", **SMALL, classifier_activation="softmax")(images))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    logits = np.asarray(create("resnet18_d", **SMALL)(images))
+    assert logits.shape == (2, 7) and (logits < 0).any()
+
+
+def test_width_and_channels():
+    model = create("resnet50_d", num_classes=3, width=0.5, input_shape=(64, 48, 1))
+    assert model.input_shape == (None, 64, 48, 1)
+    assert model.output_shape == (None, 3)
+    assert model.get_layer("C5").output.shape == (None, 2, 2, 1024)
+    assert create("resnet18_c", num_classes=1, width=0.001).get_layer("C5").output.shape[-1] == 1
+
+
+def test_a_seed_gives_the_same_weights_again():
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        return np.concatenate([w.ravel() for w in create("cifar_resnet20_d", **SMALL).get_weights()])
+
+    first, again, other = weights(1), weights(1), weights(2)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("resnet50d", "resnet50_d"), ("resnet50_e", "resnet50_"), ("ResNet50_D", "resnet50_d")],
+)
+def test_unknown_name_suggests_the_nearest(name, nearest):
+    with pytest.raises(MisuseError, match=f"Unknown model {name!r}. Did you mean .*{nearest}"):
+        create(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 0}, "num_classes of at least 1, received 0"),
+        ({"include_top": False, "pooling": "mean"}, "'avg', 'max', received 'mean'"),
+        ({"pooling": "avg"}, "no effect with the top"),
+        ({"width": 0}, "width above 0"),
+        ({"width": float("nan")}, "width above 0"),
+        ({"width": float("inf")}, "width above 0"),
+        ({"input_shape": (224, 224)}, "input_shape as"),
+        ({"input_shape": (0, 224, 3)}, "input_shape as"),
+        ({"input_shape": (224, 224, None)}, "input_shape as"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        create("resnet18_a", **options)
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(TypeError, match="nun_classes"):
+        create("resnet18_a", nun_classes=3)
+
+
+def test_channels_first_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_last"):
+            create("resnet18_a")
+    finally:
+        keras.config.set_image_data_format("channels_last")

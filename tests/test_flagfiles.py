@@ -1,0 +1,108 @@
+"""Every flagfile tells what it is, makes a recipe, repeats nothing, and trains."""
+
+import pathlib
+import re
+
+import pytest
+from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.recipe import Recipe
+
+FLAGS = pathlib.Path(__file__).parents[1] / "flags"
+FILES = sorted(FLAGS.rglob("*.flags"))
+HEADER = ("What", "Paper", "Ours", "Hardware", "Command")
+
+
+def name_of(path):
+    return str(path.relative_to(FLAGS))
+
+
+def recipe_of(path, *overrides) -> Recipe:
+    flags = Flags("train", "", recipe=True)
+    flags.expect_no_arguments([f"--flagfile={path}", *overrides])
+    return flags.recipe()
+
+
+def own_lines(path):
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def settings(lines):
+    """Flag names and values; `--x` and `--nox` become true and false."""
+    found = {}
+    for line in lines:
+        name, _, value = line[2:].partition("=")
+        if not value and not hasattr(Recipe, name) and name.startswith("no"):
+            name, value = name[2:], "false"
+        found[name] = value or "true"
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_header_tells_what_it_is_and_how_to_run_it(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert tuple(re.match(r"# (\w+):", line).group(1) for line in head) == HEADER
+    assert f"--flagfile=flags/{name_of(path)}" in head[-1]
+    assert "TODO" not in "".join(head)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_child_gives_only_what_it_changes(path):
+    parents = [line for line in own_lines(path) if line.startswith("--flagfile")]
+    inherited = settings(expand_flagfiles(parents, folder=path.parent))
+    for name, value in settings(line for line in own_lines(path) if line not in parents).items():
+        assert inherited.get(name) != value, f"--{name}={value} stands in the parent already"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_it_makes_a_recipe_from_any_directory(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(recipe_of(path), Recipe)
+
+
+def test_the_cells_of_the_paper_are_what_they_say():
+    mixup = recipe_of(FLAGS / "paper/table6/resnet50_d_mixup_distillation.flags")
+    assert (mixup.model, mixup.batch_size, mixup.epochs) == ("resnet50_d", 1024, 200)
+    assert (mixup.mixup_alpha, mixup.label_smoothing, mixup.schedule) == (0.2, 0.1, "cosine")
+    assert mixup.linear_scaling and mixup.zero_gamma and mixup.no_bias_decay and mixup.warmup_epochs == 5
+    assert mixup.precision == "mixed_float16" and mixup.teacher and mixup.distill_temperature == 20
+    baseline = recipe_of(FLAGS / "paper/table2/resnet50.flags")
+    assert baseline == Recipe()
+    assert recipe_of(FLAGS / "paper/table3/resnet50.flags") == recipe_of(FLAGS / "paper/table5/resnet50_a.flags")
+
+
+def unlike_another(files):
+    """One file for each recipe that differs once everything is made small."""
+    seen = {}
+    for path in files:
+        seen.setdefault(str(small(path)), path)
+    return list(seen.values())
+
+
+def small(path, teacher=""):
+    recipe = recipe_of(path)
+    shallow = re.sub(r"resnet(50|152)_", "resnet18_", recipe.model)
+    return recipe_of(
+        path,
+        *("--dataset=synthetic", "--num_classes=4", "--synthetic_images=16", "--batch_size=8", "--width=0.125"),
+        *("--epochs=1", "--image_size=32", f"--model={shallow}", "--mixup_off_epochs=0"),
+        f"--warmup_epochs={0.5 if recipe.warmup_epochs else 0}",
+        f"--teacher={teacher if recipe.teacher else ''}",
+    )
+
+
+@pytest.fixture(scope="module")
+def small_teacher(tmp_path_factory):
+    from keras_bot import models
+
+    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
+    models.create("cifar_resnet20_d", num_classes=4, width=0.5).save(path)
+    return path
+
+
+@pytest.mark.parametrize("path", unlike_another(FILES), ids=name_of)
+def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher):
+    from keras_bot.training.train import train
+
+    result = train(small(path, small_teacher), tmp_path / "run", progress_bar=False)
+    assert result["epochs"] == 1 and result["loss"] > 0
+    assert (tmp_path / "run/model.keras").exists()

@@ -1,0 +1,51 @@
+"""The recipe holds its invariants and knows its flags."""
+
+import dataclasses
+
+import pytest
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+
+
+def test_the_defaults_are_the_papers_baseline():
+    recipe = Recipe()
+    assert (recipe.model, recipe.batch_size, recipe.epochs, recipe.learning_rate) == ("resnet50_a", 256, 120, 0.1)
+    assert (recipe.schedule, recipe.decay_epochs, recipe.momentum) == ("step", (30, 60, 90), 0.9)
+    tricks = ("zero_gamma", "linear_scaling", "warmup_epochs", "no_bias_decay", "label_smoothing", "mixup_alpha")
+    assert not any(getattr(recipe, trick) for trick in tricks)
+
+
+def test_every_knob_has_help_and_one_flag_line():
+    fields = dataclasses.fields(Recipe)
+    assert all(len(field.metadata["help"]) > 5 for field in fields)
+    lines = Recipe(teacher="t", distill_hard_weight=0.5).flag_lines()
+    assert [line[2:].split("=")[0] for line in lines] == [field.name for field in fields]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing at least 0 and below 1, received 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing at least 0"),
+        ({"mixup_alpha": -1.0}, "mixup_alpha at least 0, received -1"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha at least 0, received nan"),
+        ({"learning_rate": float("inf")}, "learning_rate above 0, received inf"),
+        ({"batch_size": 0}, "batch_size at least 1"),
+        ({"batch_size": 1.5}, "batch_size as int, received 1.5"),
+        ({"epochs": True}, "epochs as int, received True"),
+        ({"zero_gamma": 1}, "zero_gamma as bool, received 1"),
+        ({"schedule": "cosin"}, "one of step, cosine, constant, received 'cosin'"),
+        ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs below epochs"),
+        ({"decay_epochs": (60, 30)}, "rising whole epochs"),
+        ({"mixup_off_epochs": 200}, "mixup_off_epochs of at most"),
+        ({"distill_hard_weight": 0.5}, "without a teacher"),
+        ({"distill_hard_weight": 1.5, "teacher": "t"}, "distill_hard_weight at least 0 and at most 1"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_what_was_expected(values, message):
+    with pytest.raises(MisuseError, match=message):
+        Recipe(**values)
+
+
+def test_a_whole_number_is_a_fine_float():
+    assert Recipe(warmup_epochs=5).warmup_epochs == 5

@@ -1,0 +1,246 @@
+"""A run leaves what it should, resumes as if never stopped, and fails in a way that loses nothing."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras_bot import tricks
+from keras_bot.cli.flags import read_recipe
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training import train as train_module
+from keras_bot.training.train import train
+
+
+def tiny(**changes):
+    values = {
+        "dataset": "synthetic",
+        "num_classes": 4,
+        "synthetic_images": 32,
+        "batch_size": 8,
+        "image_size": 16,
+        "transform": "cifar",
+        "model": "cifar_resnet20_d",
+        "width": 0.25,
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+        "mixup_alpha": 0.2,
+        "mixup_off_epochs": 1,
+        "zero_gamma": True,
+        "no_bias_decay": True,
+    }
+    return Recipe(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its recipe, directory and result."""
+    path = tmp_path_factory.mktemp("train") / "whole"
+    return tiny(), path, train(tiny(), path, progress_bar=False)
+
+
+def rows(run_dir):
+    with open(run_dir / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_directory_holds_everything(whole):
+    recipe, path, result = whole
+    present = {entry.name for entry in path.iterdir()}
+    assert present == {
+        *("run.flags", "metrics.json", "history.csv", "curves.png", "tensorboard", "checkpoints", "model.keras"),
+    }
+    assert read_recipe(path) == recipe
+    assert list((path / "tensorboard").rglob("events.*"))
+    assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert metrics["result"]["top1"] == result["top1"]
+    assert metrics["network"]["parameters"] > 0 and metrics["dataset"]["train_images"] == 32
+    assert [row["epoch"] for row in rows(path)] == ["1", "2", "3"]
+
+
+def test_the_learning_rate_follows_the_recipe(whole):
+    recipe, path, _ = whole
+    schedule = assemble.build_schedule(recipe, 4)
+    expected = [float(schedule(step)) for step in (3, 7, 11)]  # the last step of each epoch
+    np.testing.assert_allclose([float(row["learning_rate"]) for row in rows(path)], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_the_saved_network_is_plain_and_gives_the_same_metrics(whole):
+    recipe, path, result = whole
+    model = keras.saving.load_model(path / "model.keras")
+    assert model.optimizer is None
+    source = assemble.open_source(recipe, "eval")
+    data = assemble.evaluation_data(recipe, source, None)
+    model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=assemble.build_metrics())
+    again = model.evaluate(data, return_dict=True, verbose=0)
+    assert again["top1"] == pytest.approx(result["top1"])
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-4)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_after(epoch, monkeypatch, recipe, path):
+    """Trains until the checkpoint of an epoch is written, then stops as a kill would."""
+    from keras_bot.training import records
+
+    on_epoch_end = records.RunRecorder.on_epoch_end
+
+    def stop(self, index, logs=None):
+        on_epoch_end(self, index, logs)
+        if index + 1 == epoch:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.RunRecorder, "on_epoch_end", stop)
+        with pytest.raises(Stop):
+            train(recipe, path, progress_bar=False)
+
+
+def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, tmp_path, monkeypatch):
+    recipe, whole_path, _ = whole
+    path = tmp_path / "run"
+    stopped_after(2, monkeypatch, recipe, path)
+    train(recipe, path, resume=True, progress_bar=False)
+    ours, theirs = (keras.saving.load_model(p / "model.keras").get_weights() for p in (path, whole_path))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert [row["epoch"] for row in rows(path)] == ["1", "2", "3"]
+    for ours, theirs in zip(rows(path), rows(whole_path), strict=True):
+        assert ours["loss"] == theirs["loss"] and ours["val_loss"] == theirs["val_loss"]
+
+
+def test_resuming_a_finished_run_changes_nothing(whole):
+    recipe, path, result = whole
+    before = (path / "history.csv").read_text()
+    assert train(recipe, path, resume=True, progress_bar=False)["top1"] == result["top1"]
+    assert (path / "history.csv").read_text() == before
+
+
+def test_a_directory_with_a_run_is_refused(whole):
+    recipe, path, _ = whole
+    with pytest.raises(MisuseError, match="already holds a run of this recipe"):
+        train(recipe, path, progress_bar=False)
+    with pytest.raises(MisuseError, match=r"another recipe \(seed was 0, is 5\)"):
+        train(tiny(seed=5), path, resume=True, progress_bar=False)
+    assert rows(path)
+
+
+def test_overwrite_starts_anew(tmp_path):
+    path = tmp_path / "run"
+    train(tiny(epochs=2), path, progress_bar=False)
+    train(tiny(epochs=2, seed=3), path, overwrite=True, progress_bar=False)
+    assert read_recipe(path).seed == 3 and len(rows(path)) == 2
+
+
+def test_foreign_files_are_never_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(MisuseError, match="files that are no run"):
+        train(tiny(), tmp_path, overwrite=True, progress_bar=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    build = assemble.build_batch_transform
+
+    def poisoned(recipe):
+        transform = build(recipe)
+
+        def transform_late(images, labels, seed, epoch):
+            images, labels = transform(images, labels, seed, epoch)
+            return images / keras.ops.cast(epoch < 1, images.dtype), labels  # epoch 2 divides by zero
+
+        return transform_late
+
+    monkeypatch.setattr(train_module.assemble, "build_batch_transform", poisoned)
+    with pytest.raises(RunError, match=r"epoch 2.*step.*epoch-00001.npz"):
+        train(tiny(), path, progress_bar=False)
+    with np.load(path / "checkpoints/epoch-00001.npz") as stored:
+        assert all(np.isfinite(stored[name]).all() for name in stored.files if name != "state.json")
+    assert len(rows(path)) == 1
+
+
+def test_a_checkpoint_cut_short_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    stopped_after(1, monkeypatch, tiny(), path)
+    checkpoint = path / "checkpoints/epoch-00001.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(RunError, match=r"Can't read the checkpoint .*epoch-00001.npz"):
+        train(tiny(), path, resume=True, progress_bar=False)
+
+
+def test_the_dtype_policy_is_put_back(whole):
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_trains_and_saves_float32(precision, tmp_path):
+    result = train(tiny(epochs=2, precision=precision), tmp_path / "run", progress_bar=False)
+    assert np.isfinite(result["loss"])
+    model = keras.saving.load_model(tmp_path / "run/model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_two_mirrored_replicas_train(tmp_path):
+    """In a process of its own: logical devices must be set before TensorFlow starts."""
+    code = f"""
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_bot.recipe import Recipe
+from keras_bot.training.train import train
+train(Recipe(**{dataclasses.asdict(tiny(strategy="mirrored"))!r}), {str(tmp_path / "run")!r}, progress_bar=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(rows(tmp_path / "run")) == 3
+
+
+def test_distillation_trains_the_student_alone(whole, tmp_path):
+    _, teacher_run, _ = whole
+    before = (teacher_run / "model.keras").read_bytes()
+    recipe = tiny(teacher=str(teacher_run), width=0.125, epochs=2)
+    result = train(recipe, tmp_path / "run", progress_bar=False)
+    student = keras.saving.load_model(tmp_path / "run/model.keras")
+    assert np.isfinite(result["loss"])
+    assert (teacher_run / "model.keras").read_bytes() == before
+    teacher = keras.saving.load_model(teacher_run / "model.keras")
+    assert student.count_params() < teacher.count_params()
+
+
+def test_labels_are_smoothed_once_then_mixed():
+    recipe = tiny(mixup_off_epochs=1)
+    transform = assemble.build_batch_transform(recipe)
+    labels = np.eye(4, dtype="float32")[[0, 1, 2, 3]]
+    images = np.arange(4, dtype="float32").reshape(4, 1, 1, 1)
+    mixed_images, mixed = (np.asarray(x) for x in transform(images, labels, np.array([1, 2], "int32"), 0))
+    weight = 1 - mixed_images[0, 0, 0, 0] / 3  # image 0 was mixed with image 3
+    smooth = labels * 0.9 + (1 - labels) * 0.1 / 3
+    np.testing.assert_allclose(mixed, weight * smooth + (1 - weight) * smooth[::-1], rtol=1e-5)
+    _, last = transform(images, labels, np.array([1, 2], "int32"), 2)
+    np.testing.assert_allclose(np.asarray(last), smooth, rtol=1e-6)
+
+
+def test_step_decay_counts_epochs_from_the_start_of_the_training():
+    recipe = Recipe(epochs=100, warmup_epochs=5, decay_epochs=(30, 60), learning_rate=1.0)
+    schedule = assemble.build_schedule(recipe, steps_per_epoch=10)
+    assert float(schedule(299)) == pytest.approx(1.0) and float(schedule(300)) == pytest.approx(0.1)
+    assert float(schedule(599)) == pytest.approx(0.1) and float(schedule(600)) == pytest.approx(0.01)
+
+
+def test_the_decay_reaches_all_or_kernels_alone():
+    model = assemble.build_model(tiny(), 4)
+    decayed, spared = tricks.split_by_decay(model)
+    assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
+    assert assemble.build_optimizer(tiny(), 0.1).get_config()["decay"] == "kernels"
+    assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1).get_config()["decay"] == "all"

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bot.tricks import CosineDecay, StepDecay
+
+
+def test_steps_drop_at_their_boundaries():
+    schedule = StepDecay(0.4, [3, 5, 9])
+    expected = [0.4] * 3 + [0.04] * 2 + [0.004] * 4 + [0.0004] * 3
+    np.testing.assert_allclose([float(schedule(t)) for t in range(12)], expected, rtol=1e-6)
+
+
+def test_steps_take_another_factor_and_no_boundary():
+    assert float(StepDecay(1.0, [2], factor=0.5)(2)) == pytest.approx(0.5)
+    assert float(StepDecay(0.3, [])(1000)) == pytest.approx(0.3)
+
+
+def test_cosine_follows_the_formula_and_stays_at_0():
+    schedule = CosineDecay(0.4, decay_steps=50)
+    t = np.arange(70)
+    expected = 0.5 * (1 + np.cos(np.minimum(t, 50) * np.pi / 50)) * 0.4
+    np.testing.assert_allclose([float(schedule(i)) for i in t], expected, rtol=1e-5, atol=1e-8)
+    assert float(schedule(0)) == pytest.approx(0.4)
+    assert float(schedule(69)) == pytest.approx(0.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("schedule", [StepDecay(0.4, [3, 5]), CosineDecay(0.4, 8)])
+def test_xla_gives_the_same_rates(schedule):
+    compiled = tf.function(schedule, jit_compile=True)
+    for step in range(10):
+        rate = compiled(tf.constant(step, tf.int64))
+        assert rate.dtype == tf.float32
+        np.testing.assert_allclose(float(rate), float(schedule(step)), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", [StepDecay(0.4, [3, 5], factor=0.2), CosineDecay(0.4, 8)])
+def test_serialisation_gives_an_equal_schedule(schedule):
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert type(copy) is type(schedule)
+    assert copy.get_config() == schedule.get_config()
+    assert float(copy(4)) == float(schedule(4))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: StepDecay(0.0, [1]),
+        lambda: StepDecay(0.1, [5, 3]),
+        lambda: StepDecay(0.1, [3, 3]),
+        lambda: StepDecay(0.1, [0, 3]),
+        lambda: StepDecay(0.1, [3], factor=0.0),
+        lambda: StepDecay(0.1, [3], factor=1.5),
+        lambda: CosineDecay(-0.1, 10),
+        lambda: CosineDecay(0.1, 0),
+    ],
+)
+def test_bad_arguments_are_refused(build):
+    with pytest.raises(ValueError, match="Expected"):
+        build()

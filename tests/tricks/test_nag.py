@@ -1,0 +1,192 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_bot.tricks import NAG, CosineDecay, Warmup
+
+MU, LAMBDA = 0.9, 1e-2
+
+
+class PyTorchSGD:
+    """torch.optim.SGD(nesterov=True, weight_decay=…) in NumPy, after its documentation."""
+
+    def __init__(self, momentum, weight_decay):
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.buffer = None
+
+    def step(self, w, grad, rate):
+        d_p = grad + self.weight_decay * w
+        self.buffer = d_p.copy() if self.buffer is None else self.momentum * self.buffer + d_p
+        return w - rate * (d_p + self.momentum * self.buffer)
+
+
+def test_follows_pytorch_over_200_steps_of_a_changing_rate():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(6, 4))
+    scale = rng.uniform(0.1, 1.0, size=(6, 4))
+    rates = [float(np.float32(0.2 * (1 + np.cos(step / 17)) + 0.01)) for step in range(200)]
+    variable = keras.Variable(start, dtype="float64", name="kernel")
+    current = {}
+    optimizer = NAG(lambda: current["rate"], momentum=MU, weight_decay=LAMBDA)
+    optimizer.build([variable])
+    reference, expected = PyTorchSGD(MU, LAMBDA), start.copy()
+    for step, rate in enumerate(rates):
+        current["rate"] = rate
+        noise = rng.normal(size=(6, 4)) * 0.1
+        optimizer.apply([keras.ops.convert_to_tensor(scale * variable.numpy() + noise)])
+        expected = reference.step(expected, scale * expected + noise, rate)
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=f"step {step}")
+
+
+def test_differs_from_the_nesterov_of_keras_when_the_rate_changes():
+    ours, theirs = (keras.Variable([1.0, 2.0], name="kernel") for _ in range(2))
+    nag = NAG(0.1, momentum=MU)
+    sgd = keras.optimizers.SGD(0.1, momentum=MU, nesterov=True)
+    for rate in (0.1, 0.1, 0.01):
+        for optimizer, variable in ((nag, ours), (sgd, theirs)):
+            optimizer.build([variable])
+            optimizer.learning_rate = rate
+            optimizer.apply([keras.ops.ones(2)])
+        if rate == 0.1:
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    assert np.abs(ours.numpy() - theirs.numpy()).min() > 1e-3
+
+
+def build_net():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(3, 3, name="bias_branch"),
+            layers.BatchNormalization(name="bn"),
+            layers.SeparableConv2D(3, 2, name="separable"),
+            layers.Flatten(),
+            layers.Dense(2, name="kernel"),
+        ],
+        name="net",
+    )
+
+
+def decayed_paths(decay):
+    """The paths of the variables that move when all gradients are 0: only decay can move them."""
+    net = build_net()
+    for variable in net.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = NAG(1.0, weight_decay=0.1, decay=decay)
+    optimizer.build(net.trainable_variables)
+    optimizer.apply([keras.ops.zeros(v.shape) for v in net.trainable_variables])
+    return {v.path for v in net.trainable_variables if np.any(v.numpy() != 1)}
+
+
+def test_kernels_alone_are_decayed_by_default():
+    assert decayed_paths("kernels") == {
+        "net/bias_branch/kernel",
+        "net/separable/depthwise_kernel",
+        "net/separable/pointwise_kernel",
+        "net/kernel/kernel",
+    }
+
+
+def test_all_variables_or_those_of_given_paths_can_be_decayed():
+    assert decayed_paths("all") == {v.path for v in build_net().trainable_variables}
+    assert decayed_paths(["net/kernel/bias", "net/bn/gamma"]) == {"net/kernel/bias", "net/bn/gamma"}
+
+
+def test_an_unknown_path_is_refused():
+    with pytest.raises(ValueError, match="no_such_layer/kernel"):
+        NAG(0.1, decay=["net/kernel/kernel", "no_such_layer/kernel"]).build(build_net().trainable_variables)
+
+
+def training_data():
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(32, 6, 6, 2)).astype("float32"), rng.integers(0, 2, 32)
+
+
+def compile_net(net, optimizer):
+    net.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+
+@pytest.mark.parametrize("decay", ["kernels", ["net/bias_branch/kernel"]])
+def test_saved_and_loaded_training_continues_identically(tmp_path, decay):
+    x, y = training_data()
+    net = build_net()
+    compile_net(net, NAG(Warmup(CosineDecay(0.1, 30), 4), weight_decay=0.05, decay=decay))
+    net.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    for model in (net, loaded):
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    assert int(loaded.optimizer.iterations) == 8
+    for a, b in zip(net.weights + net.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_the_config_is_complete():
+    options = {
+        "learning_rate": 0.25,
+        "momentum": 0.5,
+        "weight_decay": 0.125,
+        "decay": ["a/kernel"],
+        "clipnorm": 2.0,
+        "clipvalue": None,
+        "global_clipnorm": None,
+        "use_ema": True,
+        "ema_momentum": 0.75,
+        "ema_overwrite_frequency": 7,
+        "loss_scale_factor": 8.0,
+        "gradient_accumulation_steps": 2,
+        "name": "mine",
+    }
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(NAG(**options)))
+    assert type(copy) is NAG
+    assert copy.get_config() == options
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_trains_in_mixed_precision(policy):
+    x, y = training_data()
+    keras.config.set_dtype_policy(policy)
+    try:
+        net = build_net()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    compile_net(net, NAG(0.05, weight_decay=1e-3))
+    is_wrapped = isinstance(net.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert is_wrapped == (policy == "mixed_float16")
+    losses = net.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert {v.dtype for v in net.trainable_variables} == {"float32"}
+    assert {v.dtype for v in net.optimizer.variables if v.name.endswith("velocity")} == {"float32"}
+
+
+def test_the_penalty_is_added_once_a_step_under_accumulation():
+    variable = keras.Variable([[2.0]], name="kernel")
+    optimizer = NAG(0.1, momentum=0.0, weight_decay=0.5, gradient_accumulation_steps=2)
+    optimizer.build([variable])
+    for gradient in (1.0, 3.0):
+        optimizer.apply([keras.ops.convert_to_tensor([[gradient]])])
+    np.testing.assert_allclose(variable.numpy(), [[2.0 - 0.1 * (2.0 + 0.5 * 2.0)]], rtol=1e-6)
+
+
+def test_sparse_gradients_of_an_embedding_work():
+    net = keras.Sequential([keras.Input((3,), dtype="int32"), layers.Embedding(7, 2), layers.Flatten()])
+    before = net.get_weights()[0].copy()
+    net.compile(NAG(0.1), "mse")
+    net.fit(np.array([[0, 1, 1]]), np.ones((1, 6)), verbose=0)
+    moved = np.any(net.get_weights()[0] != before, axis=1)
+    assert moved.tolist() == [True, True, False, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1e-4},
+        {"weight_decay": float("nan")},
+        {"decay": "bias"},
+    ],
+)
+def test_bad_arguments_are_refused(options):
+    with pytest.raises(ValueError, match="Expected"):
+        NAG(0.1, **options)
