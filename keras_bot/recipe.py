@@ -51,7 +51,9 @@ class Recipe:
         0.4, "hue, saturation and brightness are scaled by U(1-x, 1+x); 0 is off (2.1)", at_least=0, at_most=1
     )
     pca_noise: float = knob(0.1, "standard deviation of the PCA noise's coefficients; 0 is off (2.1)", at_least=0)
-    eval_crop: float = knob(0.875, "side of the evaluation's centre crop, of the shorter edge (2.1)", above=0, at_most=1)
+    eval_crop: float = knob(
+        0.875, "side of the evaluation's centre crop, of the shorter edge (2.1)", above=0, at_most=1
+    )
     cache: bool = knob(False, "keep the records in memory after the first epoch: for small data sets")
     shuffle_buffer: int = knob(16384, "records that shuffling holds in memory", at_least=1)
     max_corrupt: int = knob(10, "images that may fail to decode, named and skipped, before the run stops", at_least=0)
@@ -63,9 +65,7 @@ class Recipe:
     epochs: int = knob(120, "epochs (2.1; 200 with mixup, 5.4)", section="Optimisation", at_least=1)
     batch_size: int = knob(256, "images in a step, over all replicas (2.1)", at_least=1)
     learning_rate: float = knob(0.1, "the peak learning rate (2.1)", above=0)
-    linear_scaling: bool = knob(
-        False, f"scale the learning rate by batch_size / {REFERENCE_BATCH_SIZE} (3.1)"
-    )
+    linear_scaling: bool = knob(False, f"scale the learning rate by batch_size / {REFERENCE_BATCH_SIZE} (3.1)")
     warmup_epochs: float = knob(0.0, "epochs in which the learning rate rises from 0 to its peak (3.1)", at_least=0)
     schedule: str = knob(
         "step", "the learning rate after the warmup (2.1, 5.1)", choices=("step", "cosine", "constant")
@@ -82,7 +82,11 @@ class Recipe:
     )
 
     label_smoothing: float = knob(
-        0.0, "epsilon taken from the true class and shared by the others (5.2)", section="Refinements", at_least=0, below=1
+        0.0,
+        "epsilon taken from the true class and shared by the others (5.2)",
+        section="Refinements",
+        at_least=0,
+        below=1,
     )
     mixup_alpha: float = knob(0.0, "lambda ~ Beta(alpha, alpha) of mixup; 0 is off (5.4)", at_least=0)
     mixup_off_epochs: int = knob(0, "last epochs that train without mixup", at_least=0)

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 
 import pytest
+
 from keras_bot.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+
 from keras_bot.cli.flags import Flags, expand_flagfiles
 from keras_bot.recipe import Recipe
 
@@ -83,7 +84,13 @@ def small(path, teacher=""):
     shallow = re.sub(r"resnet(50|152)_", "resnet18_", recipe.model)
     return recipe_of(
         path,
-        *("--dataset=synthetic", "--num_classes=4", "--synthetic_images=16", "--batch_size=8", "--width=0.125"),
+        *(
+            "--dataset=synthetic",
+            "--num_classes=4",
+            "--synthetic_images=16",
+            "--batch_size=8",
+            "--width=0.125",
+        ),
         *("--epochs=1", "--image_size=32", f"--model={shallow}", "--mixup_off_epochs=0"),
         f"--warmup_epochs={0.5 if recipe.warmup_epochs else 0}",
         f"--teacher={teacher if recipe.teacher else ''}",

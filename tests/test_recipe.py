@@ -3,15 +3,28 @@
 import dataclasses
 
 import pytest
+
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 
 
 def test_the_defaults_are_the_papers_baseline():
     recipe = Recipe()
-    assert (recipe.model, recipe.batch_size, recipe.epochs, recipe.learning_rate) == ("resnet50_a", 256, 120, 0.1)
+    assert (recipe.model, recipe.batch_size, recipe.epochs, recipe.learning_rate) == (
+        "resnet50_a",
+        256,
+        120,
+        0.1,
+    )
     assert (recipe.schedule, recipe.decay_epochs, recipe.momentum) == ("step", (30, 60, 90), 0.9)
-    tricks = ("zero_gamma", "linear_scaling", "warmup_epochs", "no_bias_decay", "label_smoothing", "mixup_alpha")
+    tricks = (
+        "zero_gamma",
+        "linear_scaling",
+        "warmup_epochs",
+        "no_bias_decay",
+        "label_smoothing",
+        "mixup_alpha",
+    )
     assert not any(getattr(recipe, trick) for trick in tricks)
 
 

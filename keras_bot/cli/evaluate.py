@@ -7,7 +7,9 @@ from keras_bot.cli.flags import Flags, read_recipe
 from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError
 
-USAGE = "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value to override the run's recipe …]"
+USAGE = (
+    "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value to override the run's recipe …]"
+)
 
 
 def main(argv):

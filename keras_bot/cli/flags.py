@@ -111,7 +111,11 @@ class Flags:
             lines += ["", f"{title}:"]
             for name in names:
                 flag = self._values[name]
-                default = "" if flag.default in (None, "") or flag.default is False else f" [{flag.default_as_str.strip(chr(39))}]"
+                default = (
+                    ""
+                    if flag.default in (None, "") or flag.default is False
+                    else f" [{flag.default_as_str.strip(chr(39))}]"
+                )
                 lines += textwrap.wrap(
                     f"--{name:<21} {flag.help}{default}", 110, initial_indent="  ", subsequent_indent=" " * 26
                 )

@@ -15,7 +15,12 @@ def main(argv):
     flags.add(str, "run_dir", "", "where the records go; empty is runs/MODEL-DATE-TIME")
     flags.add(bool, "resume", False, "go on with the run that run_dir holds")
     flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
-    flags.add(bool, "dry_run", False, "print what would be done: recipe, tricks, steps, learning rates, decayed variables")
+    flags.add(
+        bool,
+        "dry_run",
+        False,
+        "print what would be done: recipe, tricks, steps, learning rates, decayed variables",
+    )
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return

@@ -71,17 +71,17 @@ def open_synthetic(split: str, num_classes: int, size: int, image_size: int) -> 
     stream = 0 if split == "train" else 1
     words = -(-image_size * image_size * 3 // 4)
 
-    def label_name(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        seed = tf.stack([tf.constant(2 + stream, tf.int64), index])
-        label = tf.random.stateless_uniform([], seed, 0, num_classes, tf.int64)
-        return label, tf.strings.format("synthetic[{}]", index)
+    def record_name(index: tf.Tensor) -> tf.Tensor:
+        return tf.strings.join(["synthetic[", tf.strings.as_string(index), "]"])
 
     def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        label, name = label_name(index)
+        seed = tf.stack([tf.constant(2 + stream, tf.int64), index])
+        label = tf.random.stateless_uniform([], seed, 0, num_classes, tf.int64)
         seed = tf.stack([tf.constant(stream, tf.int64), index])
         noise = tf.random.stateless_uniform([words], seed, None, None, tf.int32)
         pixels = tf.reshape(tf.bitcast(noise, tf.uint8), [-1])[: image_size * image_size * 3]
-        return {"image": tf.reshape(pixels, [image_size, image_size, 3]), "label": label, "name": name}
+        image = tf.reshape(pixels, [image_size, image_size, 3])
+        return {"image": image, "label": label, "name": record_name(index)}
 
     return Source(
         name=f"synthetic {split}",
@@ -90,7 +90,7 @@ def open_synthetic(split: str, num_classes: int, size: int, image_size: int) -> 
         size=size,
         keys=indices(size),
         read=read,
-        label_name=label_name,
+        record_name=record_name,
         in_memory=True,
     )
 
@@ -100,12 +100,12 @@ def _source(
 ) -> Source:
     pixels, classes = cpu_constant(images), cpu_constant(labels)
 
-    def label_name(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(classes, index), tf.strings.join([f"{part}[", tf.strings.as_string(index), "]"])
+    def record_name(index: tf.Tensor) -> tf.Tensor:
+        return tf.strings.join([f"{part}[", tf.strings.as_string(index), "]"])
 
     def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        label, name = label_name(index)
-        return {"image": tf.gather(pixels, index), "label": label, "name": name}
+        label = tf.gather(classes, index)
+        return {"image": tf.gather(pixels, index), "label": label, "name": record_name(index)}
 
     return Source(
         name=f"{path} {part}",
@@ -114,7 +114,7 @@ def _source(
         size=len(images),
         keys=indices(len(images)),
         read=read,
-        label_name=label_name,
+        record_name=record_name,
         in_memory=True,
     )
 

@@ -1,10 +1,10 @@
 """Images that can't be decoded: they are logged and stepped over, and end a run only when there are too many.
 
-ImageNet's own archives hold a few damaged files, and a copy on a worn disk holds more. `guarded_map` turns a
-record whose function fails into a stand-in element in the same place, so that the number and the order of
-elements never depend on what is broken; `CorruptLog` keeps the names.
+ImageNet's own archives hold a few damaged files, and a copy on a worn disk holds more. `guarded_batches`
+leaves such records out of their batch and tells which they were; `CorruptLog` keeps their names.
 """
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -61,46 +61,57 @@ class CorruptLog:
             f"{', '.join(names[:_SHOWN])}{more}. Mend or remove them, or allow more (max_corrupt)."
         )
 
-    def report_failed(self, names: tf.Tensor, ok: tf.Tensor) -> tf.Operation | tf.Tensor:
-        """In a graph: report the names, string (N,), where ok, bool (N,), is False. Free when all are ok."""
+    def report_all(self, names: tf.Tensor) -> tf.Tensor:
+        """`report` for a graph: names, string (N,); free where N is 0. Returns a bool to depend on."""
 
-        def report_all(failed: np.ndarray) -> np.bool_:
+        def report_each(failed: np.ndarray) -> np.bool_:
             for name in failed:
                 self.report(name.decode(errors="replace"))
             return np.True_
 
-        def python() -> tf.Tensor:
-            failed = tf.boolean_mask(names, tf.logical_not(ok))
-            return tf.numpy_function(report_all, [failed], tf.bool, stateful=True)
-
-        return tf.cond(tf.reduce_all(ok), lambda: tf.constant(True), python)
+        python = functools.partial(tf.numpy_function, report_each, [names], tf.bool, stateful=True)
+        return tf.cond(tf.size(names) > 0, python, lambda: tf.constant(True))
 
 
-def guarded_map(
-    dataset: tf.data.Dataset, function: Callable, stand_in: Callable, parallel: bool = True
+def guarded_batches(
+    keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
 ) -> tf.data.Dataset:
-    """`dataset.map(function)`, in order and parallel, where an element that raises becomes its `stand_in`.
+    """`keys.map(make).batch(batch_size)`, in order and in parallel, less the elements whose `make` raises.
 
-    Each element becomes a data set of one, whose errors are ignored and behind which the stand-in waits;
-    `take(1)` sees to it that the stand-in is made only when it's needed. Costs about 3 % of a JPEG's decoding
-    and cropping.
+    Errors are ignored inside a data set made for each batch, so that a failure takes nothing from other batches
+    and its place is known. It costs 4 % of decoding and cropping. (A data set for each element, with a stand-in
+    behind it, cost 0.3 ms an image, 20 %.)
 
     Args:
-        dataset: elements are tuples.
-        function: takes the parts of an element.
-        stand_in: the same, with equal output signature; must not fail.
-        parallel: False runs one element at a time.
+        keys: elements are tuples.
+        make: the parts of a key -> tuple of tensors of known shape.
+        batch_size: keys in a batch.
+        drop_remainder: leave out a last batch of fewer keys.
+
+    Returns:
+        Data set of (keys of the whole batch, places in it that could be made int32 (b,), what was made (b, ...)).
     """
+    workers = os.cpu_count() or 1
 
-    def one(*element) -> tf.data.Dataset:
-        single = tf.data.Dataset.from_tensors(element)
-        made = single.map(function).ignore_errors()
-        return made.concatenate(single.map(stand_in)).take(1)
+    def numbered(place: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tuple]:
+        return place, make(*key)
 
-    workers = 2 * (os.cpu_count() or 1) if parallel else 1
-    return dataset.interleave(
-        one,
-        cycle_length=workers,
-        num_parallel_calls=tf.data.AUTOTUNE if parallel else None,
-        deterministic=True,
-    )
+    def one(*batch) -> tf.data.Dataset:
+        places = tf.range(tf.shape(batch[0])[0])
+        made = tf.data.Dataset.from_tensor_slices((places, batch))
+        made = (
+            made.map(numbered, num_parallel_calls=workers, deterministic=True)
+            .ignore_errors()
+            .batch(batch_size)
+        )
+        none = tf.nest.map_structure(
+            lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), made.element_spec
+        )
+        made = made.concatenate(tf.data.Dataset.from_tensors(none)).take(1)
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(batch), made).map(
+            lambda key, done: (key, *done)
+        )
+
+    batches = keys.batch(batch_size, drop_remainder=drop_remainder)
+    # Two batches at a time, so that the cores have work while the last images of one are made.
+    return batches.interleave(one, cycle_length=2, num_parallel_calls=2, deterministic=True)

@@ -46,12 +46,9 @@ def _source(
     names, classes = cpu_constant(paths), cpu_constant(np.array(labels, np.int64))
     prefix = f"{root}{os.sep}"
 
-    def label_name(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(classes, index), tf.gather(names, index)
-
     def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        label, name = label_name(index)
-        return {"image": tf.io.read_file(prefix + name), "label": label, "name": name}
+        name = tf.gather(names, index)
+        return {"image": tf.io.read_file(prefix + name), "label": tf.gather(classes, index), "name": name}
 
     return Source(
         name=str(directory),
@@ -60,7 +57,7 @@ def _source(
         size=len(paths),
         keys=indices(len(paths)),
         read=read,
-        label_name=label_name,
+        record_name=lambda index: tf.gather(names, index),
     )
 
 
@@ -87,8 +84,8 @@ def _list_images(directory: pathlib.Path, class_names: list[str]) -> tuple[list[
     for name in _subfolders(directory):
         if name not in number:
             raise MisuseError(
-                f"Class {name!r} is in {directory} but not in {directory.parent / 'train'}: expected the same "
-                "class folders. Remove it, or add its training images."
+                f"Class {name!r} is in {directory} but not in {directory.parent / 'train'}: expected "
+                "the same class folders. Remove it, or add its training images."
             )
         files = sorted(e.name for e in os.scandir(directory / name) if e.name.lower().endswith(SUFFIXES))
         if not files:

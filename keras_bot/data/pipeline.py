@@ -1,6 +1,6 @@
 """From records to batches. The order of a pass, for training:
 
-    shuffle -> read, decode, crop, flip -> batch -> replace broken images -> colour, normalise -> one-hot
+    shuffle -> batch of (read, decode, crop, flip) -> fill broken images' places -> colour, normalise -> one-hot
     -> batch_transform (smoothing, mixup) -> prefetch
 
 One stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import color, image
-from keras_bot.data.corrupt import CorruptLog, guarded_map
+from keras_bot.data.corrupt import CorruptLog, guarded_batches
 from keras_bot.data.source import Source
 from keras_bot.errors import MisuseError, unknown
 
@@ -86,19 +86,23 @@ def train_pipeline(
         )
     source = source.cached() if cache else source
     steps = source.size // batch_size
+    log = corrupt or CorruptLog(0)
     if transform == "plain":
         flip, color_jitter, pca_noise = False, 0.0, 0.0
 
-    def view(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        at = _seed(seed, _GEOMETRY, position)
+    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        record = source.read(*key)
         options = {"flip": flip, "min_area": min_area, "crop_padding": crop_padding}
-        return image.train_image(picture, image_size, transform, at, **options)
+        at = _seed(seed, _GEOMETRY, position)
+        return image.train_image(record["image"], image_size, transform, at, **options), record["label"]
 
-    def finish(positions: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, names: tf.Tensor, ok: tf.Tensor):
-        batch = positions[0] // batch_size
+    def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = made
+        batch = keys[0][0] // batch_size
         targets = tf.one_hot(labels, source.num_classes)
         if not source.in_memory:
-            images, targets = _replace_failed(images, targets, names, ok, corrupt or CorruptLog(0))
+            with tf.control_dependencies([_report_missing(source, log, keys, places)]):
+                images, targets = _fill(images, targets, places, batch_size)
         seeds = tf.stack([_seed(seed, _JITTER, batch), _seed(seed, _PCA, batch)])
         images = color.augment_and_normalise(images, color_jitter, pca_noise, seeds)
         if batch_transform is not None:
@@ -109,8 +113,8 @@ def train_pipeline(
     keys = tf.data.Dataset.range(first_epoch, epochs).flat_map(
         lambda epoch: source.keys(_seed(seed, _ORDER, epoch), shuffle_buffer).take(steps * batch_size)
     )
-    views = _views(source, keys.enumerate(first_epoch * steps * batch_size), view, image_size)
-    batches = views.batch(batch_size, drop_remainder=True)
+    keys = keys.enumerate(first_epoch * steps * batch_size)
+    batches = _batches(source, keys, make, batch_size, drop_remainder=True)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps))
     return batches.prefetch(tf.data.AUTOTUNE)
@@ -141,20 +145,22 @@ def eval_pipeline(
     source = source.cached() if cache else source
     log = corrupt or CorruptLog(0)
 
-    def view(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        return image.eval_image(image.decode(picture), image_size, transform, eval_crop)
+    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        record = source.read(*key)
+        picture = image.decode(record["image"])
+        return image.eval_image(picture, image_size, transform, eval_crop), record["label"]
 
-    def whole(position, picture, label, name, ok) -> tf.Tensor:
-        with tf.control_dependencies([log.report_failed(name[None], ok[None])]):
-            return tf.identity(ok)
-
-    def finish(positions, images, labels, names, ok) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = made
+        if not source.in_memory:
+            with tf.control_dependencies([_report_missing(source, log, keys, places)]):
+                images = tf.identity(images)
         return color.normalise(images), tf.one_hot(labels, source.num_classes)
 
-    views = _views(source, source.keys(None, 1).enumerate(), view, image_size)
+    batches = _batches(source, source.keys(None, 1).enumerate(), make, batch_size)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if not source.in_memory:
-        views = views.filter(whole)
-    batches = views.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        batches = batches.filter(lambda images, targets: tf.shape(images)[0] > 0)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
@@ -196,38 +202,48 @@ def _seed(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(word, tf.int64), tf.cast(place, tf.int64)])
 
 
-def _views(source: Source, keys: tf.data.Dataset, view: Callable, size: int) -> tf.data.Dataset:
-    """(position, key) -> (position, view float32 (S, S, 3), label, name, whether it's whole)."""
-
-    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, ...]:
-        record = source.read(*key)
-        return position, view(record["image"], position), record["label"], record["name"], tf.constant(True)
-
-    def stand_in(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, ...]:
-        label, name = source.label_name(*key)
-        return position, tf.zeros([size, size, 3]), label, name, tf.constant(False)
-
-    if source.in_memory:
-        return keys.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return guarded_map(keys, make, stand_in)
+def _batches(
+    source: Source, keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
+) -> tf.data.Dataset:
+    """`guarded_batches`; for arrays, of which none can fail, the same elements in the plain and faster way."""
+    if not source.in_memory:
+        return guarded_batches(keys, make, batch_size, drop_remainder)
+    made = keys.map(
+        lambda *key: (key, tf.constant(0), make(*key)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return made.batch(batch_size, drop_remainder=drop_remainder)
 
 
-def _replace_failed(
-    images: tf.Tensor, targets: tf.Tensor, names: tf.Tensor, ok: tf.Tensor, log: CorruptLog
+def _report_missing(source: Source, log: CorruptLog, keys: tuple, places: tf.Tensor) -> tf.Tensor:
+    """Report the names of those records of a batch that are not at `places`; keys are (positions, parts)."""
+    missing = tf.logical_not(_mask(places, tf.size(keys[0])))
+    return log.report_all(source.record_name(*(tf.boolean_mask(part, missing) for part in keys[1])))
+
+
+def _fill(
+    images: tf.Tensor, targets: tf.Tensor, places: tf.Tensor, batch_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Put whole images and their labels, in turn, where `ok` is False; report the names that were there."""
+    """A full batch: the others' images and labels, in turn, take the places that are missing from `places`."""
 
-    def replaced() -> tuple[tf.Tensor, tf.Tensor]:
-        places = tf.range(tf.size(ok))
-        whole = tf.argsort(tf.cast(ok, tf.int32), direction="DESCENDING", stable=True)
-        donors = tf.gather(whole, places % tf.maximum(tf.reduce_sum(tf.cast(ok, tf.int32)), 1))
-        index = tf.where(ok, places, donors)
-        kept = tf.cast(tf.gather(ok, index), tf.float32)
-        return tf.gather(images, index), tf.gather(targets, index) * kept[:, None]
+    def filled() -> tuple[tf.Tensor, tf.Tensor]:
+        whole = _mask(places, batch_size)
+        own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
+        rows = tf.where(whole, own, tf.range(batch_size) % tf.maximum(tf.size(places), 1))
+        black = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in (images, targets)]
+        return tf.gather(black[0], rows), tf.gather(black[1], rows)
 
-    with tf.control_dependencies([log.report_failed(names, ok)]):
-        images_out, targets_out = tf.cond(tf.reduce_all(ok), lambda: (images, targets), replaced)
-    return tf.ensure_shape(images_out, images.shape), tf.ensure_shape(targets_out, targets.shape)
+    images_out, targets_out = tf.cond(tf.size(places) == batch_size, lambda: (images, targets), filled)
+    return (
+        tf.ensure_shape(images_out, [batch_size, *images.shape[1:]]),
+        tf.ensure_shape(targets_out, [batch_size, *targets.shape[1:]]),
+    )
+
+
+def _mask(places: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
+    """Bool (size,), True at places."""
+    return tf.scatter_nd(places[:, None], tf.ones_like(places), [size]) > 0
 
 
 def _check(transform: str, **at_least_one: int) -> None:

@@ -3,10 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.corrupt import guarded_map
+from keras_bot.data.corrupt import guarded_batches
 from keras_bot.errors import MisuseError
+
+_READ_AHEAD = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +22,11 @@ class Source:
         class_names: one for each class.
         size: number of records.
         keys: `keys(seed, buffer)` -> data set of `size` keys, tuples of scalars, cheap to make. With a seed,
-        integer
-            tensor (2,), shuffled by it, with None in their natural order. `buffer` matters only to sources
-            that can be read no other way than in sequence.
+            integer tensor (2,), shuffled by it; with None in their natural order. `buffer` matters only to
+            sources that can be read no other way than in sequence.
         read: the parts of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
-        string}.
-            Runs in parallel, in a graph.
-        label_name: the parts of a key -> (label, name), of what can be told of a record that can't be read.
+            string}. Runs in parallel, in a graph.
+        record_name: the parts of a key, or of a batch of keys -> name, also of a record that can't be read.
         in_memory: the records are arrays: reading and decoding can't fail.
     """
 
@@ -35,7 +36,7 @@ class Source:
     size: int
     keys: Callable[[tf.Tensor | None, int], tf.data.Dataset]
     read: Callable[..., dict[str, tf.Tensor]]
-    label_name: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    record_name: Callable[..., tf.Tensor]
     in_memory: bool = False
 
     def records(self) -> tf.data.Dataset:
@@ -45,24 +46,37 @@ class Source:
     def cached(self) -> "Source":
         """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
 
-        Reads everything once, now. A record that can't be read stays as one of zero bytes, which can't be
-        decoded either.
+        Reads everything once, now. A record that can't be read becomes one of zero bytes, which can't
+        be decoded either.
         """
         if self.in_memory:
             return self
 
-        def unread(*key) -> dict[str, tf.Tensor]:
-            label, name = self.label_name(*key)
-            return {"image": tf.constant(b""), "label": label, "name": name}
+        def read(*key) -> tuple[tf.Tensor, tf.Tensor]:
+            record = self.read(*key)
+            return record["image"], record["label"]
 
-        records = list(guarded_map(self.keys(None, 1), self.read, unread).as_numpy_iterator())
-        images, labels, names = (cpu_constant([record[part] for record in records]) for part in records[0])
+        images = [b""] * self.size
+        labels = np.zeros(self.size, np.int64)
+        names = []
+        for keys, places, (read_images, read_labels) in guarded_batches(
+            self.keys(None, 1), read, _READ_AHEAD
+        ):
+            start = len(names)
+            names += self.record_name(*keys).numpy().tolist()
+            labels[start + places.numpy()] = read_labels.numpy()
+            for place, image in zip(places.numpy(), read_images.numpy(), strict=True):
+                images[start + place] = image
+        pictures, classes, texts = cpu_constant(images), cpu_constant(labels), cpu_constant(names)
         return dataclasses.replace(
             self,
-            size=len(records),
-            keys=indices(len(records)),
-            read=lambda i: {"image": images[i], "label": labels[i], "name": names[i]},
-            label_name=lambda i: (labels[i], names[i]),
+            keys=indices(self.size),
+            read=lambda i: {
+                "image": tf.gather(pictures, i),
+                "label": tf.gather(classes, i),
+                "name": tf.gather(texts, i),
+            },
+            record_name=lambda i: tf.gather(texts, i),
         )
 
 

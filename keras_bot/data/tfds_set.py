@@ -59,7 +59,7 @@ def open_tfds(
         size=info.num_examples,
         keys=_keys(info.file_instructions),
         read=read,
-        label_name=lambda serialized, file, index: (tf.constant(0, tf.int64), _record_name(file, index)),
+        record_name=lambda serialized, file, index: _record_name(file, index),
     )
 
 
@@ -131,7 +131,7 @@ def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
 
 
 def _record_name(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    return tf.strings.join([tf.strings.split(file, os.sep)[-1], "[", tf.strings.as_string(index), "]"])
+    return tf.strings.join([tf.strings.regex_replace(file, ".*/", ""), "[", tf.strings.as_string(index), "]"])
 
 
 def _keys(instructions: list[Any]) -> Any:

@@ -19,13 +19,15 @@ def count_flops(model: keras.Model, image_size: int) -> int:
     each layer once.
 
     Raises:
-        ValueError: for an image_size below 1.
+        ValueError: for an image_size below 1, or another than the model's where that is fixed.
     """
-    if image_size < 1:
-        raise ValueError(f"Expected image_size of at least 1, received {image_size}.")
+    *sizes, channels = model.input_shape[1:]
+    if image_size < 1 or any(size not in (None, image_size) for size in sizes):
+        raise ValueError(
+            f"Expected image_size from 1 on that suits input_shape {sizes}, received {image_size}."
+        )
     counted = [layer for layer in model.layers if _kernels(layer)]
-    channels = model.input_shape[-1]
-    probe = keras.Model(model.inputs, [layer.output for layer in counted])
+    probe = keras.Model(model.input, [layer.output for layer in counted])
     shapes = probe.compute_output_shape((1, image_size, image_size, channels))
     return sum(_kernels(layer) * math.prod(shape[1:-1]) for layer, shape in zip(counted, shapes, strict=True))
 

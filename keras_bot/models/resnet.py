@@ -2,9 +2,9 @@
 
     stem -> stages of residual blocks -> average pool -> dense
 
-A residual block is relu(path A + path B): path A is `bottleneck` or `basic`, path B the shortcut. Every stage
-but the first halves height and width in its first block. The layer `Ck` is the end of the stage of stride 2**k:
-C2 … C5 in ImageNet's networks, C0 … C2 in CIFAR's.
+A residual block is relu(path A + path B): path A is `bottleneck` or `basic`, path B the shortcut. Every
+stage but the first halves height and width in its first block. The layer `Ck` is the end of the stage whose
+stride is 2**k: C2 … C5 in ImageNet's networks, C0 … C2 in CIFAR's.
 """
 
 import contextlib
@@ -144,7 +144,7 @@ def features(model: keras.Model) -> keras.Model:
             f"Expected a model with layers among C0 … C5, as create() makes, received {model.name!r} without."
         )
     outputs = {level: model.get_layer(level).output for level in ends}
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
 def _stages(x, variant, depth, channels, level, *, gamma, width):
@@ -193,7 +193,7 @@ def _check(num_classes, input_shape, include_top, pooling, width):
         raise ValueError(f"Expected width above 0 and finite, received {width}.")
     if pooling not in (None, *POOLINGS):
         raise ValueError(
-            f"Expected pooling to be None, {' or '.join(map(repr, POOLINGS))}, received {pooling!r}."
+            f"Expected pooling to be None, {', '.join(map(repr, POOLINGS))}, received {pooling!r}."
         )
     if include_top and pooling:
         raise ValueError(

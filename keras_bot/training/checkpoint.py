@@ -30,7 +30,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, model: keras.Model, optimizer: keras.optimizers.Optimizer):
         self.folder = pathlib.Path(folder)
         self._variables = {
-            f"{owner}/{index}/{variable.path}": variable
+            f"{owner}/{index}/{variable.name}": variable
             for owner, variables in (("model", model.variables), ("optimizer", optimizer.variables))
             for index, variable in enumerate(variables)
         }
@@ -65,7 +65,9 @@ class Checkpoints:
                 state = json.loads(str(stored[_STATE]))
                 arrays = {name: stored[name] for name in stored.files if name != _STATE}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise RunError(f"Can't read the checkpoint {files[-1]} ({error}). Delete it to resume from the one before.") from None
+            raise RunError(
+                f"Can't read the checkpoint {files[-1]} ({error}). Delete it to resume from the one before."
+            ) from None
         if {name: array.shape for name, array in arrays.items()} != {
             name: tuple(variable.shape) for name, variable in self._variables.items()
         }:
@@ -75,7 +77,7 @@ class Checkpoints:
         return state["epochs"], state["history"]
 
 
-class replacing:  # noqa: N801 - used like a function
+class replacing:
     """`with replacing(path) as file`: a binary file that takes `path`'s place, whole and synced, at the end."""
 
     def __init__(self, path: pathlib.Path):
@@ -83,7 +85,7 @@ class replacing:  # noqa: N801 - used like a function
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
 
     def __enter__(self):
-        self._file = open(self._temporary, "wb")  # noqa: SIM115
+        self._file = open(self._temporary, "wb")
         return self._file
 
     def __exit__(self, kind, value, traceback):

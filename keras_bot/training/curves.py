@@ -22,8 +22,20 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, title: str = "
     epochs = [row["epoch"] for row in history]
     marker = "." if len(history) < 60 else None
     for panel, metric, label in zip(panels, ("loss", "top1"), ("loss", "top-1"), strict=False):
-        panel.plot(epochs, [row[metric] for row in history], color="tab:grey", marker=marker, label="training (as augmented)")
-        panel.plot(epochs, [row[f"val_{metric}"] for row in history], color="tab:blue", marker=marker, label="evaluation")
+        panel.plot(
+            epochs,
+            [row[metric] for row in history],
+            color="tab:grey",
+            marker=marker,
+            label="training (as augmented)",
+        )
+        panel.plot(
+            epochs,
+            [row[f"val_{metric}"] for row in history],
+            color="tab:blue",
+            marker=marker,
+            label="evaluation",
+        )
         panel.set(xlabel="epoch", title=label)
         panel.legend(frameon=False)
     panels[1].set_title(f"top-1: {history[-1]['val_top1']:.2%} after epoch {epochs[-1]}")

@@ -59,7 +59,9 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
         MisuseError: if it can't be read, or has another number of classes than `num_classes`.
     """
     if not pathlib.Path(path).is_file():
-        raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras.")
+        raise MisuseError(
+            f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras."
+        )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file

@@ -1,12 +1,12 @@
 """What a run directory holds, and who writes it.
 
-    run.flags      the recipe, every knob a line: `keras-bot train --flagfile=run.flags` does it again
-    history.csv    one line an epoch
-    metrics.json   recipe, data set, network, versions, the result so far
-    curves.png     loss, top-1 and learning rate over the epochs
-    tensorboard/   the same for TensorBoard
-    checkpoints/   what --resume goes on from
-    model.keras    the network after the last epoch, float32, loads in any Keras 3
+run.flags      the recipe, every knob a line: `keras-bot train --flagfile=run.flags` does it again
+history.csv    one line an epoch
+metrics.json   recipe, data set, network, versions, the result so far
+curves.png     loss, top-1 and learning rate over the epochs
+tensorboard/   the same for TensorBoard
+checkpoints/   what --resume goes on from
+model.keras    the network after the last epoch, float32, loads in any Keras 3
 """
 
 import csv
@@ -137,7 +137,15 @@ class RunRecorder(keras.callbacks.Callback):
         corrupt: gives `names`, the images that could not be decoded.
     """
 
-    def __init__(self, run: RunDirectory, checkpoints: Checkpoints, facts: dict, images_per_epoch: int, history, corrupt):
+    def __init__(
+        self,
+        run: RunDirectory,
+        checkpoints: Checkpoints,
+        facts: dict,
+        images_per_epoch: int,
+        history,
+        corrupt,
+    ):
         super().__init__()
         self.run = run
         self.history = list(history)
@@ -155,8 +163,15 @@ class RunRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         seconds = self._seconds or time.perf_counter() - self._began
-        row = {"epoch": epoch + 1, **logs, "seconds": seconds, "images_per_second": self._images_per_epoch / seconds}
-        self.history.append({name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row})
+        row = {
+            "epoch": epoch + 1,
+            **logs,
+            "seconds": seconds,
+            "images_per_second": self._images_per_epoch / seconds,
+        }
+        self.history.append(
+            {name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row}
+        )
         self._checkpoints.save(epoch + 1, self.history)
         self.write()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_bot.tricks.precision import policy_of, recast
+from keras_bot.tricks.precision import output_layers, policy_of, recast
 
 
 def distillation_loss(
@@ -210,7 +210,7 @@ def _count_classes(model, role):
             f"Expected the {role} as a functional or built Sequential model with one output, "
             f"received {model!r}. Wrap another kind: keras.Model(inputs, model(inputs))."
         )
-    operation = _last_operation(model)
+    operation = output_layers(model)[0]
     is_softmax = type(operation).__name__ == "Softmax"
     if is_softmax or getattr(operation, "activation", None) is keras.activations.softmax:
         raise ValueError(
@@ -218,11 +218,6 @@ def _count_classes(model, role):
             "Build it without the last activation, for keras.applications with classifier_activation=None."
         )
     return outputs[0].shape[-1]
-
-
-def _last_operation(model):
-    operation = model.outputs[0]._keras_history.operation
-    return _last_operation(operation) if getattr(operation, "outputs", None) else operation
 
 
 def _check(temperature, hard_weight=None):

@@ -8,8 +8,9 @@ Shapes and dtypes: one velocity a variable, of its shape and dtype; works in flo
     precision.
 The paper's value: mu = 0.9, lambda = 1e-4, eta = 0.1 at batch 256.
 Interactions: under mixed_float16 Keras wraps it in a LossScaleOptimizer; the penalty is added after the
-    unscaling and after any clipping. Kernel regularizers in the model would decay a second time. The explicit
-    paths of `decay` are Keras variable paths (`variable.path`), stable across save and load.
+    unscaling and after any clipping. Kernel regularizers in the model would decay a second time. A path
+    in `decay` is a `variable.path`; it may leave out leading parts, as Keras leaves out the name of a
+    Sequential once it is loaded.
 Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.optimizer.NAG; He et al., CVPR
     2019.
 """
@@ -36,7 +37,7 @@ class NAG(keras.optimizers.Optimizer):
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
 
     Raises:
-        ValueError: for a value out of range, and when it is built, for a path that no trainable variable has.
+        ValueError: for a value out of range, and when it is built, for a path that doesn't name one trainable variable.
     """
 
     def __init__(
@@ -95,13 +96,8 @@ class NAG(keras.optimizers.Optimizer):
             return (True,) * len(variables)
         if self.decay == "kernels":
             return tuple(is_kernel(v) for v in variables)
-        paths = [v.path for v in variables]
-        missing = sorted(set(self.decay) - set(paths))
-        if missing:
-            raise ValueError(
-                f"Expected decay to name trainable variables, received {missing}. Known paths: {paths}."
-            )
-        return tuple(path in self.decay for path in paths)
+        named = {_find(path, variables) for path in self.decay}
+        return tuple(v.path in named for v in variables)
 
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable."""
@@ -120,3 +116,16 @@ class NAG(keras.optimizers.Optimizer):
         decay = self.decay if isinstance(self.decay, str) else list(self.decay)
         own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay}
         return {**super().get_config(), **own}
+
+
+def _find(path, variables):
+    """The path in `variables` that `path` stands for; either may have leading parts that the other lacks."""
+    paths = [v.path for v in variables]
+    alike = [p for p in paths if f"/{p}".endswith(f"/{path}") or f"/{path}".endswith(f"/{p}")]
+    found = [p for p in paths if p == path] or alike
+    if len(found) != 1:
+        raise ValueError(
+            f"Expected a path in decay to name one trainable variable, received {path!r} that names {len(found)}. "
+            f"Known paths: {paths}."
+        )
+    return found[0]

@@ -54,6 +54,12 @@ def policy_of(model: keras.Model) -> keras.DTypePolicy:
     return model.dtype_policy
 
 
+def output_layers(model: keras.Model) -> list:
+    """The layers (or operations) that make the model's outputs; within a nested model where that is the last."""
+    last = [tensor._keras_history.operation for tensor in model.outputs]
+    return [layer for op in last for layer in (output_layers(op) if isinstance(op, keras.Model) else [op])]
+
+
 def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
     """A copy of `model`, weights included, that computes in `policy`; its output layers compute in float32.
 
@@ -62,10 +68,12 @@ def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
         policy: name of a dtype policy, or the policy.
     """
 
+    heads = output_layers(model)
+
     def rebuild(layer):
         config = layer.get_config()
         if "dtype" in config:
-            config["dtype"] = "float32" if layer.name in model.output_names else policy
+            config["dtype"] = "float32" if layer in heads else policy
         return layer.__class__.from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)

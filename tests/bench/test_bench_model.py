@@ -13,8 +13,7 @@ TINY = {
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"mode": "train"}, {"mode": "train", "dtype": "mixed_bfloat16"}, {"mode": "forward", "jit": True}],
+    "options", [{"mode": "train"}, {"mode": "forward", "dtype": "mixed_bfloat16", "jit": True}]
 )
 def test_report_agrees_with_itself(options):
     report = bench_model(**TINY, **options)

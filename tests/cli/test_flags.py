@@ -1,6 +1,7 @@
 """Flags make the recipe; flagfiles nest beside each other; a mistake is one clear line."""
 
 import pytest
+
 from keras_bot.cli.flags import Flags, expand_flagfiles, read_recipe
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe

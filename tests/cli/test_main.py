@@ -7,10 +7,24 @@ import time
 
 import numpy as np
 import pytest
+
 from keras_bot.cli.main import COMMANDS, main
 
-TINY = ["--dataset=synthetic", "--num_classes=4", "--synthetic_images=64", "--batch_size=8", "--image_size=16"]
-TINY += ["--transform=cifar", "--color_jitter=0", "--pca_noise=0", "--model=cifar_resnet20_d", "--width=0.25", "--epochs=1"]
+TINY = [
+    "--dataset=synthetic",
+    "--num_classes=4",
+    "--synthetic_images=64",
+    "--batch_size=8",
+    "--image_size=16",
+]
+TINY += [
+    "--transform=cifar",
+    "--color_jitter=0",
+    "--pca_noise=0",
+    "--model=cifar_resnet20_d",
+    "--width=0.25",
+    "--epochs=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +132,18 @@ def test_predict_prints_the_likeliest_classes(savedmodel, tmp_path, capsys):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype("uint8")
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(image).numpy())
     (tmp_path / "b.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
-    assert main(["predict", f"--savedmodel={savedmodel}", "--top=3", str(tmp_path / "a.png"), str(tmp_path / "b.jpg")]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                f"--savedmodel={savedmodel}",
+                "--top=3",
+                str(tmp_path / "a.png"),
+                str(tmp_path / "b.jpg"),
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 2 * 4 and lines[0].endswith("a.png") and lines[4].endswith("b.jpg")
     shares = [float(line.split("%")[0]) for line in lines[1:4]]

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from keras_bot import data, models
 from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
@@ -15,7 +16,7 @@ from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
 def model():
     network = models.create("cifar_resnet20_d", num_classes=5, width=0.5)
     rng = np.random.default_rng(0)
-    network.set_weights([weight + rng.uniform(0, 0.1, weight.shape) for weight in network.get_weights()])
+    network.set_weights([weight * rng.uniform(0.5, 1.1, weight.shape) for weight in network.get_weights()])
     return network
 
 
@@ -58,7 +59,8 @@ np.save({str(tmp_path / "served.npy")!r}, served)
     assert done.returncode == 0, done.stderr[-2000:]
     served = np.load(tmp_path / "served.npy")
     np.testing.assert_allclose(served.sum(-1), 1, rtol=1e-5)
-    np.testing.assert_allclose(served, load_savedmodel(exported)[0].serve(images), atol=1e-5)
+    loaded, _ = load_savedmodel(exported)
+    np.testing.assert_allclose(served, loaded.serve(images), atol=1e-5)
 
 
 def test_the_description_stands_beside_the_graph(exported):
@@ -84,7 +86,8 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkey
     with pytest.raises(OSError, match="disk full"):
         export_savedmodel(model, exported, image_size=32, overwrite=True)
     assert sorted(exported.parent.iterdir()) == before
-    assert load_savedmodel(exported)[0].serve(images_of(32, 32)).shape == (3, 5)
+    loaded, _ = load_savedmodel(exported)
+    assert loaded.serve(images_of(32, 32)).shape == (3, 5)
 
 
 def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):

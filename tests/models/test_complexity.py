@@ -19,10 +19,10 @@ def test_layers_by_hand():
     assert count_parameters(model) == sum(parts) + 8 + 24 + 6 + 2 * 6 + 10
 
 
-def test_flops_depend_on_the_size_asked_for_not_on_the_models():
-    fixed = create("cifar_resnet20_d", input_shape=(32, 32, 3), num_classes=10)
+def test_flops_of_convolutions_grow_with_the_area():
     free = create("cifar_resnet20_d", num_classes=10)
-    assert count_flops(fixed, 64) == count_flops(free, 64)
+    fixed = create("cifar_resnet20_d", num_classes=10, input_shape=(32, 32, 3))
+    assert count_flops(fixed, 32) == count_flops(free, 32)
     head = 64 * 10
     assert count_flops(free, 64) - head == 4 * (count_flops(free, 32) - head)
 
@@ -34,6 +34,9 @@ def test_parameters_are_the_trainable_ones():
     assert count_parameters(model) == model.count_params() - moving
 
 
-def test_size_below_one_is_refused():
-    with pytest.raises(ValueError, match="image_size of at least 1"):
-        count_flops(create("cifar_resnet20_a"), 0)
+@pytest.mark.parametrize(
+    ("shape", "image_size"), [((None, None, 3), 0), ((32, 32, 3), 64), ((None, 32, 3), 64)]
+)
+def test_size_that_cannot_be_is_refused(shape, image_size):
+    with pytest.raises(ValueError, match=f"image_size from 1 on .* received {image_size}"):
+        count_flops(create("cifar_resnet20_a", input_shape=shape), image_size)

@@ -1,6 +1,6 @@
 """Parameters, multiply-adds and shapes of every network, against golden.json and against a count by hand.
 
-After a change that means to move them: `python tests/models/test_golden.py --write` from the repository's root.
+After a change that means to move them, from the root: PYTHONPATH=. python tests/models/test_golden.py --write
 """
 
 import functools

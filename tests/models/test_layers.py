@@ -52,7 +52,7 @@ def test_training_moves_the_moving_statistics_by_a_tenth():
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
 def test_padding_is_symmetric(kernel_size, strides, size):
-    """A kernel whose only tap is its centre samples the image at 0, s, 2s, …; Keras' "same" would shift it."""
+    """A kernel with its centre alone samples the image at 0, s, 2s, …; Keras' "same" would shift it."""
     image = keras.Input((None, None, 1))
     net = keras.Model(image, conv_bn(image, 1, kernel_size, strides=strides, relu=False, name="x"))
     kernel = np.zeros((kernel_size, kernel_size, 1, 1))
@@ -66,7 +66,7 @@ def test_padding_is_symmetric(kernel_size, strides, size):
 def test_stem_pool_is_symmetric_too():
     model = create("resnet18_a", num_classes=1, width=0.125)
     pooled = model.get_layer("stem_pool").output
-    probe = keras.Model(model.inputs, [model.get_layer("stem_relu").output, pooled])
+    probe = keras.Model(model.input, [model.get_layer("stem_relu").output, pooled])
     x, pooled = map(np.asarray, probe(np.random.default_rng(0).standard_normal((1, 32, 32, 3))))
     x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2]

@@ -1,4 +1,4 @@
-"""The networks against a forward pass written in NumPy: stems, strides, padding, shortcuts, batch norm, all at once."""
+"""The networks against a forward pass in NumPy: stems, strides, padding, shortcuts and batch norm."""
 
 import numpy as np
 import pytest

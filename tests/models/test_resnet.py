@@ -46,12 +46,12 @@ def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
         ("cifar_resnet20_a", {"C0": 1, "C1": 2, "C2": 4}),
     ],
 )
-@pytest.mark.parametrize("size", [(64, 96), (65, 33), (7, 225), (1, 1)])
-def test_features_have_their_strides_at_any_size(name, strides, size):
-    outputs = features(create(name, **SMALL))(_images(1, *size, 3))
-    assert {key: output.shape[1:3] for key, output in outputs.items()} == {
-        key: tuple(-(-side // stride) for side in size) for key, stride in strides.items()
-    }
+def test_features_have_their_strides_at_any_size(name, strides):
+    ends = features(create(name, **SMALL))
+    for size in [(64, 96), (65, 33), (7, 225), (1, 1)]:
+        assert {key: end.shape[1:3] for key, end in ends(_images(1, *size, 3)).items()} == {
+            key: tuple(-(-side // stride) for side in size) for key, stride in strides.items()
+        }
 
 
 def test_features_share_weights_and_are_what_the_head_sees():
@@ -98,7 +98,7 @@ def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training)
     for block in identities:
         add = model.get_layer(f"{block}_add")
         ends[block] = (model.get_layer(f"{block}_1_conv").input, add._outbound_nodes[0].operation.output)
-    for block, (start, end) in keras.Model(model.inputs, ends)(
+    for block, (start, end) in keras.Model(model.input, ends)(
         _images(2, 64, 64, 3), training=training
     ).items():
         np.testing.assert_array_equal(np.asarray(end), np.asarray(start), err_msg=block)

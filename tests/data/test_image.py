@@ -1,0 +1,165 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bot.data import image
+from keras_bot.data.pipeline import preprocess_eval
+
+
+def _encode(pixels, form, mode=None, **options):
+    picture = Image.fromarray(pixels)
+    stream = io.BytesIO()
+    (picture.convert(mode) if mode else picture).save(stream, form, **options)
+    return stream.getvalue()
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+
+
+def _forms():
+    grey = PIXELS[..., 0]
+    frames = [Image.fromarray(np.roll(PIXELS, i, 0)) for i in range(3)]
+    stream = io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    return {
+        "rgb_png": _encode(PIXELS, "PNG"),
+        "grey_png": _encode(grey, "PNG"),
+        "deep_png": _encode(grey.astype(np.uint16) * 257, "PNG"),
+        "palette_png": _encode(PIXELS, "PNG", "P"),
+        "rgba_png": _encode(PIXELS, "PNG", "RGBA"),
+        "jpeg": _encode(PIXELS, "JPEG", quality=95),
+        "grey_jpeg": _encode(grey, "JPEG"),
+        "cmyk_jpeg": _encode(PIXELS, "JPEG", "CMYK"),
+        "progressive_jpeg": _encode(PIXELS, "JPEG", progressive=True),
+        "gif": stream.getvalue(),
+        "bmp": _encode(PIXELS, "BMP"),
+    }
+
+
+@pytest.mark.parametrize("form", list(_forms()))
+def test_every_form_of_image_is_decoded_and_cropped(form):
+    encoded = tf.constant(_forms()[form])
+    decoded = image.decode(encoded).numpy()
+    assert decoded.shape == (24, 36, 3) and decoded.dtype == np.uint8
+    if form in ("rgb_png", "rgba_png", "bmp"):
+        np.testing.assert_array_equal(decoded, PIXELS)
+    if form in ("grey_png", "deep_png"):
+        np.testing.assert_array_equal(decoded, np.repeat(PIXELS[..., :1], 3, -1))
+    uniform = tf.random.stateless_uniform([22], [1, 2])
+    cropped = image.random_resized_crop(encoded, 16, uniform, 0.5)
+    expected = image.random_resized_crop(tf.constant(decoded), 16, uniform, 0.5)
+    # At the right edge of a window decoded alone the chroma has no neighbour to be upsampled from.
+    np.testing.assert_allclose(cropped[:, :-2], expected[:, :-2], atol=2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (400, 2), (375, 500), (600, 90)])
+def test_crop_lies_within_the_image(height, width):
+    sample = tf.function(lambda u: image.sample_crop(tf.constant(height), tf.constant(width), u, 0.08))
+    for i in range(100):
+        top, left, rows, columns = sample(tf.random.stateless_uniform([22], [7, i])).numpy()
+        assert rows >= 1 and columns >= 1
+        assert 0 <= top and top + rows <= height
+        assert 0 <= left and left + columns <= width
+
+
+def test_crop_area_aspect_and_place():
+    uniform = tf.random.stateless_uniform([10_000, 22], [3, 4])
+    sample = tf.function(lambda u: tf.map_fn(_sample_square, u, fn_output_signature=tf.int32))
+    top, _, rows, columns = sample(uniform).numpy().T.astype(float)
+    area, aspect = rows * columns / 2000.0**2, columns / rows
+    assert area.min() > 0.079 and area.max() <= 1.0
+    assert aspect.min() > 0.749 and aspect.max() < 1.335
+    assert np.mean(np.log(aspect)) == pytest.approx(0.0, abs=0.006)
+    small = area < 0.7  # of these every aspect ratio fits, so what is kept of U(0.08, 1) is uniform here
+    assert np.log(aspect[small]).std() == pytest.approx(np.log(16 / 9) / np.sqrt(12), rel=0.03)
+    assert area[small].mean() == pytest.approx(0.39, abs=0.01)
+    assert area[small].std() == pytest.approx(0.62 / np.sqrt(12), rel=0.03)
+    place = top[small] / (2000 - rows[small])
+    assert place.mean() == pytest.approx(0.5, abs=0.015) and place.std() == pytest.approx(12**-0.5, rel=0.03)
+
+
+def _sample_square(uniform):
+    return image.sample_crop(tf.constant(2000), tf.constant(2000), uniform, 0.08)
+
+
+def test_without_a_fit_the_largest_centred_window_is_taken():
+    wide = image.sample_crop(tf.constant(30), tf.constant(300), tf.fill([22], 0.999), 0.9)
+    np.testing.assert_array_equal(wide, [0, 130, 30, 40])
+    tall = image.sample_crop(tf.constant(300), tf.constant(30), tf.fill([22], 0.999), 0.9)
+    np.testing.assert_array_equal(tall, [130, 0, 40, 30])
+
+
+def _train(picture, seed, transform="cifar", flip=True, crop_padding=0, size=8):
+    options = {"flip": flip, "min_area": 0.08, "crop_padding": crop_padding}
+    return image.train_image(picture, size, transform, seed, **options)
+
+
+def test_half_of_the_images_are_flipped():
+    picture = tf.constant(PIXELS[:8, :8])
+    train = tf.function(lambda i: _train(picture, tf.stack([tf.constant(9, tf.int64), i])))
+    flipped = 0
+    for i in range(2000):
+        got = train(tf.constant(i, tf.int64)).numpy()
+        is_flipped = np.array_equal(got, PIXELS[:8, 7::-1])
+        assert is_flipped or np.array_equal(got, PIXELS[:8, :8])
+        flipped += is_flipped
+    assert 0.46 < flipped / 2000 < 0.54
+    assert all(np.array_equal(_train(picture, [1, i], flip=False), PIXELS[:8, :8]) for i in range(20))
+
+
+def test_cifar_crop_has_every_offset_equally_often_and_pads_with_black():
+    ones = tf.ones([8, 8, 3])
+    seen = np.zeros((5, 5))
+    for i in range(2000):
+        uniform = tf.random.stateless_uniform([2], [1, i])
+        got = image.random_crop(ones, 8, uniform, 2).numpy()[..., 0]
+        assert set(np.unique(got)) <= {0.0, 1.0}
+        down, across = (np.flatnonzero(got.any(axis))[[0, -1]] for axis in (1, 0))
+        top = 2 - down[0] if down[0] else 9 - down[1]
+        left = 2 - across[0] if across[0] else 9 - across[1]
+        seen[top, left] += 1
+    assert (seen > 45).all() and (seen < 120).all()
+
+
+def test_plain_is_only_resized_and_eval_keeps_the_aspect_ratio():
+    picture = tf.constant(PIXELS)
+    got = _train(picture, [1, 2], "plain", size=12)
+    np.testing.assert_array_equal(got, tf.image.resize(picture, [12, 12]))
+    seen = image.eval_image(picture, 16, "imagenet", 0.8)  # shorter edge 20, so 20x30; the middle 16x16
+    np.testing.assert_array_equal(seen, tf.image.resize(picture, [20, 30])[2:18, 7:23])
+    np.testing.assert_array_equal(
+        image.eval_image(picture, 16, "cifar", 0.8), tf.image.resize(picture, [16, 16])
+    )
+
+
+@pytest.mark.parametrize("transform", image.TRANSFORMS)
+@pytest.mark.parametrize("form", ["jpeg", "rgb_png", "array"])
+def test_eager_and_tf_data_agree(transform, form):
+    picture = tf.constant(PIXELS if form == "array" else _forms()[form])
+
+    def both(index):
+        seed = tf.stack([tf.constant(3, tf.int64), index])
+        trained = _train(picture, seed, transform, crop_padding=3, size=16)
+        return trained, image.eval_image(image.decode(picture), 16, transform, 0.875)
+
+    for index, (trained, evaluated) in enumerate(tf.data.Dataset.range(5).map(both)):
+        eager = both(tf.constant(index, tf.int64))
+        np.testing.assert_allclose(trained, eager[0], atol=1e-4)
+        np.testing.assert_allclose(evaluated, eager[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", image.TRANSFORMS)
+@pytest.mark.parametrize("shape", [(24, 36), (16, 16), (5, 60), (100, 3)])
+def test_preprocess_eval_is_a_graph_for_any_size(transform, shape):
+    graph = tf.function(
+        lambda images: preprocess_eval(images, 16, transform),
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+    )
+    images = np.random.default_rng(4).integers(0, 256, (2, *shape, 3), np.uint8)
+    got = graph(images)
+    assert got.shape == (2, 16, 16, 3) and got.dtype == tf.float32
+    eager = preprocess_eval(tf.constant(images, tf.float32), 16, transform)
+    np.testing.assert_allclose(got, eager, atol=1e-5)

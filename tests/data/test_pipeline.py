@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bot.data import eval_pipeline, open_source, preprocess_eval, stateless_beta, train_pipeline
+from keras_bot.data.color import normalise
+from keras_bot.errors import MisuseError
+
+
+def _list(pipeline):
+    return [(images.numpy(), labels.numpy()) for images, labels in pipeline]
+
+
+def _equal(one, other):
+    return len(one) == len(other) and all(
+        np.array_equal(a, b)
+        for first, second in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def numbered(npz_file):
+    """24 training images in 4 classes, each filled with its own number times 10."""
+    x = np.tile(np.arange(24, dtype=np.uint8)[:, None, None, None] * 10, (1, 8, 8, 3))
+    return open_source(str(npz_file(x_train=x, y_train=np.arange(24) % 4)))
+
+
+def _numbers(images):
+    return np.rint((images[:, 0, 0, 0] * 58.393 + 123.68) / 10).astype(int)
+
+
+PLAIN = {"image_size": 8, "transform": "plain"}
+
+
+def test_an_epoch_holds_each_image_at_most_once_with_its_label(numbered):
+    batches = _list(train_pipeline(numbered, batch_size=7, epochs=4, **PLAIN))
+    assert len(batches) == 12
+    orders = []
+    for epoch in range(4):
+        part = batches[3 * epoch : 3 * epoch + 3]
+        order = np.concatenate([_numbers(images) for images, _ in part])
+        labels = np.concatenate([labels for _, labels in part])
+        assert len(set(order)) == 21 and set(order) <= set(range(24))
+        np.testing.assert_array_equal(labels, np.eye(4)[order % 4])
+        orders.append(order)
+    assert all((orders[i] != orders[j]).any() for i in range(4) for j in range(i))
+    assert set(np.concatenate(orders)) == set(range(24))
+
+
+def test_shuffled_orders_are_evenly_spread(numbered):
+    batches = _list(train_pipeline(numbered, batch_size=24, epochs=600, **PLAIN))
+    first = np.bincount([_numbers(images)[0] for images, _ in batches], minlength=24)
+    assert first.min() >= 8 and first.max() <= 48  # 25 expected
+    follows = np.mean([np.mean(np.diff(_numbers(images)) == 1) for images, _ in batches])
+    assert follows == pytest.approx(1 / 24, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "folder in memory", "digits"])
+def test_resuming_at_an_epoch_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
+    if kind == "npz":
+        source, options = open_source(str(npz_file())), {"image_size": 8, "transform": "cifar"}
+    elif kind == "digits":
+        source = open_source("digits", data_dir=str(tmp_path), tfds_split="train[:60]")
+        options = {"image_size": 8, "transform": "cifar", "shuffle_buffer": 13}
+    else:
+        source = open_source(str(image_folder(classes=4, train=6)))
+        options = {"image_size": 16, "cache": kind == "folder in memory"}
+
+    def transform(images, labels, seed, epoch):
+        noise = tf.random.stateless_normal(tf.shape(images), seed)
+        return images + noise, labels * tf.cast(epoch + 1, tf.float32)
+
+    options |= {"batch_size": 5, "batch_transform": transform, "seed": 3}
+    full = _list(train_pipeline(source, epochs=4, **options))
+    steps = source.size // 5
+    for first in (1, 3, 4):
+        assert _equal(
+            _list(train_pipeline(source, epochs=4, first_epoch=first, **options)), full[first * steps :]
+        )
+    assert _equal(_list(train_pipeline(source, epochs=2, **options)), full[: 2 * steps])
+    assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(4) for _ in range(steps)]
+    tf.random.set_seed(99)
+    assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
+
+
+def test_seeds_epochs_and_batches_differ(numbered):
+    options = {"batch_size": 12, "image_size": 8, "transform": "cifar", "epochs": 2}
+    one = _list(train_pipeline(numbered, seed=1, **options))
+    assert _equal(one, _list(train_pipeline(numbered, seed=1, **options)))
+    for other in (2, -1, 2**40):
+        assert not _equal(one, _list(train_pipeline(numbered, seed=other, **options)))
+    assert not np.array_equal(one[0][0], one[2][0])
+
+
+def test_caching_changes_nothing(image_folder):
+    source = open_source(str(image_folder()))
+    options = {"batch_size": 4, "image_size": 16}
+    plain = _list(train_pipeline(source, epochs=2, **options))
+    assert _equal(plain, _list(train_pipeline(source, epochs=2, cache=True, **options)))
+    source = open_source(str(image_folder(name="more")), "eval")
+    assert _equal(
+        _list(eval_pipeline(source, **options)), _list(eval_pipeline(source, cache=True, **options))
+    )
+
+
+def test_batch_transform_has_a_seed_of_its_own_each_batch(numbered):
+    seen = []
+
+    def transform(images, labels, seed, epoch):
+        assert seed.dtype == tf.int32 and seed.shape == (2,)
+        return tf.cast(seed, tf.float32), tf.cast(epoch, tf.float32)
+
+    for seed, epoch in train_pipeline(numbered, batch_size=8, epochs=3, batch_transform=transform, **PLAIN):
+        seen.append((*seed.numpy(), float(epoch)))
+    assert [epoch for *_, epoch in seen] == [0.0] * 3 + [1.0] * 3 + [2.0] * 3
+    assert len({tuple(seed) for *seed, _ in seen}) == 9
+
+
+def test_no_augmentation_without_the_options(npz_file):
+    with np.load(npz_file()) as arrays:
+        images, _ = next(iter(train_pipeline(open_source(str(npz_file())), batch_size=24, epochs=1, **PLAIN)))
+        expected = np.sort(normalise(arrays["x_train"].astype(np.float32)).reshape(24, -1), 0)
+    np.testing.assert_allclose(np.sort(images.numpy().reshape(24, -1), 0), expected, atol=1e-4)
+    cifar = {"image_size": 8, "transform": "cifar", "crop_padding": 0, "color_jitter": 0, "pca_noise": 0}
+    images, _ = next(
+        iter(train_pipeline(open_source(str(npz_file())), batch_size=24, epochs=1, flip=False, **cifar))
+    )
+    np.testing.assert_allclose(np.sort(images.numpy().reshape(24, -1), 0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", ["imagenet", "cifar", "plain"])
+def test_evaluation_sees_each_image_once_as_the_export_does(npz_file, transform):
+    path = npz_file()
+    options = {"image_size": 6, "transform": transform, "eval_crop": 0.8}
+    batches = _list(eval_pipeline(open_source(str(path), "eval"), batch_size=4, **options))
+    assert [len(images) for images, _ in batches] == [4, 4, 2]
+    with np.load(path) as arrays:
+        expected = preprocess_eval(tf.constant(arrays["x_test"]), **options)
+        labels = np.eye(4)[arrays["y_test"]]
+    np.testing.assert_allclose(np.concatenate([images for images, _ in batches]), expected, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), labels)
+
+
+def test_evaluation_of_real_photos_equals_the_export(test_data):
+    source = open_source(str(test_data / "imagenette224"), "eval")
+    images, labels = zip(
+        *_list(eval_pipeline(source, batch_size=64, image_size=96, transform="imagenet")), strict=True
+    )
+    assert sum(map(len, images)) == source.size == 200
+    np.testing.assert_array_equal(np.concatenate(labels).sum(0), 20.0)
+    record = next(source.records().skip(30).as_numpy_iterator())
+    decoded = tf.io.decode_image(record["image"], channels=3)[None]
+    np.testing.assert_allclose(images[0][30], preprocess_eval(decoded, 96, "imagenet")[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 4.0])
+def test_beta_has_the_variance_of_beta(alpha):
+    seeds = tf.data.Dataset.range(10_000).map(lambda i: tf.stack([7, tf.cast(i, tf.int32)]))
+    draws = seeds.map(lambda seed: stateless_beta(alpha, seed), num_parallel_calls=2).batch(10_000)
+    drawn = next(iter(draws)).numpy()
+    assert np.isfinite(drawn).all() and drawn.min() >= 0 and drawn.max() <= 1
+    assert drawn.mean() == pytest.approx(0.5, abs=0.015)
+    assert drawn.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 25}, r"24 images, received batch_size 25"),
+        ({"batch_size": 0}, r"batch_size >= 1, received 0"),
+        ({"image_size": 0}, r"image_size >= 1, received 0"),
+        ({"shuffle_buffer": 0}, r"shuffle_buffer >= 1"),
+        ({"transform": "imagnet"}, r"Unknown transform 'imagnet'\. Did you mean imagenet"),
+        ({"first_epoch": 3}, r"first_epoch <= epochs, received 3 and 2"),
+        ({"min_area": 0.0}, r"0 < min_area <= 1"),
+        ({"color_jitter": 1.5}, r"0 <= color_jitter <= 1"),
+        ({"pca_noise": -0.1}, r"pca_noise >= 0"),
+        ({"crop_padding": -1}, r"crop_padding >= 0"),
+    ],
+)
+def test_wrong_arguments_are_told(numbered, options, message):
+    with pytest.raises(MisuseError, match=message):
+        train_pipeline(numbered, **{"batch_size": 4, "image_size": 8, "epochs": 2, **options})
+
+
+def test_wrong_arguments_of_evaluation_are_told(numbered):
+    with pytest.raises(MisuseError, match=r"0 < eval_crop <= 1, received 1\.5"):
+        eval_pipeline(numbered, batch_size=4, image_size=8, eval_crop=1.5)
+    with pytest.raises(MisuseError, match=r"0 < eval_crop <= 1, received 0"):
+        preprocess_eval(tf.zeros([1, 8, 8, 3]), 8, "imagenet", 0)
