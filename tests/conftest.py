@@ -38,7 +38,7 @@ def image_folder(tmp_path) -> Callable[..., pathlib.Path]:
 
 @pytest.fixture
 def npz_file(tmp_path) -> Callable[..., pathlib.Path]:
-    """Makes an .npz with 24 training and 10 test images of 4 classes, 8x8; arrays given by name replace its own."""
+    """Makes an .npz: 24 training and 10 test images, 8x8, 4 classes; arrays given by name replace them."""
 
     def make(name: str = "set.npz", **arrays: np.ndarray) -> pathlib.Path:
         draw = np.random.default_rng(0)

@@ -102,9 +102,7 @@ def _network(name, image_size, dtype, jit):
 
 def _step(network, batch_size, image_size, mode):
     rng = np.random.default_rng(0)
-    images = keras.ops.convert_to_tensor(
-        rng.standard_normal((batch_size, image_size, image_size, 3), dtype="float32")
-    )
+    images = keras.ops.convert_to_tensor(rng.standard_normal((batch_size, image_size, image_size, 3), dtype="float32"))
     labels = keras.ops.convert_to_tensor(rng.integers(NUM_CLASSES, size=batch_size))
     if mode == "train":
         return lambda: network.train_on_batch(images, labels)

@@ -95,9 +95,7 @@ def open_synthetic(split: str, num_classes: int, size: int, image_size: int) -> 
     )
 
 
-def _source(
-    path: str, part: str, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
-) -> Source:
+def _source(path: str, part: str, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Source:
     pixels, classes = cpu_constant(images), cpu_constant(labels)
 
     def record_name(index: tf.Tensor) -> tf.Tensor:
@@ -129,9 +127,7 @@ def _load(path: str) -> np.lib.npyio.NpzFile:
             f"{path} is no .npz file ({error}): expected one written by numpy.savez. Write it again."
         ) from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise MisuseError(
-            f"{path} holds a single array: expected an .npz with {', '.join(_KEYS)}. Use numpy.savez."
-        )
+        raise MisuseError(f"{path} holds a single array: expected an .npz with {', '.join(_KEYS)}. Use numpy.savez.")
     return arrays
 
 
@@ -139,9 +135,7 @@ def _array(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
     try:
         return arrays[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        raise MisuseError(
-            f"{path}: {key} can't be read ({error}): expected a plain array. Write it again."
-        ) from error
+        raise MisuseError(f"{path}: {key} can't be read ({error}): expected a plain array. Write it again.") from error
 
 
 def _images(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
@@ -165,9 +159,7 @@ def _labels(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
         )
     labels = labels.reshape(-1).astype(np.int64)
     if labels.min() < 0:
-        raise MisuseError(
-            f"{path}: expected labels from 0 in {key}, received {labels.min()}. Number them from 0."
-        )
+        raise MisuseError(f"{path}: expected labels from 0 in {key}, received {labels.min()}. Number them from 0.")
     return labels
 
 

@@ -61,16 +61,27 @@ class CorruptLog:
             f"{', '.join(names[:_SHOWN])}{more}. Mend or remove them, or allow more (max_corrupt)."
         )
 
-    def report_all(self, names: tf.Tensor) -> tf.Tensor:
-        """`report` for a graph: names, string (N,); free where N is 0. Returns a bool to depend on."""
+    def report_missing(self, record_name: Callable, keys: tuple, places: tf.Tensor) -> tf.Tensor:
+        """In a graph: report those of a batch that couldn't be made; calls no Python where there are none.
+
+        Args:
+            record_name: the parts of a batch of keys -> names, string (N,).
+            keys: (positions (B,), parts of the keys, each (B,)), as `guarded_batches` returns them.
+            places: of the records that could be made, int32 (b,).
+
+        Returns:
+            A bool to depend on.
+        """
 
         def report_each(failed: np.ndarray) -> np.bool_:
             for name in failed:
                 self.report(name.decode(errors="replace"))
             return np.True_
 
+        missing = tf.logical_not(_mask(places, tf.size(keys[0])))
+        names = record_name(*(tf.boolean_mask(part, missing) for part in keys[1]))
         python = functools.partial(tf.numpy_function, report_each, [names], tf.bool, stateful=True)
-        return tf.cond(tf.size(names) > 0, python, lambda: tf.constant(True))
+        return tf.cond(tf.reduce_any(missing), python, lambda: tf.constant(True))
 
 
 def guarded_batches(
@@ -78,9 +89,9 @@ def guarded_batches(
 ) -> tf.data.Dataset:
     """`keys.map(make).batch(batch_size)`, in order and in parallel, less the elements whose `make` raises.
 
-    Errors are ignored inside a data set made for each batch, so that a failure takes nothing from other batches
-    and its place is known. It costs 4 % of decoding and cropping. (A data set for each element, with a stand-in
-    behind it, cost 0.3 ms an image, 20 %.)
+    Errors are ignored inside a data set made for each batch, so that a failure takes nothing from other
+    batches and its place is known. It costs 4 % of decoding and cropping. (A data set for each element, with a
+    stand-in behind it, cost 0.3 ms an image, 20 %.)
 
     Args:
         keys: elements are tuples.
@@ -89,7 +100,7 @@ def guarded_batches(
         drop_remainder: leave out a last batch of fewer keys.
 
     Returns:
-        Data set of (keys of the whole batch, places in it that could be made int32 (b,), what was made (b, ...)).
+        Data set of (keys of the whole batch, places that could be made int32 (b,), what was made (b, ...)).
     """
     workers = os.cpu_count() or 1
 
@@ -99,19 +110,41 @@ def guarded_batches(
     def one(*batch) -> tf.data.Dataset:
         places = tf.range(tf.shape(batch[0])[0])
         made = tf.data.Dataset.from_tensor_slices((places, batch))
-        made = (
-            made.map(numbered, num_parallel_calls=workers, deterministic=True)
-            .ignore_errors()
-            .batch(batch_size)
-        )
-        none = tf.nest.map_structure(
-            lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), made.element_spec
-        )
+        made = made.map(numbered, num_parallel_calls=workers, deterministic=True).ignore_errors().batch(batch_size)
+        none = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), made.element_spec)
         made = made.concatenate(tf.data.Dataset.from_tensors(none)).take(1)
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(batch), made).map(
-            lambda key, done: (key, *done)
-        )
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(batch), made).map(lambda key, done: (key, *done))
 
     batches = keys.batch(batch_size, drop_remainder=drop_remainder)
     # Two batches at a time, so that the cores have work while the last images of one are made.
     return batches.interleave(one, cycle_length=2, num_parallel_calls=2, deterministic=True)
+
+
+def fill_missing(
+    images: tf.Tensor, targets: tf.Tensor, places: tf.Tensor, batch_size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A full batch again: the whole images and their labels, in turn, take the missing places too.
+
+    Args:
+        images, targets: (b, ...), those that could be made.
+        places: theirs in the batch, int32 (b,).
+        batch_size: B.
+
+    Returns:
+        Images and targets (B, ...); all zeros if b is 0.
+    """
+
+    def filled() -> tuple[tf.Tensor, tf.Tensor]:
+        whole = _mask(places, batch_size)
+        own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
+        rows = tf.where(whole, own, tf.range(batch_size) % tf.maximum(tf.size(places), 1))
+        padded = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in (images, targets)]
+        return tf.gather(padded[0], rows), tf.gather(padded[1], rows)
+
+    full = tf.cond(tf.size(places) == batch_size, lambda: (images, targets), filled)
+    return tuple(tf.ensure_shape(part, [batch_size, *part.shape[1:]]) for part in full)
+
+
+def _mask(places: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
+    """Bool (size,), True at places."""
+    return tf.scatter_nd(places[:, None], tf.ones_like(places), [size]) > 0

@@ -96,7 +96,5 @@ def _list_images(directory: pathlib.Path, class_names: list[str]) -> tuple[list[
         paths += [os.path.join(directory.name, name, file) for file in files]
         labels += [number[name]] * len(files)
     if not paths:
-        raise MisuseError(
-            f"{directory} has no class folders: expected those of train: {', '.join(class_names[:5])}."
-        )
+        raise MisuseError(f"{directory} has no class folders: expected those of train: {', '.join(class_names[:5])}.")
     return paths, labels

@@ -21,9 +21,7 @@ _TRIES = 10
 def decode(image: tf.Tensor) -> tf.Tensor:
     """Encoded bytes or an array -> uint8 (H, W, 3): greyscale is spread over RGB, alpha is dropped."""
     if image.dtype == tf.string:
-        return tf.ensure_shape(
-            tf.io.decode_image(image, channels=3, expand_animations=False), [None, None, 3]
-        )
+        return tf.ensure_shape(tf.io.decode_image(image, channels=3, expand_animations=False), [None, None, 3])
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
 
@@ -56,9 +54,7 @@ def sample_crop(height: tf.Tensor, width: tf.Tensor, uniform: tf.Tensor, min_are
     largest = tf.clip_by_value(tf.round(largest), 1.0, full)
     any_fits = tf.reduce_any(fits)
     size = tf.where(any_fits, sizes[tf.argmax(tf.cast(fits, tf.int32))], largest)
-    place = tf.where(
-        any_fits, tf.floor(uniform[2 * _TRIES :] * (full - size + 1.0)), tf.floor((full - size) / 2.0)
-    )
+    place = tf.where(any_fits, tf.floor(uniform[2 * _TRIES :] * (full - size + 1.0)), tf.floor((full - size) / 2.0))
     place = tf.minimum(place, full - size)
     return tf.cast(tf.concat([place, size], 0), tf.int32)
 

@@ -1,7 +1,7 @@
 """From records to batches. The order of a pass, for training:
 
-    shuffle -> batch of (read, decode, crop, flip) -> fill broken images' places -> colour, normalise -> one-hot
-    -> batch_transform (smoothing, mixup) -> prefetch
+    shuffle -> batch of (read, decode, crop, flip) -> one-hot -> fill broken images' places
+    -> colour, normalise -> batch_transform (smoothing, mixup) -> prefetch
 
 One stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
 position) alone: each use has its own stream number, and within it the place counted over all epochs is the
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import color, image
-from keras_bot.data.corrupt import CorruptLog, guarded_batches
+from keras_bot.data.corrupt import CorruptLog, fill_missing
 from keras_bot.data.source import Source
 from keras_bot.errors import MisuseError, unknown
 
@@ -47,43 +47,30 @@ def train_pipeline(
 
     Args:
         source: where the records come from.
-        batch_size: B; `source.size // B` steps an epoch, what is left over is another part of the set each
-        epoch.
+        batch_size: B; an epoch has `source.size // B` steps and leaves out other images each time.
         image_size: S.
         epochs: the stream ends after epoch `epochs - 1`.
         transform: "imagenet", "cifar" or "plain"; see `image.train_image`. "plain" has no augmentation of any
-        kind: then
-            `flip`, `color_jitter` and `pca_noise` don't count.
+            kind: `flip`, `color_jitter` and `pca_noise` don't count then.
         flip, min_area, crop_padding: see `image.train_image`.
         color_jitter, pca_noise: see the `color` module; 0 is off.
         seed: any integer.
         first_epoch: where to start, counted from 0.
         corrupt: keeps the names of images that can't be decoded and raises when there are too many; None
-        allows none.
-            In such an image's place stands another one of the same batch with its label. Should a batch
-            hold no whole image at all, it is black, with labels of zeros, which give no loss.
+            allows none. In such an image's place stands another one of the same batch with its label. Should
+            a batch hold no whole image at all, it is black, with labels of zeros, which give no loss.
         batch_transform: (images, one-hot labels, seed int32 (2,), epoch int64) -> (images, labels), after
-        normalisation.
-        shuffle_buffer: records a TFDS set is shuffled within, beside the order of its files; others are
-        shuffled whole.
+            normalisation.
+        shuffle_buffer: records a TFDS set is shuffled within, beside the order of its files; other sources
+            are shuffled whole.
         cache: hold all records in memory, still encoded, and so read a source once only.
 
     Raises:
         MisuseError: an argument is out of its range, or the batch is larger than the source.
     """
     _check(transform, batch_size=batch_size, image_size=image_size, shuffle_buffer=shuffle_buffer)
-    if batch_size > source.size:
-        raise MisuseError(
-            f"Expected a batch no larger than the data set: {source.name} has {source.size} images, received "
-            f"batch_size {batch_size}. Use a smaller batch."
-        )
-    if not 0 <= first_epoch <= epochs:
-        raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first_epoch} and {epochs}.")
-    if not 0 < min_area <= 1 or not 0 <= color_jitter <= 1 or pca_noise < 0 or crop_padding < 0:
-        raise MisuseError(
-            "Expected 0 < min_area <= 1, 0 <= color_jitter <= 1, pca_noise >= 0 and crop_padding >= 0, "
-            f"received {min_area}, {color_jitter}, {pca_noise} and {crop_padding}."
-        )
+    _check_training(source, batch_size, first_epoch, epochs)
+    _check_augmentation(min_area, color_jitter, pca_noise, crop_padding)
     source = source.cached() if cache else source
     steps = source.size // batch_size
     log = corrupt or CorruptLog(0)
@@ -101,8 +88,8 @@ def train_pipeline(
         batch = keys[0][0] // batch_size
         targets = tf.one_hot(labels, source.num_classes)
         if not source.in_memory:
-            with tf.control_dependencies([_report_missing(source, log, keys, places)]):
-                images, targets = _fill(images, targets, places, batch_size)
+            with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
+                images, targets = fill_missing(images, targets, places, batch_size)
         seeds = tf.stack([_seed(seed, _JITTER, batch), _seed(seed, _PCA, batch)])
         images = color.augment_and_normalise(images, color_jitter, pca_noise, seeds)
         if batch_transform is not None:
@@ -114,7 +101,7 @@ def train_pipeline(
         lambda epoch: source.keys(_seed(seed, _ORDER, epoch), shuffle_buffer).take(steps * batch_size)
     )
     keys = keys.enumerate(first_epoch * steps * batch_size)
-    batches = _batches(source, keys, make, batch_size, drop_remainder=True)
+    batches = source.batches(keys, make, batch_size, drop_remainder=True)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps))
     return batches.prefetch(tf.data.AUTOTUNE)
@@ -130,7 +117,7 @@ def eval_pipeline(
     corrupt: CorruptLog | None = None,
     cache: bool = False,
 ) -> tf.data.Dataset:
-    """Batches for evaluation, as in `train_pipeline`, but of each image once and unaugmented; the last may be smaller.
+    """Batches for evaluation: each image once, unaugmented; the last may be smaller. Else as `train_pipeline`.
 
     Args:
         source, batch_size, image_size, cache: as in `train_pipeline`.
@@ -153,20 +140,18 @@ def eval_pipeline(
     def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = made
         if not source.in_memory:
-            with tf.control_dependencies([_report_missing(source, log, keys, places)]):
+            with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
                 images = tf.identity(images)
         return color.normalise(images), tf.one_hot(labels, source.num_classes)
 
-    batches = _batches(source, source.keys(None, 1).enumerate(), make, batch_size)
+    batches = source.batches(source.keys(None, 1).enumerate(), make, batch_size)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if not source.in_memory:
         batches = batches.filter(lambda images, targets: tf.shape(images)[0] > 0)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def preprocess_eval(
-    images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875
-) -> tf.Tensor:
+def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875) -> tf.Tensor:
     """What `eval_pipeline` does to decoded images, as a graph to export with a model.
 
     Args:
@@ -202,50 +187,6 @@ def _seed(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(word, tf.int64), tf.cast(place, tf.int64)])
 
 
-def _batches(
-    source: Source, keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
-) -> tf.data.Dataset:
-    """`guarded_batches`; for arrays, of which none can fail, the same elements in the plain and faster way."""
-    if not source.in_memory:
-        return guarded_batches(keys, make, batch_size, drop_remainder)
-    made = keys.map(
-        lambda *key: (key, tf.constant(0), make(*key)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return made.batch(batch_size, drop_remainder=drop_remainder)
-
-
-def _report_missing(source: Source, log: CorruptLog, keys: tuple, places: tf.Tensor) -> tf.Tensor:
-    """Report the names of those records of a batch that are not at `places`; keys are (positions, parts)."""
-    missing = tf.logical_not(_mask(places, tf.size(keys[0])))
-    return log.report_all(source.record_name(*(tf.boolean_mask(part, missing) for part in keys[1])))
-
-
-def _fill(
-    images: tf.Tensor, targets: tf.Tensor, places: tf.Tensor, batch_size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A full batch: the others' images and labels, in turn, take the places that are missing from `places`."""
-
-    def filled() -> tuple[tf.Tensor, tf.Tensor]:
-        whole = _mask(places, batch_size)
-        own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
-        rows = tf.where(whole, own, tf.range(batch_size) % tf.maximum(tf.size(places), 1))
-        black = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in (images, targets)]
-        return tf.gather(black[0], rows), tf.gather(black[1], rows)
-
-    images_out, targets_out = tf.cond(tf.size(places) == batch_size, lambda: (images, targets), filled)
-    return (
-        tf.ensure_shape(images_out, [batch_size, *images.shape[1:]]),
-        tf.ensure_shape(targets_out, [batch_size, *targets.shape[1:]]),
-    )
-
-
-def _mask(places: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """Bool (size,), True at places."""
-    return tf.scatter_nd(places[:, None], tf.ones_like(places), [size]) > 0
-
-
 def _check(transform: str, **at_least_one: int) -> None:
     if transform not in image.TRANSFORMS:
         raise unknown("transform", transform, image.TRANSFORMS)
@@ -257,3 +198,21 @@ def _check(transform: str, **at_least_one: int) -> None:
 def _check_eval_crop(eval_crop: float) -> None:
     if not 0 < eval_crop <= 1:
         raise MisuseError(f"Expected 0 < eval_crop <= 1, received {eval_crop}.")
+
+
+def _check_training(source: Source, batch_size: int, first_epoch: int, epochs: int) -> None:
+    if batch_size > source.size:
+        raise MisuseError(
+            f"Expected a batch no larger than the data set: {source.name} has {source.size} images, received "
+            f"batch_size {batch_size}. Use a smaller batch."
+        )
+    if not 0 <= first_epoch <= epochs:
+        raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first_epoch} and {epochs}.")
+
+
+def _check_augmentation(min_area: float, color_jitter: float, pca_noise: float, crop_padding: int) -> None:
+    if not 0 < min_area <= 1 or not 0 <= color_jitter <= 1 or pca_noise < 0 or crop_padding < 0:
+        raise MisuseError(
+            "Expected 0 < min_area <= 1, 0 <= color_jitter <= 1, pca_noise >= 0 and crop_padding >= 0, "
+            f"received {min_area}, {color_jitter}, {pca_noise} and {crop_padding}."
+        )

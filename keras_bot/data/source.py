@@ -43,6 +43,19 @@ class Source:
         """All records in their natural order, read in parallel; raises where one can't be read."""
         return self.keys(None, 1).map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
+    def batches(
+        self, keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        """`guarded_batches`; for arrays, of which none can fail, the same elements in the plain, faster way."""
+        if not self.in_memory:
+            return guarded_batches(keys, make, batch_size, drop_remainder)
+        made = keys.map(
+            lambda *key: (key, tf.constant(0), make(*key)),  # the place is looked at only where one may fail
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return made.batch(batch_size, drop_remainder=drop_remainder)
+
     def cached(self) -> "Source":
         """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
 
@@ -59,9 +72,8 @@ class Source:
         images = [b""] * self.size
         labels = np.zeros(self.size, np.int64)
         names = []
-        for keys, places, (read_images, read_labels) in guarded_batches(
-            self.keys(None, 1), read, _READ_AHEAD
-        ):
+        batches = guarded_batches(self.keys(None, 1), read, _READ_AHEAD)
+        for keys, places, (read_images, read_labels) in batches:
             start = len(names)
             names += self.record_name(*keys).numpy().tolist()
             labels[start + places.numpy()] = read_labels.numpy()

@@ -43,22 +43,16 @@ def open_source(
     if num_classes < 0:
         raise MisuseError(f"Expected num_classes >= 0, received {num_classes}. 0 takes it from the data.")
     if not dataset:
-        raise MisuseError(
-            "Expected a data set, received an empty name. Give a path or a name such as 'digits'."
-        )
+        raise MisuseError("Expected a data set, received an empty name. Give a path or a name such as 'digits'.")
     is_tfds = dataset != "synthetic" and not dataset.endswith(".npz") and not _is_folder(dataset)
     if tfds_split and not is_tfds:
-        raise MisuseError(
-            f"tfds_split {tfds_split!r} is for TFDS sets, but {dataset!r} is none. Leave it empty."
-        )
+        raise MisuseError(f"tfds_split {tfds_split!r} is for TFDS sets, but {dataset!r} is none. Leave it empty.")
     if is_tfds:
         return open_tfds(dataset, split, data_dir, num_classes, tfds_split)
     if dataset == "synthetic":
         return open_synthetic(split, num_classes, synthetic_images, image_size)
     return (
-        open_npz(dataset, split, num_classes)
-        if dataset.endswith(".npz")
-        else open_folder(dataset, split, num_classes)
+        open_npz(dataset, split, num_classes) if dataset.endswith(".npz") else open_folder(dataset, split, num_classes)
     )
 
 

@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets: prepared on first use if that takes no manual download, read as encoded bytes."""
+"""TensorFlow Datasets: prepared on first use if that takes no manual download, read as encoded bytes."""
 
 import os
 from typing import Any
@@ -17,9 +17,7 @@ def known_names() -> list[str]:
     return _tfds().list_builders(with_community_datasets=False)
 
 
-def open_tfds(
-    dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = ""
-) -> Source:
+def open_tfds(dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = "") -> Source:
     """Open one split of a TFDS set with an `image` and a `label` feature.
 
     Args:
@@ -41,7 +39,8 @@ def open_tfds(
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
         raise MisuseError(
             f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an "
-            "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as an image folder."
+            "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as "
+            "an image folder."
         )
     check_num_classes(f"TFDS set {dataset!r}", num_classes, label.num_classes)
     info = _split(builder, dataset, split, tfds_split)
@@ -95,6 +94,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
         )
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except ImportError as error:
+        raise RunError(f"TFDS needs the package {error.name!r} to prepare {dataset!r}. Install it.") from error
     except Exception as error:
         # Two processes may prepare a set at once: the first moves its folder into place, the other can't.
         if not builder.data_path.exists():
@@ -108,23 +109,21 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
 
 
 def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
+    """The SplitInfo of `tfds_split`, or of the first split there is of those that `split` may stand for."""
     splits = builder.info.splits
-    candidates = [tfds_split] if tfds_split else ["train"] if split == "train" else list(_EVAL_SPLITS)
-    for name in candidates:
-        if tfds_split or name in splits:
-            try:
-                info = splits[name]
-            except (KeyError, ValueError, AssertionError) as error:
-                raise MisuseError(
-                    f"TFDS set {dataset!r} has no split {name!r}: expected one of {', '.join(splits)}, or a "
-                    "part of one like 'train[:90%]'."
-                ) from error
-            break
-    else:
+    known = ", ".join(splits)
+    wanted = ("train",) if split == "train" else _EVAL_SPLITS
+    name = tfds_split or next((name for name in wanted if name in splits), "")
+    if not name:
         raise MisuseError(
-            f"TFDS set {dataset!r} has no split {' or '.join(candidates)}: received {', '.join(splits)}. "
-            "Name one with tfds_split."
+            f"TFDS set {dataset!r} has no split {' or '.join(wanted)}: received {known}. Name one with tfds_split."
         )
+    try:
+        info = splits[name]
+    except (KeyError, ValueError, AssertionError) as error:
+        raise MisuseError(
+            f"TFDS set {dataset!r} has no split {name!r}: expected one of {known}, or a part of one like 'train[:90%]'."
+        ) from error
     if not info.num_examples:
         raise MisuseError(f"Split {name!r} of TFDS set {dataset!r} is empty. Choose a larger part.")
     return info

@@ -37,9 +37,9 @@ def conv_bn(x, filters, kernel_size, *, name, strides=1, relu=True, gamma="ones"
         kernel_initializer=KERNEL_INITIALIZER,
         name=f"{name}_conv",
     )(x)
-    x = layers.BatchNormalization(
-        momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=f"{name}_bn"
-    )(x)
+    x = layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=f"{name}_bn")(
+        x
+    )
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
@@ -104,6 +104,4 @@ def shortcut_pool(x, channels, strides, *, name):
 
 def classifier(x, num_classes, activation, *, name):
     """Features (B, C) to logits, or what `activation` makes of them, (B, num_classes); in float32 (3.2)."""
-    return layers.Dense(
-        num_classes, activation, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name
-    )(x)
+    return layers.Dense(num_classes, activation, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name)(x)

@@ -192,17 +192,13 @@ def _check(num_classes, input_shape, include_top, pooling, width):
     if not 0 < width < math.inf:
         raise ValueError(f"Expected width above 0 and finite, received {width}.")
     if pooling not in (None, *POOLINGS):
-        raise ValueError(
-            f"Expected pooling to be None, {', '.join(map(repr, POOLINGS))}, received {pooling!r}."
-        )
+        raise ValueError(f"Expected pooling to be None, {', '.join(map(repr, POOLINGS))}, received {pooling!r}.")
     if include_top and pooling:
         raise ValueError(
             f"pooling={pooling!r} has no effect with the top, which pools. Pass include_top=False or drop it."
         )
     sizes = tuple(input_shape)
     if len(sizes) != 3 or sizes[2] is None or any(size is not None and size < 1 for size in sizes):
-        raise ValueError(
-            f"Expected input_shape as (height, width, channels) from 1 on, received {input_shape}."
-        )
+        raise ValueError(f"Expected input_shape as (height, width, channels) from 1 on, received {input_shape}.")
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("Expected Keras' image_data_format to be channels_last, received channels_first.")

@@ -83,7 +83,7 @@ def train(
             checkpoints=checkpoints,
         )
     recorder.write()
-    save_for_anyone(recipe, model, run.model)
+    save_for_anyone(model, run.model)
     draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {facts['dataset']['name']}")
     return {**recorder.result(), "run_dir": str(run.path)}
 
@@ -122,13 +122,10 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
     return load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
 
 
-def save_for_anyone(recipe: Recipe, model: keras.Model, path: pathlib.Path):
-    """Saves the network as float32 and without its training state, so that it loads where keras_bot isn't installed."""
-    with tricks.mixed_precision("float32"):
-        plain = assemble.build_model(recipe, model.output_shape[-1])
-    plain.set_weights(model.get_weights())
+def save_for_anyone(model: keras.Model, path: pathlib.Path):
+    """Saves the network as float32, without its training state: it loads where keras_bot isn't installed."""
     partial = path.with_name(".model.part.keras")
-    plain.save(partial)
+    tricks.recast(model, "float32").save(partial)
     partial.replace(path)
 
 

@@ -4,7 +4,7 @@ What: mixup off for the last epochs, the learning rate in the history, a stop at
     finite.
 Equation: none.
 Shapes and dtypes: none.
-The paper's value: none; GluonCV's recipes turn mixup off for the last 20 of 200 epochs.
+The paper's value: none. GluonCV's script has the switch for mixup too.
 Interactions: each stands alone. Put `LearningRateLog` before loggers (CSVLogger, TensorBoard) that should see
     its value.
 Reference: GluonCV, scripts/classification/imagenet/train_imagenet.py (`--mixup-off-epoch`).

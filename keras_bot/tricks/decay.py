@@ -3,8 +3,7 @@
 What: the rate falls as training goes on. The steps hold it and drop it at given times; the cosine lowers it
     slowly at first, almost linearly in the middle and slowly at the end, with no times to choose.
 Equation: steps: eta_t = eta * factor^k, k = the number of boundaries <= t.
-    cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that it ends at 0 and stays
-        there.
+    Cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that it ends and stays at 0.
 Shapes and dtypes: t is an integer or float scalar, counted in updates from 0; the rate is a float32 scalar.
 The paper's value: factor 0.1 at epochs 30, 60, 90 of 120; the cosine over all epochs that follow the warmup,
     per batch.

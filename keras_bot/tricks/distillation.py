@@ -23,9 +23,7 @@ from keras import ops
 from keras_bot.tricks.precision import output_layers, policy_of, recast
 
 
-def distillation_loss(
-    labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None
-):
+def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None):
     """The distillation loss of each example, (batch,) float32.
 
     Args:
@@ -141,8 +139,7 @@ class Distiller(keras.Model):
         return self.student(inputs, training=training)
 
     def compile(self, optimizer="rmsprop", loss=None, **options):
-        """Compiles this model, and the student with the same optimizer so that its file holds the optimizer's
-        state.
+        """Compiles this model, and the student with the same optimizer, so that its file holds its state.
 
         Args:
             optimizer: as in `keras.Model.compile`.

@@ -4,8 +4,8 @@ What: one-hot targets pull the logits apart without end. Take epsilon from the t
     the others.
 Equation: q_i = 1 - epsilon for the true class, epsilon / (K - 1) for the others; for any distribution y:
     q = y * (1 - epsilon) + (1 - y) * epsilon / (K - 1).
-    Keras, GluonCV and timm spread epsilon over all K classes: the same family, theirs is epsilon * K / (K -
-        1) of ours.
+    Keras, GluonCV and timm spread epsilon over all K classes. It is the same family: their epsilon gives what
+    ours of epsilon * (K - 1) / K gives.
 Shapes and dtypes: labels (…, K) float; the loss takes also integer labels (batch,) or (batch, 1), and
     computes in float32.
 The paper's value: epsilon = 0.1.
@@ -37,9 +37,7 @@ def smooth(labels, epsilon: float):
     _check_epsilon(epsilon)
     classes = labels.shape[-1]
     if classes is None or classes < 2:
-        raise ValueError(
-            f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}."
-        )
+        raise ValueError(f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}.")
     return labels * (1.0 - epsilon) + (1.0 - labels) * (epsilon / (classes - 1))
 
 
@@ -74,9 +72,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """The loss of each example, (batch,)."""
         labels = _one_hot(y_true, classes=y_pred.shape[-1])
-        return keras.losses.categorical_crossentropy(
-            smooth(labels, self.epsilon), y_pred, from_logits=self.from_logits
-        )
+        return keras.losses.categorical_crossentropy(smooth(labels, self.epsilon), y_pred, from_logits=self.from_logits)
 
     def get_config(self):
         """All arguments."""

@@ -26,9 +26,8 @@ def draw_weight(alpha: float, seed):
     """One draw of lambda ~ Beta(alpha, alpha): a float32 scalar in 0 … 1.
 
     Bailey's polar method: Student's t with 2 * alpha degrees of freedom from two uniforms, mapped to the
-        symmetric beta.
-    It holds for every alpha above 0 and compiles with XLA; `keras.random.beta` doesn't, as TensorFlow's gamma
-    has no XLA kernel. (Devroye, "Random variate generation in one line of code", WSC 1996.)
+    symmetric beta. It holds for every alpha above 0 and compiles with XLA; `keras.random.beta` doesn't, as
+    TensorFlow's gamma has no XLA kernel. (Devroye, "Random variate generation in one line of code", WSC 1996.)
 
     Args:
         alpha: above 0. Small values give weights near 0 or 1; 1 is uniform.
@@ -64,15 +63,11 @@ class MixUp(keras.layers.Layer):
     def __init__(self, alpha: float = 0.2, seed: int | None = None, name: str | None = None, dtype=None):
         super().__init__(name=name, dtype=dtype, trainable=False, autocast=False)
         if not alpha > 0:
-            raise ValueError(
-                f"Expected alpha above 0, received {alpha!r}. To train without mixup leave the layer out."
-            )
+            raise ValueError(f"Expected alpha above 0, received {alpha!r}. To train without mixup leave the layer out.")
         self.alpha = alpha
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.enabled = self.add_weight(
-            name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32"
-        )
+        self.enabled = self.add_weight(name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32")
 
     def call(self, inputs, training=True):
         """The mixed batch, in the structure of `inputs`."""

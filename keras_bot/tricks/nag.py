@@ -37,7 +37,8 @@ class NAG(keras.optimizers.Optimizer):
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
 
     Raises:
-        ValueError: for a value out of range, and when it is built, for a path that doesn't name one trainable variable.
+        ValueError: for a value out of range, and when it is built, for a path that doesn't
+            name one trainable variable.
     """
 
     def __init__(
@@ -75,9 +76,7 @@ class NAG(keras.optimizers.Optimizer):
         if not weight_decay >= 0:
             raise ValueError(f"Expected weight_decay of at least 0, received {weight_decay!r}.")
         if isinstance(decay, str) and decay not in ("kernels", "all"):
-            raise ValueError(
-                f'Expected decay as "kernels", "all" or a list of variable paths, received {decay!r}.'
-            )
+            raise ValueError(f'Expected decay as "kernels", "all" or a list of variable paths, received {decay!r}.')
         self.momentum = momentum
         self.l2 = weight_decay
         self.decay = decay if isinstance(decay, str) else tuple(decay)
@@ -125,7 +124,7 @@ def _find(path, variables):
     found = [p for p in paths if p == path] or alike
     if len(found) != 1:
         raise ValueError(
-            f"Expected a path in decay to name one trainable variable, received {path!r} that names {len(found)}. "
-            f"Known paths: {paths}."
+            f"Expected a path in decay to name one trainable variable, received {path!r} "
+            f"that names {len(found)}. Known paths: {paths}."
         )
     return found[0]

@@ -11,8 +11,7 @@ Reference: Jia et al., "Highly Scalable Deep Learning Training System", arXiv 18
     2019, section 3.1.
 
 A variable is told by its role: the name that Keras' convolution and dense layers give to the weight itself.
-    Matching the
-whole path, as `exclude_from_weight_decay` does, errs for a layer that is called "bias_branch".
+Matching the whole path, as `exclude_from_weight_decay` does, errs for a layer that is called "bias_branch".
 """
 
 import keras
@@ -21,8 +20,7 @@ KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Whether `variable` is the kernel of a convolution or dense layer: of any dimension, depthwise,
-    separable, transposed.
+    """Whether `variable` is the kernel of a dense layer or of a convolution of any kind.
 
     Weights of a SavedModel in a `TFSMLayer` count as well; they are the only ones whose names have the form
     LAYER_WEIGHT:0.

@@ -55,7 +55,7 @@ def policy_of(model: keras.Model) -> keras.DTypePolicy:
 
 
 def output_layers(model: keras.Model) -> list:
-    """The layers (or operations) that make the model's outputs; within a nested model where that is the last."""
+    """The layers or operations that make the model's outputs; those inside, where a nested model is last."""
     last = [tensor._keras_history.operation for tensor in model.outputs]
     return [layer for op in last for layer in (output_layers(op) if isinstance(op, keras.Model) else [op])]
 

@@ -2,9 +2,9 @@
 
 What: fresh weights are far from any solution and a large step at the start is unstable. Rise linearly to the
     peak, step by step, then hand over to the schedule that follows.
-Equation: at update i = 1 … m the rate is i * eta / m, where eta = schedule(0); from then on schedule(step -
-    m). Keras counts steps from 0, so step s < m has (s + 1) * eta / m: no update is lost to a rate of 0, and
-    the last of the m steps runs at eta. (GluonCV counts i from 0 and wastes the first update.)
+Equation: at update i = 1 … m the rate is i * eta / m, where eta = schedule(0); afterwards schedule(step - m).
+    Keras counts steps from 0, so step s < m has (s + 1) * eta / m: no update is lost to a rate of 0, and the last
+    of the m steps runs at eta. (GluonCV counts i from 0 and wastes the first update.)
 Shapes and dtypes: step is an integer or float scalar; the rate is a float32 scalar.
 The paper's value: m = the steps of the first 5 epochs.
 Interactions: the wrapped schedule starts counting when the warmup ends, so `CosineDecay(…, decay_steps)` and
@@ -32,9 +32,7 @@ class Warmup(LearningRateSchedule):
     def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
         super().__init__()
         if isinstance(schedule, bool) or not isinstance(schedule, (int, float, LearningRateSchedule)):
-            raise ValueError(
-                f"Expected schedule as a float or a LearningRateSchedule, received {schedule!r}."
-            )
+            raise ValueError(f"Expected schedule as a float or a LearningRateSchedule, received {schedule!r}.")
         if isinstance(schedule, (int, float)) and not schedule > 0:
             raise ValueError(f"Expected a learning rate above 0, received {schedule!r}.")
         if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:

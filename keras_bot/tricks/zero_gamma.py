@@ -10,10 +10,8 @@ Interactions: `NAG` with decay="kernels" leaves gamma free to grow. Do it before
 Reference: Goyal et al., arXiv 1706.02677, section 5.1; He et al., CVPR 2019, section 3.1.
 
 Blocks are found by structure. At an addition of two tensors, whatever only one of them depends on is that
-one's branch.
-The branch with more kernels is the residual one, the other is the shortcut: empty for the identity, a
-    convolution or so
-for a projection.
+one's branch. The branch with more kernels is the residual one, the other is the shortcut: empty for the
+identity, a convolution or so for a projection.
 """
 
 import keras
@@ -37,8 +35,7 @@ def zero_gamma(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     norms = list(dict.fromkeys(_closing_norms(model)))
     if not norms:
         raise ValueError(
-            "Expected residual branches that end in a BatchNormalization with a gamma, "
-            f"found none in {model.name!r}."
+            f"Expected residual branches that end in a BatchNormalization with a gamma, found none in {model.name!r}."
         )
     for norm in norms:
         norm.gamma.assign(ops.zeros_like(norm.gamma))
@@ -46,43 +43,40 @@ def zero_gamma(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def _closing_norms(model):
-    """The normalizations that close the residual branches of `model`, nested models first come first."""
+    """The normalizations that close the residual branches of `model`, in the order of the graph."""
     if not getattr(model, "outputs", None):
         raise ValueError(f"Expected a functional model, received {model!r}.")
-    branch_points = {}  # addition -> its residual branch, in the order of the graph
+    blocks = set()  # the additions that close a block, by id
     for node in _graph(model.outputs):
         operation = node.operation
         if _is_functional(operation):
             yield from _closing_norms(operation)
         elif _adds_two(node):
-            first, second = node.input_tensors
-            branch = _residual_branch(first, second, branch_points) or _residual_branch(
-                second, first, branch_points
-            )
-            if branch:
-                branch_points[id(node)] = branch
-                yield from _last_norms(branch)
+            for tensor, shortcut in (node.input_tensors, node.input_tensors[::-1]):
+                branch = _residual_branch(tensor, shortcut, blocks)
+                if branch:
+                    blocks.add(id(node))
+                    yield from _last_norms(tensor, branch)
 
 
-def _residual_branch(tensor, shortcut, branch_points):
-    """`tensor` with the nodes of its own, if that is a residual branch beside `shortcut`, else None.
+def _residual_branch(tensor, shortcut, blocks):
+    """The nodes by id that `tensor` alone depends on, if they are a residual branch beside `shortcut`, else {}.
 
     A branch that holds whole residual blocks is none: it is the deep path of a feature pyramid.
     """
     nodes, others = ({id(n): n for n in _graph([t])} for t in (tensor, shortcut))
     own = {key: node for key, node in nodes.items() if key not in others}
     if _kernels(own.values()) <= _kernels(n for key, n in others.items() if key not in nodes):
-        return None
-    return None if branch_points.keys() & own.keys() else (tensor, own)
+        return {}
+    return {} if blocks & own.keys() else own
 
 
-def _last_norms(branch):
+def _last_norms(end, branch):
     """The first normalizations met on the way back from the branch's end, past layers without weights."""
-    end, own = branch
     pending, seen = [end], set()
     while pending:
         node = _node(pending.pop())
-        if id(node) not in own or id(node) in seen:
+        if id(node) not in branch or id(node) in seen:
             continue
         seen.add(id(node))
         operation = node.operation
@@ -91,7 +85,7 @@ def _last_norms(branch):
                 yield operation
         elif _is_functional(operation):
             inner = operation.outputs
-            yield from _last_norms((inner[0], {id(n): n for n in _graph(inner)}))
+            yield from _last_norms(inner[0], {id(n): n for n in _graph(inner)})
         elif not getattr(operation, "weights", None):
             pending.extend(node.input_tensors)
 

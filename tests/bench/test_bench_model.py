@@ -12,9 +12,7 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize(
-    "options", [{"mode": "train"}, {"mode": "forward", "dtype": "mixed_bfloat16", "jit": True}]
-)
+@pytest.mark.parametrize("options", [{"mode": "train"}, {"mode": "forward", "dtype": "mixed_bfloat16", "jit": True}])
 def test_report_agrees_with_itself(options):
     report = bench_model(**TINY, **options)
     for key in ("model", "peer"):

@@ -66,9 +66,7 @@ def test_pca_coefficients_are_normal():
     np.testing.assert_allclose(drawn.std(0), 0.1, rtol=0.03)
     np.testing.assert_allclose((drawn**4).mean(0) / drawn.var(0) ** 2, 3.0, atol=0.2)  # kurtosis
     shift = color.pca_shift(tf.constant(drawn)).numpy()
-    np.testing.assert_allclose(
-        shift.std(0), [3.17, 3.22, 3.25], atol=0.15
-    )  # of the first eigenvector, nearly
+    np.testing.assert_allclose(shift.std(0), [3.17, 3.22, 3.25], atol=0.15)  # of the first eigenvector, nearly
 
 
 def test_denormalise_is_the_inverse():

@@ -105,9 +105,7 @@ def test_too_many_broken_images_end_the_run(image_folder, split, limit):
     log = None if limit is None else CorruptLog(limit)
     source = open_source(str(folder), split)
     options = {"batch_size": 4, "image_size": 8, "corrupt": log}
-    pipeline = (
-        train_pipeline(source, epochs=3, **options) if split == "train" else eval_pipeline(source, **options)
-    )
+    pipeline = train_pipeline(source, epochs=3, **options) if split == "train" else eval_pipeline(source, **options)
     with pytest.raises(tf.errors.OpError, match=r"can't be decoded.*class1"):
         list(pipeline)
     if log:

@@ -61,8 +61,8 @@ def test_crop_lies_within_the_image(height, width):
     for i in range(100):
         top, left, rows, columns = sample(tf.random.stateless_uniform([22], [7, i])).numpy()
         assert rows >= 1 and columns >= 1
-        assert 0 <= top and top + rows <= height
-        assert 0 <= left and left + columns <= width
+        assert top >= 0 and top + rows <= height
+        assert left >= 0 and left + columns <= width
 
 
 def test_crop_area_aspect_and_place():
@@ -130,9 +130,7 @@ def test_plain_is_only_resized_and_eval_keeps_the_aspect_ratio():
     np.testing.assert_array_equal(got, tf.image.resize(picture, [12, 12]))
     seen = image.eval_image(picture, 16, "imagenet", 0.8)  # shorter edge 20, so 20x30; the middle 16x16
     np.testing.assert_array_equal(seen, tf.image.resize(picture, [20, 30])[2:18, 7:23])
-    np.testing.assert_array_equal(
-        image.eval_image(picture, 16, "cifar", 0.8), tf.image.resize(picture, [16, 16])
-    )
+    np.testing.assert_array_equal(image.eval_image(picture, 16, "cifar", 0.8), tf.image.resize(picture, [16, 16]))
 
 
 @pytest.mark.parametrize("transform", image.TRANSFORMS)

@@ -72,14 +72,11 @@ def test_resuming_at_an_epoch_gives_what_a_full_run_has(kind, npz_file, image_fo
         return images + noise, labels * tf.cast(epoch + 1, tf.float32)
 
     options |= {"batch_size": 5, "batch_transform": transform, "seed": 3}
-    full = _list(train_pipeline(source, epochs=4, **options))
+    full = _list(train_pipeline(source, epochs=3, **options))
     steps = source.size // 5
-    for first in (1, 3, 4):
-        assert _equal(
-            _list(train_pipeline(source, epochs=4, first_epoch=first, **options)), full[first * steps :]
-        )
-    assert _equal(_list(train_pipeline(source, epochs=2, **options)), full[: 2 * steps])
-    assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(4) for _ in range(steps)]
+    assert _equal(_list(train_pipeline(source, epochs=3, first_epoch=1, **options)), full[steps:])
+    assert _list(train_pipeline(source, epochs=3, first_epoch=3, **options)) == []
+    assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(3) for _ in range(steps)]
     tf.random.set_seed(99)
     assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
 
@@ -99,9 +96,7 @@ def test_caching_changes_nothing(image_folder):
     plain = _list(train_pipeline(source, epochs=2, **options))
     assert _equal(plain, _list(train_pipeline(source, epochs=2, cache=True, **options)))
     source = open_source(str(image_folder(name="more")), "eval")
-    assert _equal(
-        _list(eval_pipeline(source, **options)), _list(eval_pipeline(source, cache=True, **options))
-    )
+    assert _equal(_list(eval_pipeline(source, **options)), _list(eval_pipeline(source, cache=True, **options)))
 
 
 def test_batch_transform_has_a_seed_of_its_own_each_batch(numbered):
@@ -123,9 +118,7 @@ def test_no_augmentation_without_the_options(npz_file):
         expected = np.sort(normalise(arrays["x_train"].astype(np.float32)).reshape(24, -1), 0)
     np.testing.assert_allclose(np.sort(images.numpy().reshape(24, -1), 0), expected, atol=1e-4)
     cifar = {"image_size": 8, "transform": "cifar", "crop_padding": 0, "color_jitter": 0, "pca_noise": 0}
-    images, _ = next(
-        iter(train_pipeline(open_source(str(npz_file())), batch_size=24, epochs=1, flip=False, **cifar))
-    )
+    images, _ = next(iter(train_pipeline(open_source(str(npz_file())), batch_size=24, epochs=1, flip=False, **cifar)))
     np.testing.assert_allclose(np.sort(images.numpy().reshape(24, -1), 0), expected, atol=1e-4)
 
 
@@ -144,9 +137,7 @@ def test_evaluation_sees_each_image_once_as_the_export_does(npz_file, transform)
 
 def test_evaluation_of_real_photos_equals_the_export(test_data):
     source = open_source(str(test_data / "imagenette224"), "eval")
-    images, labels = zip(
-        *_list(eval_pipeline(source, batch_size=64, image_size=96, transform="imagenet")), strict=True
-    )
+    images, labels = zip(*_list(eval_pipeline(source, batch_size=64, image_size=96, transform="imagenet")), strict=True)
     assert sum(map(len, images)) == source.size == 200
     np.testing.assert_array_equal(np.concatenate(labels).sum(0), 20.0)
     record = next(source.records().skip(30).as_numpy_iterator())

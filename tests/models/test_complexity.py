@@ -34,9 +34,7 @@ def test_parameters_are_the_trainable_ones():
     assert count_parameters(model) == model.count_params() - moving
 
 
-@pytest.mark.parametrize(
-    ("shape", "image_size"), [((None, None, 3), 0), ((32, 32, 3), 64), ((None, 32, 3), 64)]
-)
+@pytest.mark.parametrize(("shape", "image_size"), [((None, None, 3), 0), ((32, 32, 3), 64), ((None, 32, 3), 64)])
 def test_size_that_cannot_be_is_refused(shape, image_size):
     with pytest.raises(ValueError, match=f"image_size from 1 on .* received {image_size}"):
         count_flops(create("cifar_resnet20_a", input_shape=shape), image_size)

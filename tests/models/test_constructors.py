@@ -18,9 +18,7 @@ def test_every_network_has_a_constructor():
 @pytest.mark.parametrize("name", models.names())
 def test_constructor_is_create(name, monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        "keras_bot.models.catalogue.create", lambda *args, **options: calls.append((args, options))
-    )
+    monkeypatch.setattr("keras_bot.models.catalogue.create", lambda *args, **options: calls.append((args, options)))
     getattr(models, _public(name))(num_classes=3, width=0.5)
     assert calls == [((name,), {"num_classes": 3, "width": 0.5})]
 

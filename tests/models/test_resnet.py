@@ -78,9 +78,7 @@ def _gammas(model):
     ("name", "last"), [("resnet18_a", "_2_bn"), ("resnet50_d", "_3_bn"), ("cifar_resnet20_d", "_2_bn")]
 )
 def test_zero_gamma_is_in_the_last_batch_norm_of_each_residual_path(name, last):
-    zeroed = {
-        key for key, gamma in _gammas(create(name, **SMALL, zero_gamma=True)).items() if not gamma.any()
-    }
+    zeroed = {key for key, gamma in _gammas(create(name, **SMALL, zero_gamma=True)).items() if not gamma.any()}
     ones = _gammas(create(name, **SMALL))
     assert zeroed == {key for key in ones if key.startswith("stage") and key.endswith(last)}
     assert all(np.all(gamma == 1) for gamma in ones.values())
@@ -94,13 +92,12 @@ def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training)
     blocks = [key.removesuffix("_add") for key in present if key.endswith("_add")]
     identities = [block for block in blocks if f"{block}_shortcut_conv" not in present]
     assert 0 < len(identities) < len(blocks)
-    ends = {}
-    for block in identities:
-        add = model.get_layer(f"{block}_add")
-        ends[block] = (model.get_layer(f"{block}_1_conv").input, add._outbound_nodes[0].operation.output)
-    for block, (start, end) in keras.Model(model.input, ends)(
-        _images(2, 64, 64, 3), training=training
-    ).items():
+    ends = {
+        block: (model.get_layer(f"{block}_1_conv").input, model.get_layer(f"{block}_add").output)
+        for block in identities
+    }
+    probe = keras.Model(model.input, ends)
+    for block, (start, end) in probe(_images(2, 64, 64, 3), training=training).items():
         np.testing.assert_array_equal(np.asarray(end), np.asarray(start), err_msg=block)
         assert np.asarray(start).any()
 

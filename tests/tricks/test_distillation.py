@@ -35,12 +35,13 @@ def reference(labels, z, r, temperature, hard_weight):
     return hard + soft if hard_weight is None else hard_weight * hard + (1 - hard_weight) * soft
 
 
-def build_net(filters, name, penalty=None, head="logits"):
+def build_net(filters, name, penalty=None, dropout=0.0):
     inputs = keras.Input((SIZE, SIZE, 3))
     regularizer = keras.regularizers.L2(penalty) if penalty else None
     x = layers.Conv2D(filters, 3, kernel_regularizer=regularizer, activity_regularizer=regularizer)(inputs)
     x = layers.ReLU()(layers.BatchNormalization()(x))
-    logits = layers.Dense(CLASSES, dtype="float32", name=head)(layers.GlobalAveragePooling2D()(x))
+    x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
+    logits = layers.Dense(CLASSES, dtype="float32")(x)
     return keras.Model(inputs, logits, name=name)
 
 
@@ -51,7 +52,7 @@ def make_data(count=16):
 
 
 def build_distiller(penalty=None, optimizer=None, metrics=("accuracy",), **options):
-    student, teacher = build_net(4, "student", penalty), build_net(8, "teacher", penalty=0.1)
+    student, teacher = build_net(4, "student", penalty), build_net(8, "teacher", penalty=0.1, dropout=0.5)
     distiller = Distiller(student, teacher, **options)
     distiller.compile(optimizer or NAG(0.05), HARD_LOSS, metrics=list(metrics))
     return distiller, student, teacher
@@ -109,9 +110,7 @@ def test_sample_weights_weigh_both_parts():
     distiller, _, _ = build_distiller(optimizer=keras.optimizers.SGD(0.0))
     images, labels = make_data()
     plain = distiller.fit(images, labels, batch_size=16, verbose=0).history["loss"][0]
-    doubled = distiller.fit(images, labels, sample_weight=np.full(16, 2.0), batch_size=16, verbose=0).history[
-        "loss"
-    ][0]
+    doubled = distiller.fit(images, labels, sample_weight=np.full(16, 2.0), batch_size=16, verbose=0).history["loss"][0]
     assert doubled == pytest.approx(2 * plain, rel=1e-4)
 
 

@@ -59,9 +59,7 @@ def test_the_loss_from_logits_and_from_probabilities():
     from_probabilities = SmoothedCrossentropy(EPSILON, reduction=None)
     probabilities = np.exp(log_softmax(logits)).astype("float32")
     np.testing.assert_allclose(from_probabilities(one_hot(numbers), probabilities), expected, rtol=1e-5)
-    assert float(SmoothedCrossentropy(EPSILON)(one_hot(numbers), probabilities)) == pytest.approx(
-        expected.mean()
-    )
+    assert float(SmoothedCrossentropy(EPSILON)(one_hot(numbers), probabilities)) == pytest.approx(expected.mean())
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
@@ -70,9 +68,7 @@ def test_class_numbers_give_the_loss_of_one_hot_labels(shape, dtype):
     numbers = np.array([0, 3, 4, 1])
     logits = np.random.default_rng(2).normal(size=(4, CLASSES)).astype("float32")
     loss = SmoothedCrossentropy(EPSILON, from_logits=True, reduction=None)
-    np.testing.assert_array_equal(
-        loss(numbers.reshape(shape).astype(dtype), logits), loss(one_hot(numbers), logits)
-    )
+    np.testing.assert_array_equal(loss(numbers.reshape(shape).astype(dtype), logits), loss(one_hot(numbers), logits))
 
 
 def test_half_precision_inputs_are_computed_in_float32():

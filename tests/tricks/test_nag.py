@@ -118,9 +118,7 @@ def test_saved_and_loaded_training_continues_identically(tmp_path, decay):
     for model in (net, loaded):
         model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     assert int(loaded.optimizer.iterations) == 8
-    for a, b in zip(
-        net.weights + net.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True
-    ):
+    for a, b in zip(net.weights + net.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 

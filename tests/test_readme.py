@@ -1,0 +1,42 @@
+"""What the README shows works as it stands there."""
+
+import pathlib
+import re
+
+import pytest
+from keras_bot.cli.flags import Flags
+from keras_bot.cli.main import COMMANDS
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_tricks_in_ones_own_fit(tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.chdir(tmp_path)
+    snippet = next(block for block in blocks("python") if "Sequential" in block)
+    told = {}
+    exec(snippet, told)
+    assert told["accuracy"] > 0.9
+    again = keras.saving.load_model("digits.keras")
+    assert again.evaluate(told["images"][1500:], told["labels"][1500:], verbose=0)[1] == pytest.approx(told["accuracy"])
+
+
+def test_the_commands_and_flags_exist():
+    flags = Flags("train", "", recipe=True).help()
+    used = re.findall(r"keras-bot (\w+)", " ".join(blocks("bash")))
+    assert used and set(used) <= set(COMMANDS)
+    table = README[README.index("| trick |") : README.index("`keras-bot train … --dry_run`")]
+    for name in re.findall(r"`--(\w+)", table):
+        assert f"--{name}" in flags
+
+
+def test_the_files_it_names_are_there():
+    named = re.findall(r"flags/[\w/]+\.flags", README) + re.findall(r"\]\((\.readme/[\w.]+|\w+\.md)\)", README)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
