@@ -109,9 +109,8 @@ def train_image(
     Args:
         image: encoded bytes, or uint8 (H, W, 1 or 3).
         size: edge of the result.
-        transform: "imagenet" (random resized crop, flip), "cifar" (resize if need be, pad, random crop, flip)
-        or
-            "plain" (resize, nothing random).
+        transform: "imagenet" (random resized crop, flip), "cifar" (resize if need be, pad, random crop,
+            flip) or "plain" (resize, nothing random).
         seed: stateless seed, integer (2,).
         flip: mirror left-right with probability 1/2.
         min_area: for "imagenet"; see `sample_crop`.

@@ -122,7 +122,8 @@ def eval_pipeline(
     Args:
         source, batch_size, image_size, cache: as in `train_pipeline`.
         transform, eval_crop: see `image.eval_image`.
-        corrupt: as in `train_pipeline`, but an image that can't be decoded is left out.
+        corrupt: as in `train_pipeline`, but an image that can't be decoded is left out. The number of batches is
+            therefore unknown: give Keras' `evaluate` steps=ceil(size / batch_size), or it warns at the end.
 
     Raises:
         MisuseError: an argument is out of its range.

@@ -61,7 +61,7 @@ def output_layers(model: keras.Model) -> list:
 
 
 def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
-    """A copy of `model`, weights included, that computes in `policy`; its output layers compute in float32.
+    """An uncompiled copy of `model` with its weights that computes in `policy`, its output layers in float32.
 
     Args:
         model: functional or built Sequential. It isn't touched.
@@ -77,6 +77,9 @@ def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
         return layer.__class__.from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)
+    # The clone of a compiled model is compiled; a new model around its layers isn't.
+    ends = [tensors[0] if len(tensors) == 1 else tensors for tensors in (copy.inputs, copy.outputs)]
+    copy = keras.Model(*ends, name=model.name)
     # Through a file and not get_weights: loading also restores what layers derive from their weights.
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.weights.h5")

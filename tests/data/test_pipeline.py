@@ -79,6 +79,8 @@ def test_resuming_at_an_epoch_gives_what_a_full_run_has(kind, npz_file, image_fo
     assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(3) for _ in range(steps)]
     tf.random.set_seed(99)
     assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
+    tf.random.set_seed(99)
+    assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
 
 
 def test_seeds_epochs_and_batches_differ(numbered):

@@ -58,3 +58,10 @@ def test_an_adapted_normalisation_survives_recasting():
     normalise.adapt(images)
     net = keras.Sequential([keras.Input((4,)), normalise, layers.Dense(2)])
     np.testing.assert_array_equal(recast(net, "float32")(images), net(images))
+
+
+def test_the_copy_of_a_compiled_model_is_plain():
+    net = build_net()
+    net.compile("sgd", "mse")
+    net.fit(np.zeros((2, 6, 6, 3)), np.zeros((2, 2)), verbose=0)
+    assert not recast(net, "float32").compiled
