@@ -13,6 +13,7 @@ from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import load_network, telling_corruption
+from keras_bot.training.fused_batch_norm import fuse_batch_norm
 from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
 from keras_bot.training.strategy import build_strategy, use_jit
 
@@ -48,6 +49,7 @@ def train(
     strategy = build_strategy(recipe)
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model = assemble.build_model(recipe, train_source.num_classes)
+        fuse_batch_norm(model)
         trainee = assemble.compile_trainee(
             recipe,
             model,
