@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.main import COMMANDS
 

@@ -29,7 +29,8 @@ def bench_model(
     """Times steps of two networks in turn, so that a busy machine slows both, and compares the medians.
 
     A train step is Keras' own: forward, cross-entropy from logits, backward, SGD with Nesterov momentum.
-    Images and labels are random and stay in memory. Ours steps as in `train`, with batch norm fused. Tracing and compiling are in the warmup and not counted.
+    Images and labels are random and stay in memory. Ours steps as in `train`, with batch norm fused.
+    Tracing and compiling are in the warmup and not counted.
 
     Args:
         name: a network of `models.names()`.

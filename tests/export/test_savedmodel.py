@@ -1,4 +1,4 @@
-"""A SavedModel serves with TensorFlow alone, takes both dtypes and any size, and equals the pipeline and the network."""
+"""A SavedModel serves with TensorFlow alone, takes both dtypes and any size, and equals pipeline and network."""
 
 import json
 import subprocess

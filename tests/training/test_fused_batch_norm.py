@@ -28,9 +28,7 @@ def _train(dtype, *, fuse):
     return [np.asarray(x) for x in (outputs, *gradients, norm.moving_mean, norm.moving_variance, model(images))]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)])
 def test_fused_is_plain(dtype, tolerance):
     for plain, fused in zip(_train("float32", fuse=False), _train(dtype, fuse=True), strict=True):
         np.testing.assert_allclose(fused, plain, rtol=tolerance, atol=tolerance * np.abs(plain).max())
