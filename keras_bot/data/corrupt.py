@@ -21,8 +21,7 @@ class CorruptLog:
     """The distinct names of records that could not be decoded, in the order in which they were met.
 
     Args:
-        max_corrupt: how many distinct records may fail. One more raises inside the pipeline; the caller of
-        the
+        max_corrupt: how many distinct records may fail. One more raises inside the pipeline; the caller of the
             pipeline then sees a `tf.errors.OpError`, asks `exceeded` and raises `error()`.
     """
 

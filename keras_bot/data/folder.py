@@ -23,8 +23,7 @@ def open_folder(folder: str, split: str, num_classes: int) -> Source:
         num_classes: 0, or what is expected.
 
     Raises:
-        MisuseError: the folder has another layout, a class without images, or a class in `val` that `train`
-        lacks.
+        MisuseError: the folder has another layout, a class without images, or in `val` a class that `train` lacks.
     """
     root = pathlib.Path(folder).expanduser()
     layout = "expected train/CLASS/*.jpg and val/CLASS/*.jpg (or .jpeg, .png, .gif, .bmp)"

@@ -23,16 +23,14 @@ def open_source(
     """Open one split of a data set.
 
     Args:
-        dataset: "synthetic"; a path ending in .npz; a path of an image folder; or the name of a TFDS set,
-        among
+        dataset: "synthetic"; a path ending in .npz; a path of an image folder; or the name of a TFDS set, among
             them "digits", which needs no download.
         split: "train" or "eval".
         data_dir: where TFDS keeps its data; the others don't look at it.
         num_classes: 0 takes it from the data (1000 for "synthetic"); otherwise it must agree with the data.
         synthetic_images: number of images of "synthetic".
         image_size: height and width of the images of "synthetic".
-        tfds_split: a split in TFDS's own notation, as "train[:90%]", instead of the one that `split` stands
-        for.
+        tfds_split: a split in TFDS's own notation, as "train[:90%]", instead of the one that `split` stands for.
 
     Raises:
         MisuseError: there is no such data set, or it has another form; says what was expected and what to do.

@@ -5,7 +5,7 @@ import keras
 from keras_bot import models, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.train import steps_in_epoch
+from keras_bot.training.train import load_teacher, steps_in_epoch
 
 
 def plan(recipe: Recipe) -> str:
@@ -16,6 +16,7 @@ def plan(recipe: Recipe) -> str:
     """
     source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     steps = steps_in_epoch(recipe, source)
+    teacher = load_teacher(recipe, source.num_classes)
     with tricks.mixed_precision(recipe.precision):
         model = assemble.build_model(recipe, source.num_classes)
     sections = {
@@ -35,6 +36,7 @@ def plan(recipe: Recipe) -> str:
             f"{models.count_flops(model, recipe.image_size) / 1e9:.3g} GFLOPs (multiply-adds) "
             f"at {recipe.image_size}x{recipe.image_size}"
         ],
+        **({"teacher": [f"{teacher.name} of {recipe.teacher}"]} if teacher else {}),
         **decay_sections(recipe, model),
     }
     return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items())

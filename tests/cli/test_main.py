@@ -101,6 +101,60 @@ def test_train_prints_a_line_an_epoch_and_a_json_line(tmp_path, capsys):
     assert 0 <= result["top1"] <= result["top5"] <= 1
 
 
+FOLDER = ["--image_size=32", "--batch_size=4", "--model=cifar_resnet20_d", "--width=0.25", "--epochs=2"]
+
+
+def test_corrupt_images_are_named_and_stepped_over(tmp_path, image_folder, capsys):
+    folder = image_folder()
+    broken = [folder / "train/class0/0.jpg", folder / "train/class1/1.jpg", folder / "val/class2/1.jpg"]
+    for path, size in zip(broken, (0, 200, 300), strict=True):
+        path.write_bytes(path.read_bytes()[:size])
+    run_dir = tmp_path / "run"
+    assert main(["train", *FOLDER, f"--dataset={folder}", f"--run_dir={run_dir}"]) == 0
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert sorted(metrics["corrupt_images"]) == [str(path.relative_to(folder)) for path in broken]
+    capsys.readouterr()
+    too_many = ["train", *FOLDER, f"--dataset={folder}", f"--run_dir={tmp_path / 'two'}", "--max_corrupt=1"]
+    assert main(too_many) == 1
+    line = told(capsys)
+    assert "Expected at most 1 images that can't be decoded, met 2" in line and "train/class0/0.jpg" in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: [p.unlink() for p in (folder / "train/class1").iterdir()], "class1 holds no images"),
+        (lambda folder: (folder / "val").rename(folder / "vall"), "no folder to evaluate on"),
+        (lambda folder: (folder / "train").rename(folder / "trian"), "train is missing"),
+        (lambda folder: (folder / "val/class2").rename(folder / "val/classX"), "'classX' is in"),
+    ],
+)
+def test_a_folder_of_another_form_is_told(spoil, message, tmp_path, image_folder, capsys):
+    folder = image_folder()
+    spoil(folder)
+    assert main(["train", *FOLDER, f"--dataset={folder}", f"--run_dir={tmp_path / 'run'}"]) == 2
+    assert message in told(capsys)
+
+
+def test_labels_outside_the_classes_are_told(tmp_path, npz_file, capsys):
+    file = npz_file(y_train=np.full(24, 7))
+    assert main(["train", *FOLDER, f"--dataset={file}", "--num_classes=4", f"--run_dir={tmp_path / 'run'}"]) == 2
+    assert "7" in told(capsys)
+
+
+def test_a_loss_that_explodes_stops_with_one_line_and_exit_code_1(tmp_path, capsys):
+    arguments = ["train", *TINY, "--learning_rate=1e30", f"--run_dir={tmp_path / 'run'}"]
+    assert main(arguments) == 1
+    line = told(capsys)
+    assert "The loss became" in line and "in epoch 1 at its step" in line and "nothing was saved" in line
+
+
+def test_a_run_dir_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}"]) == 1
+    assert "file" in told(capsys)
+
+
 def test_a_dry_run_tells_the_plan_and_trains_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bag = ["--no_bias_decay", "--schedule=cosine", "--epochs=10", "--warmup_epochs=2", "--mixup_alpha=0.2"]
