@@ -86,7 +86,7 @@ def train(
         )
     recorder.write()
     save_for_anyone(model, run.model)
-    draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {facts['dataset']['name']}")
+    draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {pathlib.Path(recipe.dataset).name}")
     return {**recorder.result(), "run_dir": str(run.path)}
 
 
