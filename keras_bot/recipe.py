@@ -54,7 +54,7 @@ class Recipe:
     eval_crop: float = knob(
         0.875, "side of the evaluation's centre crop, of the shorter edge (2.1)", above=0, at_most=1
     )
-    cache: bool = knob(False, "keep the records in memory after the first epoch: for small data sets")
+    cache: bool = knob(False, "keep the records in memory, still encoded: for small data sets")
     shuffle_buffer: int = knob(16384, "records that shuffling holds in memory", at_least=1)
     max_corrupt: int = knob(10, "images that may fail to decode, named and skipped, before the run stops", at_least=0)
 
@@ -105,20 +105,27 @@ class Recipe:
         section="Machine",
         choices=("auto", "one_device", "mirrored"),
     )
-    jit: str = knob("auto", "compile the step with XLA; auto: on a GPU only", choices=("auto", "on", "off"))
+    jit: str = knob("auto", "compile the step with XLA; auto: on a single GPU only", choices=("auto", "on", "off"))
     seed: int = knob(0, "of the weights, the order and every random draw", at_least=0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
             _check(field, getattr(self, field.name))
         if self.warmup_epochs >= self.epochs:
             raise MisuseError(
                 f"Expected warmup_epochs below epochs, received warmup_epochs={self.warmup_epochs:g} and "
                 f"epochs={self.epochs}. Shorten the warmup or train longer."
             )
-        if list(self.decay_epochs) != sorted(set(self.decay_epochs)) or any(e < 1 for e in self.decay_epochs):
+        whole = all(isinstance(epoch, int) and epoch >= 1 for epoch in self.decay_epochs)
+        if not whole or list(self.decay_epochs) != sorted(set(self.decay_epochs)):
             raise MisuseError(
                 f"Expected decay_epochs as rising whole epochs from 1 on, received {list(self.decay_epochs)}."
+            )
+        if self.schedule == "step" and self.decay_epochs and self.decay_epochs[0] <= self.warmup_epochs:
+            raise MisuseError(
+                f"Expected decay_epochs after the warmup of {self.warmup_epochs:g} epochs, "
+                f"received {self.decay_epochs[0]}. Decay later or shorten the warmup."
             )
         if self.mixup_off_epochs > self.epochs:
             raise MisuseError(
@@ -127,22 +134,33 @@ class Recipe:
         if self.distill_hard_weight is not None and not self.teacher:
             raise MisuseError("distill_hard_weight has no effect without a teacher. Give --teacher or drop it.")
 
-    def flag_lines(self) -> list[str]:
-        """The recipe as the lines of a flagfile that gives it back, every knob one line, in order."""
+    def as_text(self) -> dict[str, str]:
+        """Every knob's value as a flag takes it, in order; a knob that is None is left out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return [f"--{name}={_as_text(value)}" for name, value in values.items() if value is not None]
+        return {name: _as_text(value) for name, value in values.items() if value is not None}
+
+    def flag_lines(self) -> list[str]:
+        """The lines of a flagfile that gives the recipe back."""
+        return [f"--{name}={value}" for name, value in self.as_text().items()]
+
+
+def _plain(field, value):
+    """The value in the knob's own type where another type means the same: 5 for 5.0, a list for a tuple."""
+    if field.type in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check(field, value):
-    expected = field.type if field.type in (str, int, float, bool) else None
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return _check_bounds(field, value)
-    if expected is not None and (not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)):
-        raise MisuseError(f"Expected {field.name} as {expected.__name__}, received {value!r}.")
+    kinds = {float | None: float | None, tuple[int, ...]: tuple}
+    expected = kinds.get(field.type, field.type)
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        name = getattr(expected, "__name__", str(expected))
+        raise MisuseError(f"Expected {field.name} as {name}, received {value!r}.")
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise MisuseError(f"Expected {field.name} to be one of {', '.join(choices)}, received {value!r}.")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         _check_bounds(field, value)
 
 

@@ -19,6 +19,7 @@ def main(argv):
 
     from keras_bot import data
     from keras_bot.training import assemble
+    from keras_bot.training.evaluate import telling_corruption
 
     train, evaluation = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     names = ", ".join(train.class_names[:20]) + (", …" if train.num_classes > 20 else "")
@@ -30,5 +31,6 @@ def main(argv):
             raise MisuseError(f"Expected at least {rows * columns} training images for --grid, received {train.size}.")
         corrupt = data.CorruptLog(recipe.max_corrupt)
         batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns)
-        data.sample_grid(batches, train.class_names, flags.grid, rows=rows, columns=columns)
+        with telling_corruption(corrupt):
+            data.sample_grid(batches, train.class_names, flags.grid, rows=rows, columns=columns)
         print(f"{rows * columns} samples as the network sees them: {flags.grid}")

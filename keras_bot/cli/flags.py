@@ -60,7 +60,7 @@ class Flags:
         Raises:
             MisuseError: for an unknown flag, a value of another type, a flagfile that can't be read.
         """
-        argv = expand_flagfiles(argv)
+        argv = ["--help" if argument == "-h" else argument for argument in expand_flagfiles(argv)]
         try:
             return self._values([self.command, *argv])[1:]
         except absl_flags.UnrecognizedFlagError as error:
@@ -89,9 +89,8 @@ class Flags:
 
     def given_recipe(self) -> list[str]:
         """The recipe's flags that were given, as arguments for another parse."""
-        given = [field.name for field in dataclasses.fields(Recipe) if self._values[field.name].present]
-        lines = {line[2:].split("=", 1)[0]: line for line in self.recipe().flag_lines()}
-        return [lines[name] for name in given if name in lines]
+        given = (self._values[field.name] for field in dataclasses.fields(Recipe))
+        return [flag.serialize() for flag in given if flag.present]
 
     def recipe(self) -> Recipe:
         """The recipe that the flags make. Raises MisuseError if it can't be."""

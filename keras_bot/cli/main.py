@@ -54,5 +54,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def _tell(error, code):
     sys.stdout.flush()
-    print(f"keras-bot: {error}", file=sys.stderr)
+    print(f"keras-bot: {' '.join(str(error).split())}", file=sys.stderr)
     return code

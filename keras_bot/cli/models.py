@@ -4,7 +4,7 @@ import json
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
-from keras_bot.errors import unknown
+from keras_bot.errors import MisuseError, unknown
 
 USAGE = "usage: keras-bot models [NAME …] [--image_size=224] [--json]"
 
@@ -22,6 +22,9 @@ def main(argv):
 
     from keras_bot import models
 
+    for flag in ("image_size", "num_classes"):
+        if getattr(flags, flag) < 0:
+            raise MisuseError(f"Expected --{flag} of at least 0, received {getattr(flags, flag)}.")
     for name in chosen:
         if name not in models.names():
             raise unknown("model", name, models.names())
@@ -38,9 +41,9 @@ def main(argv):
 
 
 def _row(models, name, image_size, num_classes):
-    small = name.startswith("cifar")
-    image_size = image_size or (32 if small else 224)
-    num_classes = num_classes or (10 if small else 1000)
+    usual = models.usual_image_size(name)
+    image_size = image_size or usual
+    num_classes = num_classes or (1000 if usual == 224 else 10)
     model = models.create(name, num_classes=num_classes)
     return {
         "model": name,

@@ -7,7 +7,7 @@ leaves such records out of their batch and tells which they were; `CorruptLog` k
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -23,11 +23,12 @@ class CorruptLog:
     Args:
         max_corrupt: how many distinct records may fail. One more raises inside the pipeline; the caller of the
             pipeline then sees a `tf.errors.OpError`, asks `exceeded` and raises `error()`.
+        names: of those that an earlier part of the run met.
     """
 
-    def __init__(self, max_corrupt: int):
+    def __init__(self, max_corrupt: int, names: Iterable[str] = ()):
         self.max_corrupt = max_corrupt
-        self._names: dict[str, None] = {}
+        self._names: dict[str, None] = dict.fromkeys(names)
         self._lock = threading.Lock()
 
     @property

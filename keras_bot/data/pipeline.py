@@ -58,7 +58,7 @@ def train_pipeline(
         first_epoch: where to start, counted from 0.
         corrupt: keeps the names of images that can't be decoded and raises when there are too many; None
             allows none. In such an image's place stands another one of the same batch with its label. Should
-            a batch hold no whole image at all, it is black, with labels of zeros, which give no loss.
+            a batch hold no whole image at all, it is black and of no class.
         batch_transform: (images, one-hot labels, seed int32 (2,), epoch int64) -> (images, labels), after
             normalisation.
         shuffle_buffer: records a TFDS set is shuffled within, beside the order of its files; other sources
@@ -86,7 +86,7 @@ def train_pipeline(
     def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = made
         batch = keys[0][0] // batch_size
-        targets = tf.one_hot(labels, source.num_classes)
+        targets = _one_hot(labels, source)
         if not source.in_memory:
             with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
                 images, targets = fill_missing(images, targets, places, batch_size)
@@ -143,7 +143,7 @@ def eval_pipeline(
         if not source.in_memory:
             with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
                 images = tf.identity(images)
-        return color.normalise(images), tf.one_hot(labels, source.num_classes)
+        return color.normalise(images), _one_hot(labels, source)
 
     batches = source.batches(source.keys(None, 1).enumerate(), make, batch_size)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -180,6 +180,14 @@ def stateless_beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
     uniform = tf.random.stateless_uniform([2], second, np.finfo(np.float32).tiny, 1.0)
     log_gamma = tf.math.log(gamma) + tf.math.log(uniform) / alpha
     return tf.sigmoid(log_gamma[0] - log_gamma[1])
+
+
+def _one_hot(labels: tf.Tensor, source: Source) -> tf.Tensor:
+    """float32 (B, K). Labels outside 0..K-1, such as the -1 of a split without labels, raise in the graph."""
+    right = tf.reduce_all((labels >= 0) & (labels < source.num_classes))
+    message = f"Expected labels 0..{source.num_classes - 1} in {source.name}, received"
+    with tf.control_dependencies([tf.debugging.Assert(right, [message, labels])]):
+        return tf.one_hot(labels, source.num_classes)
 
 
 def _seed(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:

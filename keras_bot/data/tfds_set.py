@@ -42,6 +42,12 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, num_classes: int, 
             "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as "
             "an image folder."
         )
+    file_format = str(getattr(builder.info.file_format, "value", builder.info.file_format))
+    if file_format != "tfrecord":
+        raise MisuseError(
+            f"TFDS set {dataset!r} is stored as {file_format}: expected tfrecord files. Build it with "
+            f"`tfds build {builder.name} --file_format=tfrecord`."
+        )
     check_num_classes(f"TFDS set {dataset!r}", num_classes, label.num_classes)
     info = _split(builder, dataset, split, tfds_split)
     wanted = tfds.decode.PartialDecoding({"image": True, "label": True}).extract_features(features)

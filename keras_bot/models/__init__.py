@@ -29,7 +29,7 @@ from keras_bot.models.catalogue import (
     ResNet152D,
 )
 from keras_bot.models.complexity import count_flops, count_parameters
-from keras_bot.models.resnet import create, features, names
+from keras_bot.models.resnet import create, features, names, usual_image_size, variant
 
 __all__ = [
     "CifarResNet20A",
@@ -63,4 +63,6 @@ __all__ = [
     "create",
     "features",
     "names",
+    "usual_image_size",
+    "variant",
 ]

@@ -82,6 +82,19 @@ def names() -> list[str]:
     return list(ARCHITECTURES)
 
 
+def variant(name: str) -> str:
+    """Which tweak a network of `names()` has: "A", "B", "C" or "D"."""
+    _check_name(name)
+    return name.rsplit("_", 1)[1].upper()
+
+
+def usual_image_size(name: str) -> int:
+    """The size that a network of `names()` was designed for: 224 for ImageNet's, 32 for CIFAR's."""
+    _check_name(name)
+    stem_level = ARCHITECTURES[name][3]
+    return 224 if stem_level else 32
+
+
 def create(
     name: str,
     *,
@@ -115,8 +128,7 @@ def create(
         MisuseError: for an unknown name; it suggests the nearest.
         ValueError: for another argument out of its range.
     """
-    if name not in ARCHITECTURES:
-        raise unknown("model", name, ARCHITECTURES)
+    _check_name(name)
     _check(num_classes, input_shape, include_top, pooling, width)
     with _dtype_policy(dtype):
         image = keras.Input(input_shape, name="image")
@@ -184,6 +196,11 @@ def _dtype_policy(dtype):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _check_name(name):
+    if name not in ARCHITECTURES:
+        raise unknown("model", name, ARCHITECTURES)
 
 
 def _check(num_classes, input_shape, include_top, pooling, width):

@@ -22,12 +22,17 @@ def peak_learning_rate(recipe: Recipe) -> float:
     return recipe.learning_rate
 
 
+def count_warmup_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Steps in which the learning rate rises: never all there are, however few."""
+    return min(round(recipe.warmup_epochs * steps_per_epoch), recipe.epochs * steps_per_epoch - 1)
+
+
 def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate of every step. `decay_epochs` count from the start of the training, warmup included."""
     peak = peak_learning_rate(recipe)
-    warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
+    warmup_steps = count_warmup_steps(recipe, steps_per_epoch)
     if recipe.schedule == "step":
-        boundaries = [max(1, epoch * steps_per_epoch - warmup_steps) for epoch in recipe.decay_epochs]
+        boundaries = [epoch * steps_per_epoch - warmup_steps for epoch in recipe.decay_epochs]
         schedule = tricks.StepDecay(peak, boundaries, recipe.decay_factor)
     elif recipe.schedule == "cosine":
         schedule = tricks.CosineDecay(peak, recipe.epochs * steps_per_epoch - warmup_steps)
@@ -138,9 +143,10 @@ def open_source(recipe: Recipe, split: str):
 
 
 def active_tricks(recipe: Recipe) -> list[str]:
-    """Which tricks the recipe uses, in words, in the paper's order."""
+    """Which tricks the recipe uses, in words."""
+    variant = models.variant(recipe.model)
     stated = {
-        f"ResNet-{recipe.model[-1].upper()} (4)": recipe.model.endswith(("_b", "_c", "_d")),
+        f"ResNet-{variant} (4)": variant != "A",
         f"linear scaling to {peak_learning_rate(recipe):g} (3.1)": recipe.linear_scaling,
         f"warmup, {recipe.warmup_epochs:g} epochs (3.1)": recipe.warmup_epochs > 0,
         "zero gamma (3.1)": recipe.zero_gamma,

@@ -39,32 +39,38 @@ class Checkpoints:
         """The checkpoints there are, oldest first."""
         return sorted(self.folder.glob("epoch-*.npz"))
 
-    def save(self, epochs: int, history: list[dict]) -> pathlib.Path:
-        """Writes the state after `epochs` whole epochs and drops all but the newest files."""
+    def save(self, progress: dict) -> pathlib.Path:
+        """Writes the state after progress["epochs"] whole epochs and drops all but the newest files.
+
+        Raises:
+            RunError: if a variable isn't finite; nothing is written then.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch-{epochs:05d}.npz"
+        path = self.folder / f"epoch-{progress['epochs']:05d}.npz"
         arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables.items()}
-        state = json.dumps({"epochs": epochs, "history": history})
+        broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if broken:
+            raise RunError(f"The variable {broken[0]} is not finite after epoch {progress['epochs']}; it is not saved.")
         with replacing(path) as file:
-            np.savez(file, **arrays, **{_STATE: np.array(state)})
-        for old in self.files()[:-KEPT]:
+            np.savez(file, **arrays, **{_STATE: np.array(json.dumps(progress))})
+        for old in (*self.files()[:-KEPT], *self.folder.glob(".*.part")):
             old.unlink()
         return path
 
-    def restore(self) -> tuple[int, list[dict]]:
-        """Puts the newest state back; returns its number of whole epochs and its history, 0 and [] without one.
+    def restore(self) -> dict:
+        """Puts the newest state back; returns what `save` was given as progress, {} if there is none.
 
         Raises:
             RunError: if the newest file can't be read or belongs to another network.
         """
         files = self.files()
         if not files:
-            return 0, []
+            return {}
         try:
             with np.load(files[-1], allow_pickle=False) as stored:
-                state = json.loads(str(stored[_STATE]))
+                progress = json.loads(str(stored[_STATE]))
                 arrays = {name: stored[name] for name in stored.files if name != _STATE}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise RunError(
                 f"Can't read the checkpoint {files[-1]} ({error}). Delete it to resume from the one before."
             ) from None
@@ -74,7 +80,7 @@ class Checkpoints:
             raise RunError(f"The checkpoint {files[-1]} was written by another network or version. Use --overwrite.")
         for name, variable in self._variables.items():
             variable.assign(arrays[name])
-        return state["epochs"], state["history"]
+        return progress
 
 
 class replacing:

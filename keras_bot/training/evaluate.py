@@ -7,7 +7,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, RunError
 from keras_bot.training import assemble
 
 
@@ -37,19 +37,27 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
 
 @contextlib.contextmanager
 def telling_corruption(corrupt):
-    """Around `fit` and `evaluate`: too many images that fail to decode become `corrupt.error()`.
+    """Around what reads a pipeline: TensorFlow's errors become clear ones.
 
-    It also silences Keras' warning that an evaluation's data ran out, which is how it ends when nobody can know its
-    length beforehand, for what can't be decoded is left out.
+    Too many images that fail to decode become `corrupt.error()`. Keras' warning that an evaluation's data ran out
+    is silenced: nobody can know its length beforehand, since what can't be decoded is left out.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         try:
             yield
-        except tf.errors.OpError:
+        except tf.errors.ResourceExhaustedError as error:
+            raise RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.") from None
+        except tf.errors.OpError as error:
             if corrupt is not None and corrupt.exceeded:
                 raise corrupt.error() from None
-            raise
+            raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of a library's error."""
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return " ".join((message.strip() or type(error).__name__).splitlines()[0].split())[:500]
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -65,9 +73,11 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MisuseError(f"Can't load {path} as a .keras file: {reason}") from None
-    classes = model.output_shape[-1]
+        raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    outputs = model.outputs or ()
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        raise MisuseError(f"Expected {path} to hold a network with one output, (batch, classes).")
+    classes = outputs[0].shape[-1]
     if num_classes is not None and classes != num_classes:
         raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
     return model

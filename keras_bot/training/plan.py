@@ -46,7 +46,7 @@ def learning_rate_lines(recipe: Recipe, steps: int) -> list[str]:
     """The learning rate at the steps where it turns."""
     schedule = assemble.build_schedule(recipe, steps)
     last = recipe.epochs * steps - 1
-    warmup = round(recipe.warmup_epochs * steps)
+    warmup = assemble.count_warmup_steps(recipe, steps)
     marks = {0: "first step", warmup // 2: "half the warmup", warmup: "peak", last: "last step"}
     if recipe.schedule == "step":
         marks |= {epoch * steps: f"decay at epoch {epoch}" for epoch in recipe.decay_epochs}
@@ -64,6 +64,8 @@ def decay_sections(recipe: Recipe, model: keras.Model) -> dict[str, list[str]]:
     decayed, spared = tricks.split_by_decay(model)
     if not recipe.no_bias_decay:
         decayed, spared = model.trainable_variables, []
+    if not recipe.weight_decay:
+        decayed, spared = [], model.trainable_variables
     count = {"decayed": decayed, "not decayed": spared}
     return {
         f"{title}: {len(variables)} variables": [f"{v.path} {tuple(v.shape)}" for v in variables]

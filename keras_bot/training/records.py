@@ -23,10 +23,9 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training.checkpoint import Checkpoints, replacing
 
-COLUMNS = (
-    *("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5"),
-    *("learning_rate", "seconds", "images_per_second"),
-)
+METRICS = ("loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
+COLUMNS = ("epoch", *METRICS, "seconds", "images_per_second")
+MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "jit")  # between a run and its resumption
 
 
 class RunDirectory:
@@ -72,11 +71,11 @@ class RunDirectory:
 
     def _refuse_another_recipe(self):
         stored = _settings(self.flags.read_text(encoding="utf-8"))
-        wanted = _settings("\n".join(self._recipe.flag_lines()))
+        wanted = self._recipe.as_text()
         differing = [
             f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
             for name in {**wanted, **stored}
-            if stored.get(name) != wanted.get(name)
+            if stored.get(name) != wanted.get(name) and name not in MAY_DIFFER
         ]
         if differing:
             raise MisuseError(
@@ -90,7 +89,8 @@ class RunDirectory:
             for file in (self.history, self.metrics, self.curves, self.model):
                 file.unlink(missing_ok=True)
             for folder in (self.tensorboard, self.checkpoints):
-                shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():
+                    shutil.rmtree(folder)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.flags, run_flags(self._recipe))
 
@@ -104,8 +104,8 @@ def run_flags(recipe: Recipe) -> str:
 
 
 def _settings(text):
-    lines = [line for line in text.splitlines() if line.startswith("--")]
-    return dict(line[2:].split("=", 1) for line in lines)
+    lines = [line[2:].partition("=") for line in text.splitlines() if line.startswith("--")]
+    return {name: value for name, _, value in lines}
 
 
 def read_metrics(run_dir: str | pathlib.Path) -> dict:
@@ -133,8 +133,8 @@ class RunRecorder(keras.callbacks.Callback):
         checkpoints: writes the state.
         facts: what metrics.json tells besides the result.
         images_per_epoch: training images in an epoch, for the throughput.
-        history: rows of the epochs already done.
         corrupt: gives `names`, the images that could not be decoded.
+        history: rows of the epochs already done.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class RunRecorder(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         facts: dict,
         images_per_epoch: int,
-        history,
         corrupt,
+        history: list[dict] = (),
     ):
         super().__init__()
         self.run = run
@@ -172,7 +172,8 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(
             {name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row}
         )
-        self._checkpoints.save(epoch + 1, self.history)
+        progress = {"epochs": epoch + 1, "history": self.history, "corrupt_images": list(self._corrupt.names)}
+        self._checkpoints.save(progress)
         self.write()
 
     def write(self):
@@ -185,7 +186,7 @@ class RunRecorder(keras.callbacks.Callback):
         )
         write_text(self.run.history, table.getvalue())
         metrics = {**self._facts, "result": self.result(), "corrupt_images": list(self._corrupt.names)}
-        write_text(self.run.metrics, json.dumps(metrics, indent=2) + "\n")
+        write_text(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def result(self) -> dict:
         """The figures after the last epoch; images_per_second is the median of the epochs, the first left out."""
@@ -206,5 +207,5 @@ class EpochLine(keras.callbacks.Callback):
     """Prints one line an epoch, for logs that are no terminal."""
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        shown = " - ".join(f"{name} {logs[name]:.4g}" for name in COLUMNS if name in logs)
+        shown = " - ".join(f"{name} {logs[name]:.4g}" for name in METRICS if name in logs)
         print(f"epoch {epoch + 1}/{self.params['epochs']} - {shown}", flush=True)

@@ -1,5 +1,7 @@
 """On which devices a run computes, and whether XLA compiles its step."""
 
+import warnings
+
 import tensorflow as tf
 
 from keras_bot.errors import MisuseError
@@ -21,6 +23,12 @@ def build_strategy(recipe: Recipe) -> tf.distribute.Strategy:
         raise MisuseError(
             f"Expected a batch_size that {replicas} replicas can share equally, received {recipe.batch_size}. "
             f"Try {max(1, round(recipe.batch_size / replicas)) * replicas}."
+        )
+    if recipe.precision == "mixed_float16" and replicas > 1:
+        warnings.warn(
+            "Keras scales a mixed_float16 loss by one replica's gradients alone: an overflow in another replica can "
+            "ruin the weights. precision=mixed_bfloat16 needs no loss scaling.",
+            stacklevel=2,
         )
     return strategy
 

@@ -43,6 +43,8 @@ def train(
         RunError: if too many images can't be decoded, or the loss stops being finite.
     """
     run = RunDirectory(run_dir, recipe, resume=resume, overwrite=overwrite)
+    if recipe.teacher and run.path.resolve() in (path := pathlib.Path(recipe.teacher).resolve(), path.parent):
+        raise MisuseError(f"Expected the teacher outside the run_dir, received {recipe.teacher} in {run.path}.")
     keras.utils.set_random_seed(recipe.seed)
     train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     steps_per_epoch = steps_in_epoch(recipe, train_source)
@@ -60,10 +62,17 @@ def train(
         trainee.optimizer.build(model.trainable_variables)
         run.begin()
         checkpoints = Checkpoints(run.checkpoints, model, trainee.optimizer)
-        first_epoch, history = checkpoints.restore()
-        corrupt = data.CorruptLog(recipe.max_corrupt)
-        facts = describe(recipe, model, train_source, eval_source)
-        recorder = RunRecorder(run, checkpoints, facts, steps_per_epoch * recipe.batch_size, history, corrupt)
+        progress = checkpoints.restore() if resume else {}
+        first_epoch = progress.get("epochs", 0)
+        corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
+        recorder = RunRecorder(
+            run,
+            checkpoints,
+            describe(recipe, model, train_source, eval_source),
+            steps_per_epoch * recipe.batch_size,
+            corrupt,
+            progress.get("history", ()),
+        )
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
         _fit(
             trainee,
@@ -99,15 +108,14 @@ def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, chec
             trainee.fit(train_data, validation_data=eval_data, initial_epoch=initial_epoch, epochs=epochs, **options)
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files()
-        state = f"the last good state is kept in {kept[-1]}" if kept else "no epoch was finished, so nothing was saved"
-        raise RunError(
-            f"The loss became {error.loss} in epoch {error.epoch + 1} at its step {error.step + 1}; {state}. "
-            "Lower --learning_rate, lengthen --warmup_epochs, or look at the data."
-        ) from None
+        state = f"The last good state is kept in {kept[-1]}." if kept else "No epoch was good, so nothing was saved."
+        raise RunError(f"{error} {state}") from None
 
 
 def steps_in_epoch(recipe: Recipe, source) -> int:
-    """Whole batches in the training set. Raises MisuseError if there is none."""
+    """Whole batches in the training set. Raises MisuseError if there is none, or nothing to tell apart."""
+    if source.num_classes < 2:
+        raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
     if recipe.batch_size > source.size:
         raise MisuseError(
             f"Expected a batch_size of at most the {source.size} training images of {source.name}, "
@@ -121,7 +129,12 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
     if not recipe.teacher:
         return None
     path = pathlib.Path(recipe.teacher)
-    return load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
+    teacher = load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
+    try:
+        tricks.check_logits(teacher, "teacher")
+    except ValueError as error:
+        raise MisuseError(f"--teacher={recipe.teacher}: {error}") from None
+    return teacher
 
 
 def save_for_anyone(model: keras.Model, path: pathlib.Path):
@@ -136,7 +149,7 @@ def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> d
     from keras_bot import __version__
 
     return {
-        "recipe": {line.split("=", 1)[0][2:]: line.split("=", 1)[1] for line in recipe.flag_lines()},
+        "recipe": recipe.as_text(),
         "tricks": assemble.active_tricks(recipe),
         "dataset": {
             "name": train_source.name,

@@ -9,7 +9,7 @@
 | 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions of a model |
 | 2.1, 5.1 | `StepDecay`, `CosineDecay` | learning rate schedules |
 | 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
-| 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller` | function, loss, model |
+| 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller`, `check_logits` | functions, loss, model |
 | 5.4 | `mixup`, `draw_weight`, `MixUp` | functions, layer |
 | | `MixUpOff`, `LearningRateLog`, `StopOnNonFinite` | callbacks |
 
@@ -18,7 +18,7 @@ Importing this package registers its classes with Keras, so that `keras.saving.l
 
 from keras_bot.tricks.callbacks import LearningRateLog, MixUpOff, NonFiniteLoss, StopOnNonFinite
 from keras_bot.tricks.decay import CosineDecay, StepDecay
-from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, distillation_loss
+from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, check_logits, distillation_loss
 from keras_bot.tricks.label_smoothing import SmoothedCrossentropy, smooth
 from keras_bot.tricks.lr_scaling import linear_scaling
 from keras_bot.tricks.mixup import MixUp, draw_weight, mixup
@@ -41,6 +41,7 @@ __all__ = [
     "StepDecay",
     "StopOnNonFinite",
     "Warmup",
+    "check_logits",
     "distillation_loss",
     "draw_weight",
     "is_kernel",

@@ -2,8 +2,6 @@
 
 What: mixup off for the last epochs, the learning rate in the history, a stop at the first loss that isn't
     finite.
-Equation: none.
-Shapes and dtypes: none.
 The paper's value: none. GluonCV's script has the switch for mixup too.
 Interactions: each stands alone. Put `LearningRateLog` before loggers (CSVLogger, TensorBoard) that should see
     its value.
@@ -69,7 +67,7 @@ class NonFiniteLoss(RunError):
 
     def __init__(self, loss: float, epoch: int, step: int):
         super().__init__(
-            f"Expected a finite loss, received {loss} in epoch {epoch}, step {step} (counted from 0). "
+            f"The loss became {loss} in epoch {epoch + 1} at its step {step + 1}. "
             "Lower the learning rate, lengthen the warmup, or look at the data."
         )
         self.loss = loss
@@ -78,10 +76,11 @@ class NonFiniteLoss(RunError):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raises `NonFiniteLoss` after the very step whose loss isn't finite.
+    """Raises `NonFiniteLoss` after the very step whose loss isn't finite, or whose update ruined the network.
 
-    `fit` reports a running mean, and a mean that has met NaN or infinity stays so. With `steps_per_execution`
-    above 1 the step is the last of the execution.
+    `fit` reports a running mean, and a mean that has met NaN or infinity stays so. What the last update of an
+    epoch ruins shows in the validation loss, so put this before callbacks that save. With `steps_per_execution`
+    above 1 the step is the last of the execution. Reading the loss waits for the device at every step.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -90,6 +89,14 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""
-        loss = float(logs["loss"])
+        self._step = batch
+        self._check(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the validation loss, if there is one."""
+        self._check(logs.get("val_loss", 0.0))
+
+    def _check(self, loss):
+        loss = float(loss)
         if not math.isfinite(loss):
-            raise NonFiniteLoss(loss, self._epoch, batch)
+            raise NonFiniteLoss(loss, self._epoch, self._step)

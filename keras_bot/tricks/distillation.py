@@ -117,7 +117,7 @@ class Distiller(keras.Model):
         teacher_inputs: Callable | None = None,
         name: str | None = None,
     ):
-        classes = _count_classes(student, "student"), _count_classes(teacher, "teacher")
+        classes = check_logits(student, "student"), check_logits(teacher, "teacher")
         if classes[0] != classes[1]:
             raise ValueError(
                 f"Expected a teacher with the student's {classes[0]} classes, received one with {classes[1]}."
@@ -155,7 +155,8 @@ class Distiller(keras.Model):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
-        penalties = sum(ops.sum(penalty) for penalty in self.student.losses)
+        # As in the base class's loss: on several replicas a penalty is divided among them.
+        penalties = sum(self._aggregate_additional_loss(penalty) for penalty in self.student.losses)
         x = x if self.teacher_inputs is None else self.teacher_inputs(x)
         soft = self.soft_loss(self.teacher(x, training=False), y_pred, sample_weight)
         if self.hard_weight is None:
@@ -199,8 +200,8 @@ class Distiller(keras.Model):
         return cls(**{**config, **objects})
 
 
-def _count_classes(model, role):
-    """The size of the logits, after checking that they are logits."""
+def check_logits(model: keras.Model, role: str = "model") -> int:
+    """The number of classes of a model with one output, logits. Raises ValueError, naming the `role`, for another."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1:
         raise ValueError(
