@@ -49,6 +49,10 @@ def test_every_knob_has_help_and_one_flag_line():
         ({"zero_gamma": 1}, "zero_gamma as bool, received 1"),
         ({"schedule": "cosin"}, "one of step, cosine, constant, received 'cosin'"),
         ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs below epochs"),
+        ({"decay_epochs": "30"}, "decay_epochs as tuple, received '30'"),
+        ({"decay_epochs": (30, 45.5)}, "rising whole epochs"),
+        ({"distill_hard_weight": "0.5", "teacher": "t"}, "received '0.5'"),
+        ({"decay_epochs": (3,), "warmup_epochs": 3}, "after the warmup of 3 epochs, received 3"),
         ({"decay_epochs": (60, 30)}, "rising whole epochs"),
         ({"mixup_off_epochs": 200}, "mixup_off_epochs of at most"),
         ({"distill_hard_weight": 0.5}, "without a teacher"),
@@ -60,5 +64,7 @@ def test_values_that_cannot_be_are_refused_with_what_was_expected(values, messag
         Recipe(**values)
 
 
-def test_a_whole_number_is_a_fine_float():
-    assert Recipe(warmup_epochs=5).warmup_epochs == 5
+def test_values_of_another_type_that_mean_the_same_become_the_knobs_own():
+    recipe = Recipe(warmup_epochs=5, decay_epochs=[30, 60], teacher="t", distill_hard_weight=1)
+    assert recipe == Recipe(warmup_epochs=5.0, decay_epochs=(30, 60), teacher="t", distill_hard_weight=1.0)
+    assert recipe.as_text()["warmup_epochs"] == "5.0" and recipe.as_text()["decay_epochs"] == "30,60"

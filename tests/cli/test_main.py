@@ -73,6 +73,10 @@ def test_every_command_has_help(command, capsys):
         (["train", *TINY, "--warmup_epochs=1"], "warmup_epochs below epochs"),
         (["train", *TINY, "--mixup_alpha=-1"], "mixup_alpha at least 0"),
         (["train", *TINY, "--teacher=nowhere"], "nowhere"),
+        (["train", *TINY, "--num_classes=1"], "at least 2 classes"),
+        (["train", *TINY, "--epochs=40", "--warmup_epochs=30"], "decay_epochs after the warmup"),
+        (["train", *TINY, "-h", "--nonsense"], "Unknown flag --nonsense"),
+        (["models", "--image_size=-1"], "--image_size of at least 0"),
         (["train", *TINY, "--resume", "--overwrite"], "one of --resume and --overwrite"),
         (["evaluate"], "Expected --run_dir or --model_file"),
         (["evaluate", "--run_dir=nowhere"], "Expected a run directory with run.flags"),
@@ -117,7 +121,12 @@ def test_corrupt_images_are_named_and_stepped_over(tmp_path, image_folder, capsy
     too_many = ["train", *FOLDER, f"--dataset={folder}", f"--run_dir={tmp_path / 'two'}", "--max_corrupt=1"]
     assert main(too_many) == 1
     line = told(capsys)
-    assert "Expected at most 1 images that can't be decoded, met 2" in line and "train/class0/0.jpg" in line
+    assert "Expected at most 1 images that can't be decoded, met" in line and "train/class0/0.jpg" in line
+    grid = ["data", *FOLDER, f"--dataset={image_folder(train=40, name='more')}", f"--grid={tmp_path / 'grid.png'}"]
+    for number in range(9):
+        (tmp_path / f"more/train/class0/{number}.jpg").write_bytes(b"broken")
+    assert main([*grid, "--max_corrupt=0"]) == 1
+    assert "can't be decoded" in told(capsys)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +156,28 @@ def test_a_loss_that_explodes_stops_with_one_line_and_exit_code_1(tmp_path, caps
     assert main(arguments) == 1
     line = told(capsys)
     assert "The loss became" in line and "in epoch 1 at its step" in line and "nothing was saved" in line
+
+
+def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing_either(tmp_path, capsys):
+    one_step = ["--synthetic_images=8", "--batch_size=8", "--learning_rate=1e30", f"--run_dir={tmp_path / 'run'}"]
+    assert main(["train", *TINY, *one_step]) == 1
+    assert "The loss became" in told(capsys)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"run.flags", "tensorboard"}
+
+
+def test_a_teacher_that_gives_probabilities_is_told(tmp_path, capsys):
+    from keras_bot import models
+
+    teacher = models.create("cifar_resnet20_a", num_classes=4, width=0.25, classifier_activation="softmax")
+    teacher.save(tmp_path / "teacher.keras")
+    assert main(["train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}"]) == 2
+    assert "to give logits" in told(capsys)
+
+
+def test_a_damaged_teacher_is_told(tmp_path, capsys):
+    (tmp_path / "teacher.keras").write_bytes(b"PK nonsense")
+    assert main(["train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}"]) == 2
+    assert "teacher.keras" in told(capsys)
 
 
 def test_a_run_dir_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path, capsys):

@@ -144,6 +144,36 @@ def test_a_directory_with_a_run_is_refused(whole):
     assert rows(path)
 
 
+def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_images(
+    tmp_path, monkeypatch, image_folder
+):
+    folder = image_folder(classes=4)
+    (folder / "train/class1/2.jpg").write_bytes(b"broken")
+    recipe = tiny(dataset=str(folder), epochs=2)
+    path = tmp_path / "run"
+    stopped_after(1, monkeypatch, recipe, path)
+    (folder / "train/class1/2.jpg").write_bytes((folder / "train/class1/3.jpg").read_bytes())
+    train(dataclasses.replace(recipe, max_corrupt=50, jit="off"), path, resume=True, progress_bar=False)
+    assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
+
+
+@pytest.mark.parametrize("change", [{"dataset": "digits", "num_classes": 10}, {"precision": "mixed_float16"}])
+def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
+    recipe = tiny(**{"epochs": 2, "batch_size": 32, "synthetic_images": 64, "shuffle_buffer": 100, **change})
+    train(recipe, tmp_path / "whole", progress_bar=False)
+    stopped_after(1, monkeypatch, recipe, tmp_path / "run")
+    train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+    ours, theirs = (keras.saving.load_model(tmp_path / p / "model.keras").get_weights() for p in ("run", "whole"))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
+    _, path, _ = whole
+    with pytest.raises(MisuseError, match="teacher outside the run_dir"):
+        train(tiny(teacher=str(path)), path, overwrite=True, progress_bar=False)
+    assert (path / "model.keras").exists()
+
+
 def test_overwrite_starts_anew(tmp_path):
     path = tmp_path / "run"
     train(tiny(epochs=2), path, progress_bar=False)
@@ -238,6 +268,11 @@ def test_labels_are_smoothed_once_then_mixed():
     np.testing.assert_allclose(mixed, weight * smooth + (1 - weight) * smooth[::-1], rtol=1e-5)
     _, last = transform(images, labels, np.array([1, 2], "int32"), 2)
     np.testing.assert_allclose(np.asarray(last), smooth, rtol=1e-6)
+
+
+def test_the_warmup_never_takes_all_steps():
+    schedule = assemble.build_schedule(Recipe(epochs=1, warmup_epochs=0.9, schedule="cosine"), steps_per_epoch=2)
+    assert float(schedule(0)) == pytest.approx(0.1) and float(schedule(1)) == pytest.approx(0.1)
 
 
 def test_step_decay_counts_epochs_from_the_start_of_the_training():

@@ -123,7 +123,7 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(value):
     assert (caught.value.epoch, caught.value.step) == (1, 1)
     assert steps == [0, 1, 2, 0, 1]
     assert isinstance(caught.value, RunError)
-    assert "epoch 1, step 1" in str(caught.value)
+    assert "in epoch 2 at its step 2" in str(caught.value)
 
 
 def test_a_finite_loss_goes_on():
