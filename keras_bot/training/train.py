@@ -45,10 +45,10 @@ def train(
     run = RunDirectory(run_dir, recipe, resume=resume, overwrite=overwrite)
     if recipe.teacher and run.path.resolve() in (path := pathlib.Path(recipe.teacher).resolve(), path.parent):
         raise MisuseError(f"Expected the teacher outside the run_dir, received {recipe.teacher} in {run.path}.")
-    keras.utils.set_random_seed(recipe.seed)
     train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     steps_per_epoch = steps_in_epoch(recipe, train_source)
     strategy = build_strategy(recipe)
+    keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model = assemble.build_model(recipe, train_source.num_classes)
         fuse_batch_norm(model)
