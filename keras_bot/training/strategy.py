@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import tensorflow as tf
 
 from keras_bot.errors import MisuseError
@@ -31,6 +32,17 @@ def build_strategy(recipe: Recipe) -> tf.distribute.Strategy:
             stacklevel=2,
         )
     return strategy
+
+
+def build_on_replicas(trainee: keras.Model, batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
+    """Builds loss and metrics from the form of a batch, where there are several replicas.
+
+    Keras does it by averaging the replicas' first batches, in `fit` and in every `evaluate`, and fails where they
+    differ in size, as in a short evaluation batch.
+    """
+    if strategy.num_replicas_in_sync > 1:
+        trainee._symbolic_build(data_batch=batches.element_spec)
+        trainee._maybe_symbolic_build = lambda **_: None
 
 
 def use_jit(recipe: Recipe, strategy: tf.distribute.Strategy) -> bool:

@@ -15,7 +15,7 @@ from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import load_network, telling_corruption
 from keras_bot.training.fused_batch_norm import fuse_batch_norm
 from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
-from keras_bot.training.strategy import build_strategy, use_jit
+from keras_bot.training.strategy import build_on_replicas, build_strategy, use_jit
 
 
 def train(
@@ -74,9 +74,11 @@ def train(
             progress.get("history", ()),
         )
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
+        train_data = assemble.training_data(recipe, train_source, corrupt, first_epoch=first_epoch)
+        build_on_replicas(trainee, train_data, strategy)
         _fit(
             trainee,
-            assemble.training_data(recipe, train_source, corrupt, first_epoch=first_epoch),
+            train_data,
             assemble.evaluation_data(recipe, eval_source, corrupt),
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
