@@ -230,15 +230,18 @@ def test_half_precision_trains_and_saves_float32(precision, tmp_path):
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
-def test_two_mirrored_replicas_train(tmp_path):
+def test_two_mirrored_replicas_train_and_evaluate_unequal_batches(tmp_path, npz_file):
     """In a process of its own: logical devices must be set before TensorFlow starts."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)  # 3 and 2 images on the replicas
+    file = npz_file(x_test=images, y_test=np.arange(5) % 4)
+    recipe = tiny(strategy="mirrored", dataset=str(file))
     code = f"""
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from keras_bot.recipe import Recipe
 from keras_bot.training.train import train
-train(Recipe(**{dataclasses.asdict(tiny(strategy="mirrored"))!r}), {str(tmp_path / "run")!r}, progress_bar=False)
+train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
