@@ -1,6 +1,9 @@
 """TensorFlow Datasets: prepared on first use if that takes no manual download, read as encoded bytes."""
 
+import contextlib
+import io
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -99,7 +102,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
             f"`tfds build {builder.name}`, or set data_dir to where it is prepared."
         )
     try:
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        with _quietly(tfds) if builder.name == "digits" else contextlib.nullcontext():
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except ImportError as error:
         raise RunError(f"TFDS needs the package {error.name!r} to prepare {dataset!r}. Install it.") from error
     except Exception as error:
@@ -112,6 +116,17 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
             ) from error
         builder = tfds.builder(dataset, data_dir=where)
     return builder
+
+
+@contextlib.contextmanager
+def _quietly(tfds: Any) -> Iterator[None]:
+    """Without TFDS's progress bars and prints, for what takes a moment."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
