@@ -174,7 +174,7 @@ def _check_bounds(field, value):
     bounds = {name: bound for name, bound in field.metadata["bounds"].items() if bound is not None}
     holds = all(relations[name][0](value, bound) for name, bound in bounds.items())
     if not (holds and math.isfinite(value)):
-        wanted = " and ".join(f"{relations[name][1]} {bound:g}" for name, bound in bounds.items()) or "finite"
+        wanted = " and ".join([*(f"{relations[name][1]} {bound:g}" for name, bound in bounds.items()), "finite"])
         raise MisuseError(f"Expected {field.name} {wanted}, received {value:g}.")
 
 

@@ -38,11 +38,11 @@ def test_every_knob_has_help_and_one_flag_line():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"label_smoothing": 1.0}, "label_smoothing at least 0 and below 1, received 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing at least 0 and below 1 and finite, received 1"),
         ({"label_smoothing": -0.1}, "label_smoothing at least 0"),
-        ({"mixup_alpha": -1.0}, "mixup_alpha at least 0, received -1"),
-        ({"mixup_alpha": float("nan")}, "mixup_alpha at least 0, received nan"),
-        ({"learning_rate": float("inf")}, "learning_rate above 0, received inf"),
+        ({"mixup_alpha": -1.0}, "mixup_alpha at least 0 and finite, received -1"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha at least 0 and finite, received nan"),
+        ({"learning_rate": float("inf")}, "learning_rate above 0 and finite, received inf"),
         ({"batch_size": 0}, "batch_size at least 1"),
         ({"batch_size": 1.5}, "batch_size as int, received 1.5"),
         ({"epochs": True}, "epochs as int, received True"),

@@ -1,8 +1,9 @@
 """`keras-bot data`: what a data source holds, and a picture of augmented samples."""
 
+import pathlib
+
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
-from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value of the recipe …]"
 
@@ -10,7 +11,7 @@ USAGE = "usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value 
 def main(argv):
     """Prints sizes and classes; writes the picture if asked."""
     flags = Flags("data", USAGE, recipe=True)
-    flags.add(str, "grid", "", "a PNG file to write 32 augmented training samples to")
+    flags.add(str, "grid", "", "a PNG file to write up to 32 augmented training samples to")
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
@@ -26,9 +27,9 @@ def main(argv):
     print(f"{train.name}: {train.size} training images, {evaluation.size} evaluation images")
     print(f"{train.num_classes} classes: {names}")
     if flags.grid:
-        rows, columns = 4, 8
-        if train.size < rows * columns:
-            raise MisuseError(f"Expected at least {rows * columns} training images for --grid, received {train.size}.")
+        columns = min(8, train.size)
+        rows = min(4, train.size // columns)
+        pathlib.Path(flags.grid).parent.mkdir(parents=True, exist_ok=True)
         corrupt = data.CorruptLog(recipe.max_corrupt)
         batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns)
         with telling_corruption(corrupt):

@@ -22,6 +22,8 @@ def main(argv):
         return
     if not flags.run_dir:
         raise MisuseError("Expected --run_dir, the run to export, received nothing.")
+    if flags.name in (".", "..") or pathlib.Path(flags.name).name != flags.name:
+        raise MisuseError(f"Expected --name as one name without a path, received {flags.name!r}. See --output_dir.")
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
     import_tensorflow()

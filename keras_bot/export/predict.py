@@ -30,10 +30,10 @@ def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top
     """
     try:
         image = tf.io.decode_image(tf.io.read_file(str(path)), channels=3, expand_animations=False)
-    except tf.errors.OpError as error:
+    except tf.errors.OpError:
         if not pathlib.Path(path).is_file():
-            raise RunError(f"No image at {path}.") from None
-        raise RunError(f"Can't read {path} as an image: {error.message.splitlines()[0]}") from None
+            raise RunError(f"Expected an image file, received {path}, which is none.") from None
+        raise RunError(f"Can't read {path} as an image: expected a whole JPEG, PNG, GIF or BMP.") from None
     probabilities = serve(image[None])[0].numpy()
     likeliest = probabilities.argsort()[::-1][:top]
     names = dict(enumerate(class_names))

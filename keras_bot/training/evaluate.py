@@ -2,7 +2,9 @@
 
 import contextlib
 import pathlib
+import re
 import warnings
+import zipfile
 
 import keras
 import tensorflow as tf
@@ -57,7 +59,8 @@ def telling_corruption(corrupt):
 def first_line(error: Exception) -> str:
     """The beginning of a library's error."""
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return " ".join((message.strip() or type(error).__name__).splitlines()[0].split())[:500]
+    message = re.sub(r"\{\{.*?\}\}", "", message).strip()  # TensorFlow names its graph's nodes first
+    return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -68,8 +71,11 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     """
     if not pathlib.Path(path).is_file():
         raise MisuseError(
-            f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras."
+            f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras; "
+            "`keras-bot train --resume` finishes one that was interrupted."
         )
+    if not zipfile.is_zipfile(path):
+        raise MisuseError(f"Can't load {path}: it is damaged, or no .keras file.")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file

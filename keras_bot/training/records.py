@@ -91,7 +91,10 @@ class RunDirectory:
             for folder in (self.tensorboard, self.checkpoints):
                 if folder.exists():
                     shutil.rmtree(folder)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MisuseError(f"Can't make the run_dir {self.path}: {error.strerror}. Choose another.") from None
         write_text(self.flags, run_flags(self._recipe))
 
 

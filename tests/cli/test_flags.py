@@ -74,7 +74,7 @@ def test_nothing_is_expanded_after_two_dashes():
         ("--flagfile=nowhere.flags", "Can't read the flagfile nowhere.flags: No such file"),
         ("--flagfile", "a file after --flagfile"),
         ("digits", "Expected flags as --name=value, received 'digits'"),
-        ("--label_smoothing=2", "label_smoothing at least 0 and below 1, received 2"),
+        ("--label_smoothing=2", "label_smoothing at least 0 and below 1 and finite, received 2"),
     ],
 )
 def test_a_mistake_is_told_clearly(argument, message):

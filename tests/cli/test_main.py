@@ -177,13 +177,18 @@ def test_a_teacher_that_gives_probabilities_is_told(tmp_path, capsys):
 def test_a_damaged_teacher_is_told(tmp_path, capsys):
     (tmp_path / "teacher.keras").write_bytes(b"PK nonsense")
     assert main(["train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}"]) == 2
-    assert "teacher.keras" in told(capsys)
+    assert "teacher.keras: it is damaged" in told(capsys)
 
 
-def test_a_run_dir_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path, capsys):
+def test_a_run_dir_that_cannot_be_made_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(["train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}"]) == 1
-    assert "file" in told(capsys)
+    assert main(["train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}"]) == 2
+    assert "Can't make the run_dir" in told(capsys)
+
+
+def test_an_export_stays_in_its_directory(run_dir, capsys):
+    assert main(["export", f"--run_dir={run_dir}", "--name=../elsewhere"]) == 2
+    assert "without a path" in told(capsys)
 
 
 def test_a_dry_run_tells_the_plan_and_trains_nothing(tmp_path, capsys, monkeypatch):
@@ -243,7 +248,7 @@ def test_predict_names_an_image_that_cannot_be_read_and_goes_on(savedmodel, tmp_
     arguments = [str(tmp_path / "bad.jpg"), str(tmp_path / "gone.jpg"), str(tmp_path / "good.png")]
     assert main(["predict", f"--savedmodel={savedmodel}", *arguments]) == 1
     shown = capsys.readouterr()
-    assert "bad.jpg" in shown.err and "No image at" in shown.err and "Traceback" not in shown.err
+    assert "bad.jpg" in shown.err and "gone.jpg, which is none" in shown.err and "Traceback" not in shown.err
     assert "good.png" in shown.out
 
 
@@ -266,6 +271,7 @@ def test_models_lists_parameters_and_flops(capsys):
 def test_data_tells_what_a_source_holds_and_draws_it(tmp_path, capsys):
     grid = tmp_path / "grid.png"
     assert main(["data", *TINY, f"--grid={grid}"]) == 0
+    assert main(["data", *TINY, "--synthetic_images=10", f"--grid={tmp_path / 'new' / 'small.png'}"]) == 0
     assert "64 training images" in capsys.readouterr().out
     assert grid.read_bytes().startswith(b"\x89PNG")
 
