@@ -20,7 +20,7 @@ setup(
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.10",
-        "keras-cv>=0.9",
+        "keras-cv>=0.9",  # for the transfer to detection and segmentation, not used yet
         "tensorflow-datasets>=4.9",
         "absl-py>=2.0",
         "matplotlib>=3.7",
