@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from keras_bot import models
+from keras_bot import models, tricks
 from keras_bot.errors import unknown
 from keras_bot.training.fused_batch_norm import fuse_batch_norm
 
@@ -82,14 +82,10 @@ def bench_model(
 def _network(name, image_size, dtype, jit):
     shape = (image_size, image_size, 3)
     if name == PEER:
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(dtype)
-        try:
+        with tricks.mixed_precision(dtype):
             network = keras.applications.ResNet50(
                 weights=None, input_shape=shape, classes=NUM_CLASSES, classifier_activation=None
             )
-        finally:
-            keras.config.set_dtype_policy(before)
     elif name in models.names():
         network = models.create(name, num_classes=NUM_CLASSES, input_shape=shape, dtype=dtype)
         fuse_batch_norm(network)

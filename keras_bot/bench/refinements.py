@@ -9,7 +9,6 @@ import keras
 from keras_bot import tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.fused_batch_norm import fuse_batch_norm
 from keras_bot.training.strategy import build_strategy, use_jit
 from keras_bot.training.train import steps_in_epoch
 
@@ -64,7 +63,6 @@ class _Runner:
         source = assemble.open_source(recipe, "train")
         schedule = assemble.build_schedule(recipe, steps_in_epoch(recipe, source))
         model = assemble.build_model(recipe, source.num_classes)
-        fuse_batch_norm(model)
         strategy = build_strategy(recipe)
         trainee = assemble.compile_trainee(recipe, model, schedule, teacher=None, jit=use_jit(recipe, strategy))
         trainee.make_train_function()

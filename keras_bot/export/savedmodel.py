@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_bot import data
 from keras_bot.errors import MisuseError, RunError
+from keras_bot.training.evaluate import first_line
 
 DESCRIPTION = pathlib.Path("assets.extra") / "model.json"
 
@@ -113,7 +114,7 @@ def load_savedmodel(path: str | pathlib.Path):
         loaded = tf.saved_model.load(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise RunError(f"Can't load the SavedModel {path}: {str(error).splitlines()[0]}") from None
+        raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
     if not hasattr(loaded, "serve"):
         raise MisuseError(f"The SavedModel {path} has no serve endpoint: keras-bot didn't export it.")
     return loaded, description

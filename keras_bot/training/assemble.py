@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_bot import data, models, tricks
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
+from keras_bot.training.fused_batch_norm import fuse_batch_norm
 
 
 def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
@@ -69,7 +70,8 @@ def build_batch_transform(recipe: Recipe):
 def compile_trainee(
     recipe: Recipe, model: keras.Model, schedule, *, teacher: keras.Model | None, jit: bool
 ) -> keras.Model:
-    """The compiled model that `fit` is called on: the network itself, or a Distiller around it."""
+    """The compiled model that `fit` is called on: the network, its batch norm fused, or a Distiller around it."""
+    fuse_batch_norm(model)
     trainee = model
     if teacher is not None:
         trainee = tricks.Distiller(
@@ -77,11 +79,16 @@ def compile_trainee(
         )
     trainee.compile(
         optimizer=build_optimizer(recipe, schedule),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32"),
+        loss=build_loss(),
         metrics=build_metrics(),
         jit_compile=jit,
     )
     return trainee
+
+
+def build_loss() -> keras.losses.Loss:
+    """Cross-entropy of logits and (batch, classes) labels, in float32."""
+    return keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32")
 
 
 def build_metrics() -> list[keras.metrics.Metric]:

@@ -29,16 +29,16 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
         RunError: if more images fail to decode than `corrupt` allows.
     """
     model.compile(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32"),
+        loss=assemble.build_loss(),
         metrics=assemble.build_metrics(),
         jit_compile=False,
     )
-    with telling_corruption(corrupt):
+    with clear_errors(corrupt):
         return model.evaluate(dataset, verbose=verbose, return_dict=True)
 
 
 @contextlib.contextmanager
-def telling_corruption(corrupt):
+def clear_errors(corrupt):
     """Around what reads a pipeline: TensorFlow's errors become clear ones.
 
     Too many images that fail to decode become `corrupt.error()`. Keras' warning that an evaluation's data ran out

@@ -12,8 +12,7 @@ from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.curves import draw_curves
-from keras_bot.training.evaluate import load_network, telling_corruption
-from keras_bot.training.fused_batch_norm import fuse_batch_norm
+from keras_bot.training.evaluate import clear_errors, load_network
 from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
 from keras_bot.training.strategy import build_on_replicas, build_strategy, use_jit
 
@@ -51,7 +50,6 @@ def train(
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model = assemble.build_model(recipe, train_source.num_classes)
-        fuse_batch_norm(model)
         trainee = assemble.compile_trainee(
             recipe,
             model,
@@ -106,7 +104,7 @@ def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, chec
     if initial_epoch >= epochs:
         return
     try:
-        with telling_corruption(corrupt):
+        with clear_errors(corrupt):
             trainee.fit(train_data, validation_data=eval_data, initial_epoch=initial_epoch, epochs=epochs, **options)
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files()
