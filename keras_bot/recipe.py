@@ -29,13 +29,16 @@ class Recipe:
 
     dataset: str = knob(
         "imagenet2012",
-        "a TFDS name (digits, imagenet2012, …), a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, an .npz file "
-        "with x_train, y_train, x_test, y_test, or synthetic",
+        "a TFDS name (digits, imagenet2012, …), a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, a folder of "
+        "TFRecord shards, an .npz file with x_train, y_train, x_test, y_test, or synthetic",
         section="Data",
     )
     data_dir: str = knob("", "where TFDS keeps its data sets; empty is TFDS' own default")
     train_split: str = knob("", "a TFDS split to train on, such as train[:90%]; empty is train")
     eval_split: str = knob("", "a TFDS split to evaluate on; empty is the first of validation, test, val")
+    first_label: int = knob(
+        0, "label of the first class in TFRecord shards; 1 in TensorFlow's ImageNet shards", at_least=0, at_most=1
+    )
     num_classes: int = knob(0, "number of classes; 0 is the data set's own", at_least=0)
     synthetic_images: int = knob(1024, "images in the synthetic data set", at_least=1)
     image_size: int = knob(224, "height and width in pixels that the network sees (2.1)", at_least=1)
@@ -54,8 +57,9 @@ class Recipe:
     eval_crop: float = knob(
         0.875, "side of the evaluation's centre crop, of the shorter edge (2.1)", above=0, at_most=1
     )
+    scaled_eval: bool = knob(False, "decode large JPEGs at 1/2, 1/4 or 1/8 in evaluation too: faster, not exact")
     cache: bool = knob(False, "keep the records in memory, still encoded: for small data sets")
-    shuffle_buffer: int = knob(16384, "records that shuffling holds in memory", at_least=1)
+    shuffle_buffer: int = knob(8192, "encoded records that shuffling TFDS and TFRecord sets holds in memory", at_least=1)
     max_corrupt: int = knob(10, "images that may fail to decode, named and skipped, before the run stops", at_least=0)
 
     model: str = knob("resnet50_a", "the network; `keras-bot models` lists them (2.1, 4)", section="Model")
@@ -105,6 +109,10 @@ class Recipe:
         section="Machine",
         choices=("auto", "one_device", "mirrored"),
     )
+    augment_on: str = knob(
+        "host", "where colour and mixup are computed: device leaves the CPU the decoding", choices=("host", "device")
+    )
+    ram_budget: int = knob(1024, "MiB that the input pipeline's buffers may grow to", at_least=1)
     jit: str = knob("auto", "compile the step with XLA; auto: on a single GPU only", choices=("auto", "on", "off"))
     seed: int = knob(0, "of the weights, the order and every random draw", at_least=0)
 

@@ -1,18 +1,26 @@
-"""`keras-bot bench model|refinements`: speed of the training step beside a peer's, measured in one run."""
+"""`keras-bot bench …`: speed of the training step and of the input beside a peer's, measured in one run."""
 
 import json
+import sys
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
 
 USAGE = """usage: keras-bot bench model [NETWORK]      a network beside keras.applications.ResNet50 (default resnet50_d)
-       keras-bot bench refinements          a step with the bag of tricks beside one without, by a recipe's flags"""
+       keras-bot bench refinements          a step with the bag of tricks beside one without, by a recipe's flags
+       keras-bot bench data --images=FOLDER the input pipelines beside plain tf.image, Keras' and torchvision's
+       keras-bot bench pipelines            accuracy with our input pipeline and a plain one, by a recipe's flags"""
 
 
 def main(argv):
     """Runs one benchmark, and prints its figures as JSON."""
-    benches = {"model": bench_model, "refinements": bench_refinements}
+    benches = {
+        "model": bench_model,
+        "refinements": bench_refinements,
+        "data": bench_data,
+        "pipelines": bench_pipelines,
+    }
     if not argv or argv[0] in ("--help", "-h"):
         print(USAGE)
         return 0 if argv else 2
@@ -70,3 +78,52 @@ def bench_refinements(argv):
     from keras_bot.bench.refinements import bench_refinements
 
     print(json.dumps(bench_refinements(recipe, steps=flags.steps, repeats=flags.repeats), indent=2))
+
+
+def bench_data(argv):
+    """Images per second of the input pipelines and of what would be written instead."""
+    flags = Flags("bench data", USAGE)
+    flags.add(str, "images", "", "a folder of JPEGs, at any depth; they are held in memory")
+    flags.add(int, "image_size", 224, "height and width of what the pipelines make, in pixels")
+    flags.add(int, "batch_size", 64, "images in a batch")
+    flags.add(int, "repeats", 5, "timed turns of each pipeline")
+    flags.add(int, "count", 2048, "images timed in a turn")
+    flags.add(bool, "torch", False, "measure torchvision too, which must be installed")
+    flags.add(bool, "memory", False, "measure peak memory with 1,000 and 100,000 images too: minutes")
+    flags.expect_no_arguments(argv)
+    if flags.help_wanted():
+        return
+    import_tensorflow()
+
+    from keras_bot.bench.data import bench_data
+
+    report = bench_data(
+        flags.images,
+        image_size=flags.image_size,
+        batch_size=flags.batch_size,
+        repeats=flags.repeats,
+        count=flags.count,
+        torch=flags.torch,
+        memory=flags.memory,
+    )
+    print(json.dumps(report, indent=2))
+
+
+def bench_pipelines(argv):
+    """Top-1 of trainings with our input pipeline and with a plain one; each is told on stderr when it ends."""
+    flags = Flags("bench pipelines", USAGE, recipe=True)
+    flags.add(int, "seeds", 3, "trainings by each pipeline, with seeds from --seed on")
+    flags.add(str, "arms", "fast,plain", "which pipelines to train with: fast (ours), plain, or both with a comma")
+    flags.expect_no_arguments(argv)
+    if flags.help_wanted():
+        return
+    recipe = flags.recipe()
+    import_tensorflow()
+
+    from keras_bot.bench.pipelines import bench_pipelines
+
+    def tell(finished):
+        print(json.dumps(finished), file=sys.stderr, flush=True)
+
+    arms = [arm for arm in flags.arms.split(",") if arm]
+    print(json.dumps(bench_pipelines(recipe, seeds=flags.seeds, arms=arms, tell=tell), indent=2))

@@ -133,15 +133,36 @@ def fill_missing(
     Returns:
         Images and targets (B, ...); all zeros if b is 0.
     """
+    in_turn = tf.range(batch_size) % tf.maximum(tf.size(places), 1)
+    return _spread((images, targets), places, batch_size, in_turn)
 
-    def filled() -> tuple[tf.Tensor, tf.Tensor]:
+
+def pad_missing(parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, ...]:
+    """A full batch: what could be made in its places, zeros in the others.
+
+    Args:
+        parts: tensors (b, ...).
+        places: theirs in the batch, int32 (b,).
+        batch_size: B.
+
+    Returns:
+        As many tensors (B, ...).
+    """
+    return _spread(parts, places, batch_size, tf.fill([batch_size], tf.size(places)))
+
+
+def _spread(
+    parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, stand_ins: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Row i of `parts` at places[i], row stand_ins[j] at each missing place j; the row after the last is zeros."""
+
+    def spread() -> tuple[tf.Tensor, ...]:
         whole = _mask(places, batch_size)
         own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
-        rows = tf.where(whole, own, tf.range(batch_size) % tf.maximum(tf.size(places), 1))
-        padded = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in (images, targets)]
-        return tf.gather(padded[0], rows), tf.gather(padded[1], rows)
+        padded = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in parts]
+        return tuple(tf.gather(part, tf.where(whole, own, stand_ins)) for part in padded)
 
-    full = tf.cond(tf.size(places) == batch_size, lambda: (images, targets), filled)
+    full = tf.cond(tf.size(places) == batch_size, lambda: parts, spread)
     return tuple(tf.ensure_shape(part, [batch_size, *part.shape[1:]]) for part in full)
 
 

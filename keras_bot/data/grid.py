@@ -23,7 +23,7 @@ def sample_grid(
     """Write the first rows * columns images of a pipeline as a PNG, de-normalised, each under its label.
 
     Args:
-        dataset: batches (images float32 (B, S, S, 3) normalised, labels float32 (B, K)), as from `train_pipeline`.
+        dataset: batches (images float (B, S, S, 3) normalised, labels float32 (B, K)), as from `train_pipeline`.
         class_names: K names. A mixed label is shown with the share of each class of at least 5 %.
         path: of the PNG; its folder must exist.
         rows, columns: of the grid; places stay empty if the data set has fewer images.

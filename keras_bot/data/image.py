@@ -1,13 +1,16 @@
 """Geometry of one image: decode, random resized crop, flip, the crop of evaluation. Random by seed only.
 
 A record's image is either encoded bytes (a string scalar: JPEG, PNG, GIF's first frame, BMP) or a uint8 array
-(H, W, C). All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Images leave as
-float32 in 0..255.
+(H, W, C). All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Training images leave
+as uint8, rounded; those of evaluation as float32 in 0..255, exact.
 
 Resizing is bilinear without antialiasing, as OpenCV does it for MXNet and GluonCV; PIL's and torchvision's
-bilinear filter the image when they shrink it and so give slightly softer images.
+bilinear filter the image when they shrink it and so give slightly softer images. Of a JPEG's window that is at
+least 2, 4 or 8 times as large as the result, libjpeg decodes 1/2, 1/4 or 1/8 of the frequencies only: that is
+quicker, averages where plain bilinear would skip pixels, and never has to be enlarged again.
 """
 
+import functools
 import math
 
 import tensorflow as tf
@@ -16,6 +19,7 @@ TRANSFORMS = ("imagenet", "cifar", "plain")
 
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
+_RATIOS = (1, 2, 4, 8)
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
@@ -60,7 +64,7 @@ def sample_crop(height: tf.Tensor, width: tf.Tensor, uniform: tf.Tensor, min_are
 
 
 def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
-    """`sample_crop`, cut out and resized: float32 (size, size, 3). Of a JPEG only the window is decoded."""
+    """`sample_crop`, cut out and resized: uint8 (size, size, 3). Of a JPEG only the window is decoded."""
 
     def from_whole() -> tf.Tensor:
         whole = decode(image)
@@ -70,12 +74,31 @@ def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_are
 
     def from_jpeg() -> tf.Tensor:
         shape = tf.image.extract_jpeg_shape(image)
-        window = sample_crop(shape[0], shape[1], uniform, min_area)
-        return tf.image.decode_and_crop_jpeg(image, window, channels=3)
+        return decode_window(image, sample_crop(shape[0], shape[1], uniform, min_area), size, size)
 
     encoded = image.dtype == tf.string
     window = tf.cond(tf.io.is_jpeg(image), from_jpeg, from_whole) if encoded else from_whole()
-    return resize(tf.ensure_shape(window, [None, None, 3]), size, size)
+    return to_uint8(resize(tf.ensure_shape(window, [None, None, 3]), size, size))
+
+
+def decode_window(image: tf.Tensor, window: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """A window of a JPEG, decoded at 1/1, 1/2, 1/4 or 1/8: the smallest that has height x width pixels or more.
+
+    Args:
+        image: encoded JPEG.
+        window: int32 (4,): top, left, height, width, in pixels of the whole image.
+        height, width: what the window will be resized to.
+
+    Returns:
+        uint8 (h, w, 3). Scaled decoding moves the window by less than one pixel of its own.
+    """
+
+    def at(ratio: int) -> tf.Tensor:
+        return tf.image.decode_and_crop_jpeg(image, window // ratio, channels=3, ratio=ratio)
+
+    spare = tf.minimum(window[2] // height, window[3] // width)
+    step = sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
+    return tf.switch_case(step, [functools.partial(at, ratio) for ratio in _RATIOS])
 
 
 def random_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, padding: int) -> tf.Tensor:
@@ -117,18 +140,30 @@ def train_image(
         crop_padding: for "cifar"; see `random_crop`.
 
     Returns:
-        float32 (size, size, 3) in 0..255.
+        uint8 (size, size, 3).
     """
     if transform == "plain":
-        return resize(decode(image), size, size)
+        return to_uint8(resize(decode(image), size, size))
     uniform = tf.random.stateless_uniform([2 * _TRIES + 3], seed)
     if transform == "imagenet":
         image = random_resized_crop(image, size, uniform[1:], min_area)
     else:
-        image = random_crop(resize(decode(image), size, size), size, uniform[1:3], crop_padding)
+        image = random_crop(to_uint8(resize(decode(image), size, size)), size, uniform[1:3], crop_padding)
     if not flip:
         return image
     return tf.cond(uniform[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
+    """`decode`, but a JPEG whose edges are at least 2, 4 or 8 times `edge` comes out smaller by that: not exact."""
+
+    def from_jpeg() -> tf.Tensor:
+        height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(image))
+        return decode_window(image, tf.stack([0, 0, height, width]), edge, edge)
+
+    if image.dtype != tf.string:
+        return decode(image)
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(image), from_jpeg, lambda: decode(image)), [None, None, 3])
 
 
 def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:
@@ -142,7 +177,7 @@ def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -
     """
     if transform != "imagenet":
         return resize(images, size, size)
-    edge = round(size / eval_crop)
+    edge = eval_edge(size, eval_crop)
     shape = tf.shape(images)
     height, width = shape[-3], shape[-2]
     shorter = tf.minimum(height, width)
@@ -154,9 +189,45 @@ def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -
     return tf.ensure_shape(images, [*images.shape[:-3], size, size, 3])
 
 
+def eval_one(image: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:
+    """`eval_image` of one image (H, W, 3), in little memory also where it is much longer than wide, or wider than long.
+
+    Of a 20000x10 image `eval_image` makes 512,000x256 pixels to cut 224x224 from; here only these are computed, by
+    an operation that is slower for other images.
+    """
+
+    def cut_out() -> tf.Tensor:
+        old = tf.shape(image)[:2]
+        edge, shorter = eval_edge(size, eval_crop), tf.reduce_min(old)
+        new = (old * edge + shorter // 2) // shorter
+        return tf.raw_ops.ScaleAndTranslate(
+            images=image[None],
+            size=[size, size],
+            scale=tf.cast(new, tf.float32) / tf.cast(old, tf.float32),
+            translation=-tf.cast((new - size) // 2, tf.float32),
+            kernel_type="triangle",
+            antialias=False,
+        )[0]
+
+    if transform != "imagenet":
+        return eval_image(image, size, transform, eval_crop)
+    long = tf.reduce_max(tf.shape(image)[:2]) > 4 * tf.reduce_min(tf.shape(image)[:2])
+    return tf.cond(long, cut_out, lambda: eval_image(image, size, transform, eval_crop))
+
+
+def eval_edge(size: int, eval_crop: float) -> int:
+    """Pixels of the shorter edge that evaluation's centre crop is cut from: 256 for 224 (paper 2.1)."""
+    return round(size / eval_crop)
+
+
 def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Bilinear, to float32; images that have that size already are only cast."""
     known = isinstance(height, int) and isinstance(width, int)
     if known and tuple(images.shape[-3:-1]) == (height, width):
         return tf.cast(images, tf.float32)
     return tf.image.resize(images, [height, width], method="bilinear")
+
+
+def to_uint8(images: tf.Tensor) -> tf.Tensor:
+    """Rounded; `images` are float in 0..255."""
+    return tf.cast(images + 0.5, tf.uint8)

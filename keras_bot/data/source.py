@@ -21,9 +21,10 @@ class Source:
         num_classes: labels are 0..num_classes-1.
         class_names: one for each class.
         size: number of records.
-        keys: `keys(seed, buffer)` -> data set of `size` keys, tuples of scalars, cheap to make. With a seed,
-            integer tensor (2,), shuffled by it; with None in their natural order. `buffer` matters only to
-            sources that can be read no other way than in sequence.
+        keys: `keys(seed, buffer, first=0)` -> data set of `size - first` keys, tuples of scalars, cheap to make: a
+            pass from position `first` on, without reading what comes before. With a seed, integer tensor (2,),
+            shuffled by it; with None in their natural order. `buffer` matters only to sources that can be read
+            no other way than in sequence.
         read: the parts of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
             string}. Runs in parallel, in a graph.
         record_name: the parts of a key, or of a batch of keys -> name, also of a record that can't be read.
@@ -34,7 +35,7 @@ class Source:
     num_classes: int
     class_names: tuple[str, ...]
     size: int
-    keys: Callable[[tf.Tensor | None, int], tf.data.Dataset]
+    keys: Callable[..., tf.data.Dataset]
     read: Callable[..., dict[str, tf.Tensor]]
     record_name: Callable[..., tf.Tensor]
     in_memory: bool = False
@@ -49,12 +50,9 @@ class Source:
         """`guarded_batches`; for arrays, of which none can fail, the same elements in the plain, faster way."""
         if not self.in_memory:
             return guarded_batches(keys, make, batch_size, drop_remainder)
-        made = keys.map(
-            lambda *key: (key, tf.constant(0), make(*key)),  # the place is looked at only where one may fail
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return made.batch(batch_size, drop_remainder=drop_remainder)
+        made = keys.map(lambda *key: (key, make(*key)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        made = made.batch(batch_size, drop_remainder=drop_remainder)
+        return made.map(lambda key, parts: (key, tf.range(tf.shape(key[0])[0]), parts))
 
     def cached(self) -> "Source":
         """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
@@ -92,12 +90,12 @@ class Source:
         )
 
 
-def indices(size: int) -> Callable[[tf.Tensor | None, int], tf.data.Dataset]:
+def indices(size: int) -> Callable[..., tf.data.Dataset]:
     """The `keys` of a source that can be read in any order: 0..size-1, shuffled as a whole without memory."""
 
-    def keys(seed: tf.Tensor | None, buffer: int) -> tf.data.Dataset:
+    def keys(seed: tf.Tensor | None, buffer: int, first: int | tf.Tensor = 0) -> tf.data.Dataset:
         del buffer  # a permutation of everything needs none
-        ordered = tf.data.Dataset.range(size)
+        ordered = tf.data.Dataset.range(tf.cast(first, tf.int64), size)
         if seed is None:
             return ordered.map(lambda i: (i,))
         shuffle = tf.random.experimental.index_shuffle

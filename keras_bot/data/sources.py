@@ -19,6 +19,8 @@ def open_source(
     synthetic_images: int = 1024,
     image_size: int = 224,
     tfds_split: str = "",
+    first_label: int = 0,
+    read_config=None,
 ) -> Source:
     """Open one split of a data set.
 

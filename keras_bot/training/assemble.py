@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_bot import data, models, tricks
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
+from keras_bot.training.device_augment import finish_in_step
 from keras_bot.training.fused_batch_norm import fuse_batch_norm
 
 
@@ -52,16 +53,14 @@ def build_batch_transform(recipe: Recipe):
     """What happens to a batch of images and one-hot labels before the network: smoothing, then mixup."""
     last_mixed_epoch = recipe.epochs - recipe.mixup_off_epochs
 
-    def mix(images, labels, seed, epoch):
-        weight = data.stateless_beta(recipe.mixup_alpha, seed)
-        weight = tf.where(epoch < last_mixed_epoch, weight, 1.0)
-        return tuple(tricks.mixup(x, tf.reverse(x, [0]), weight) for x in (images, labels))
-
     def transform(images, labels, seed, epoch):
         if recipe.label_smoothing:
             labels = tricks.smooth(labels, recipe.label_smoothing)
         if recipe.mixup_alpha:
-            images, labels = mix(images, labels, seed, epoch)
+            uniforms = tf.random.stateless_uniform([2], seed, alg="philox")  # the same on every device
+            weight = tricks.symmetric_beta(uniforms, recipe.mixup_alpha)
+            weight = tf.where(epoch < last_mixed_epoch, weight, 1.0)
+            images, labels = (tricks.mix_with_reversal(x, weight) for x in (images, labels))
         return images, labels
 
     return transform
@@ -80,10 +79,17 @@ def compile_trainee(
     trainee.compile(
         optimizer=build_optimizer(recipe, schedule),
         loss=build_loss(),
-        metrics=build_metrics(),
+        weighted_metrics=build_metrics(),
         jit_compile=jit,
     )
+    if recipe.augment_on == "device":
+        finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
     return trainee
+
+
+def image_dtype(recipe: Recipe) -> str:
+    """The dtype of training images: the one that the policy computes in."""
+    return recipe.precision.removeprefix("mixed_")
 
 
 def build_loss() -> keras.losses.Loss:
@@ -92,15 +98,25 @@ def build_loss() -> keras.losses.Loss:
 
 
 def build_metrics() -> list[keras.metrics.Metric]:
-    """Top-1 and top-5 accuracy on (batch, classes) labels."""
+    """Top-1 and top-5 accuracy and the loss on (batch, classes) labels, for compile's `weighted_metrics`.
+
+    Of a padded batch only they are exact: see `evaluate.ExactLoss`.
+    """
     return [
         keras.metrics.CategoricalAccuracy(name="top1", dtype="float32"),
         keras.metrics.TopKCategoricalAccuracy(5, name="top5", dtype="float32"),
+        keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy", dtype="float32"),
     ]
 
 
 def training_data(
-    recipe: Recipe, source, corrupt, *, first_epoch: int = 0, batch_size: int | None = None
+    recipe: Recipe,
+    source,
+    corrupt,
+    *,
+    first_epoch: int = 0,
+    batch_size: int | None = None,
+    augment_on: str | None = None,
 ) -> tf.data.Dataset:
     """Batches of augmented images and soft labels for the epochs from `first_epoch` on."""
     return data.train_pipeline(
@@ -120,11 +136,14 @@ def training_data(
         batch_transform=build_batch_transform(recipe),
         shuffle_buffer=recipe.shuffle_buffer,
         cache=recipe.cache,
+        dtype=image_dtype(recipe),
+        augment_on=augment_on or recipe.augment_on,
+        ram_budget=recipe.ram_budget,
     )
 
 
 def evaluation_data(recipe: Recipe, source, corrupt) -> tf.data.Dataset:
-    """Batches of plainly preprocessed images and one-hot labels, every image once."""
+    """Batches of plainly preprocessed images, one-hot labels and weights, every image once."""
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,
@@ -133,6 +152,8 @@ def evaluation_data(recipe: Recipe, source, corrupt) -> tf.data.Dataset:
         eval_crop=recipe.eval_crop,
         corrupt=corrupt,
         cache=recipe.cache,
+        scaled_decoding=recipe.scaled_eval,
+        ram_budget=recipe.ram_budget,
     )
 
 
@@ -146,6 +167,7 @@ def open_source(recipe: Recipe, split: str):
         synthetic_images=recipe.synthetic_images,
         image_size=recipe.image_size,
         tfds_split=recipe.train_split if split == "train" else recipe.eval_split,
+        first_label=recipe.first_label,
     )
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import re
-import warnings
 import zipfile
 
 import keras
@@ -18,7 +17,7 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
 
     Args:
         model: takes float32 (batch, size, size, 3), gives (batch, classes) logits. It gets compiled.
-        dataset: batches of images and one-hot labels, as `assemble.evaluation_data` gives.
+        dataset: batches of images, one-hot labels and weights, as `assemble.evaluation_data` gives.
         corrupt: the data set's CorruptLog, for a clear error when too many images fail.
         verbose: Keras' 0, 1 or 2.
 
@@ -30,30 +29,38 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
     """
     model.compile(
         loss=assemble.build_loss(),
-        metrics=assemble.build_metrics(),
+        weighted_metrics=assemble.build_metrics(),
         jit_compile=False,
     )
     with clear_errors(corrupt):
-        return model.evaluate(dataset, verbose=verbose, return_dict=True)
+        figures = model.evaluate(dataset, verbose=verbose, return_dict=True)
+    figures["loss"] = figures.pop("cross_entropy")
+    return figures
+
+
+class ExactLoss(keras.callbacks.Callback):
+    """Puts the exact loss of an evaluation in `fit`'s logs: before other callbacks, which then see it.
+
+    Keras divides the weighted loss by the padded size of a batch; the metric `cross_entropy` divides by the weights.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        logs.pop("cross_entropy", None)
+        if "val_cross_entropy" in logs:
+            logs["val_loss"] = logs.pop("val_cross_entropy")
 
 
 @contextlib.contextmanager
 def clear_errors(corrupt):
-    """Around what reads a pipeline: TensorFlow's errors become clear ones.
-
-    Too many images that fail to decode become `corrupt.error()`. Keras' warning that an evaluation's data ran out
-    is silenced: nobody can know its length beforehand, since what can't be decoded is left out.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        try:
-            yield
-        except tf.errors.ResourceExhaustedError as error:
-            raise RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.") from None
-        except tf.errors.OpError as error:
-            if corrupt is not None and corrupt.exceeded:
-                raise corrupt.error() from None
-            raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+    """Around what reads a pipeline: TensorFlow's errors become clear ones, too many broken images `corrupt.error()`."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.") from None
+    except tf.errors.OpError as error:
+        if corrupt is not None and corrupt.exceeded:
+            raise corrupt.error() from None
+        raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from keras_bot.training.checkpoint import Checkpoints, replacing
 
 METRICS = ("loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
 COLUMNS = ("epoch", *METRICS, "seconds", "images_per_second")
-MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "jit")  # between a run and its resumption
+MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit")  # between a run and its resumption
 
 
 class RunDirectory:

@@ -34,15 +34,14 @@ def build_strategy(recipe: Recipe) -> tf.distribute.Strategy:
     return strategy
 
 
-def build_on_replicas(trainee: keras.Model, batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
-    """Builds loss and metrics from the form of a batch, where there are several replicas.
+def build_from_spec(trainee: keras.Model, batches: tf.data.Dataset):
+    """Builds loss and metrics from the form of an evaluation batch: images, labels and weights.
 
-    Keras does it by averaging the replicas' first batches, in `fit` and in every `evaluate`, and fails where they
-    differ in size, as in a short evaluation batch.
+    Keras would draw a batch for it, which isn't what the network takes when the training step augments it, and
+    average the replicas' parts of it.
     """
-    if strategy.num_replicas_in_sync > 1:
-        trainee._symbolic_build(data_batch=batches.element_spec)
-        trainee._maybe_symbolic_build = lambda **_: None
+    trainee._symbolic_build(data_batch=batches.element_spec)
+    trainee._maybe_symbolic_build = lambda **_: None
 
 
 def use_jit(recipe: Recipe, strategy: tf.distribute.Strategy) -> bool:

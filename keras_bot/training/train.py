@@ -12,9 +12,9 @@ from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.curves import draw_curves
-from keras_bot.training.evaluate import clear_errors, load_network
+from keras_bot.training.evaluate import ExactLoss, clear_errors, load_network
 from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
-from keras_bot.training.strategy import build_on_replicas, build_strategy, use_jit
+from keras_bot.training.strategy import build_from_spec, build_strategy, use_jit
 
 
 def train(
@@ -73,11 +73,12 @@ def train(
         )
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
         train_data = assemble.training_data(recipe, train_source, corrupt, first_epoch=first_epoch)
-        build_on_replicas(trainee, train_data, strategy)
+        eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
+        build_from_spec(trainee, eval_data)
         _fit(
             trainee,
             train_data,
-            assemble.evaluation_data(recipe, eval_source, corrupt),
+            eval_data,
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=steps_per_epoch,
@@ -85,6 +86,7 @@ def train(
             verbose=1 if show_bar else 0,
             callbacks=[
                 tricks.StopOnNonFinite(),
+                ExactLoss(),
                 tricks.LearningRateLog(),
                 keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
                 recorder,

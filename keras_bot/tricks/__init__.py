@@ -10,7 +10,7 @@
 | 2.1, 5.1 | `StepDecay`, `CosineDecay` | learning rate schedules |
 | 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
 | 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller`, `check_logits` | functions, loss, model |
-| 5.4 | `mixup`, `draw_weight`, `MixUp` | functions, layer |
+| 5.4 | `mixup`, `mix_with_reversal`, `symmetric_beta`, `draw_weight`, `MixUp` | functions, layer |
 | | `MixUpOff`, `LearningRateLog`, `StopOnNonFinite` | callbacks |
 
 Importing this package registers its classes with Keras, so that `keras.saving.load_model` finds them.
@@ -21,7 +21,7 @@ from keras_bot.tricks.decay import CosineDecay, StepDecay
 from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, check_logits, distillation_loss
 from keras_bot.tricks.label_smoothing import SmoothedCrossentropy, smooth
 from keras_bot.tricks.lr_scaling import linear_scaling
-from keras_bot.tricks.mixup import MixUp, draw_weight, mixup
+from keras_bot.tricks.mixup import MixUp, draw_weight, mix_with_reversal, mixup, symmetric_beta
 from keras_bot.tricks.nag import NAG
 from keras_bot.tricks.no_bias_decay import is_kernel, split_by_decay
 from keras_bot.tricks.precision import mixed_precision, policy_of, recast

@@ -22,20 +22,32 @@ def mixup(x, partner, weight):
     return weight * x + (1 - weight) * partner
 
 
-def draw_weight(alpha: float, seed):
-    """One draw of lambda ~ Beta(alpha, alpha): a float32 scalar in 0 … 1.
+def mix_with_reversal(x, weight):
+    """`mixup` of a batch (B, …) with its own reversal, computed in float32 at least; the dtype stays."""
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mixed = mixup(wide, ops.flip(wide, axis=0), ops.cast(weight, wide.dtype))
+    return ops.cast(mixed, x.dtype)
 
-    Bailey's polar method: Student's t with 2 * alpha degrees of freedom from two uniforms, mapped to the
-    symmetric beta. It holds for every alpha above 0 and compiles with XLA; `keras.random.beta` doesn't, as
-    TensorFlow's gamma has no XLA kernel. (Devroye, "Random variate generation in one line of code", WSC 1996.)
+
+def symmetric_beta(uniforms, alpha: float):
+    """Beta(alpha, alpha) from two uniforms: a float32 scalar in 0 … 1.
+
+    Bailey's polar method: Student's t with 2 * alpha degrees of freedom, mapped to the symmetric beta. It holds for
+    every alpha above 0 and compiles with XLA; `keras.random.beta` doesn't, as TensorFlow's gamma has no XLA
+    kernel. (Devroye, "Random variate generation in one line of code", WSC 1996.)
 
     Args:
+        uniforms: float32 (2,), in [0, 1).
         alpha: above 0. Small values give weights near 0 or 1; 1 is uniform.
-        seed: a `keras.random.SeedGenerator`.
     """
-    cosine = ops.cos(2 * math.pi * keras.random.uniform((), seed=seed, dtype="float32"))
-    radius = ops.expm1(-ops.log(keras.random.uniform((), seed=seed, dtype="float32")) / alpha)
+    cosine = ops.cos(2 * math.pi * uniforms[0])
+    radius = ops.expm1(-ops.log(uniforms[1]) / alpha)
     return 0.5 * (1.0 + cosine / ops.sqrt(cosine * cosine + 1.0 / radius))
+
+
+def draw_weight(alpha: float, seed):
+    """One draw of lambda ~ Beta(alpha, alpha), float32, from a `keras.random.SeedGenerator`; see `symmetric_beta`."""
+    return symmetric_beta(keras.random.uniform((2,), seed=seed, dtype="float32"), alpha)
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
@@ -75,7 +87,7 @@ class MixUp(keras.layers.Layer):
         if training:
             weight = draw_weight(self.alpha, self.seed_generator)
             weight = 1.0 - self.enabled * (1.0 - weight)
-            images, labels = _mix_with_reversal(images, weight), _mix_with_reversal(labels, weight)
+            images, labels = mix_with_reversal(images, weight), mix_with_reversal(labels, weight)
         return {"images": images, "labels": labels} if isinstance(inputs, dict) else (images, labels)
 
     def _unpack(self, inputs):
@@ -98,8 +110,3 @@ class MixUp(keras.layers.Layer):
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}
 
-
-def _mix_with_reversal(x, weight):
-    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-    mixed = mixup(wide, ops.flip(wide, axis=0), ops.cast(weight, wide.dtype))
-    return ops.cast(mixed, x.dtype)

@@ -23,21 +23,52 @@ def _by_hand(image, hue, saturation, brightness, alpha):
     return (image - [123.68, 116.779, 103.939]) / [58.393, 57.12, 57.375]
 
 
-def test_one_map_equals_the_separate_steps():
+def _drawn(images, jitter, noise, seeds, dtype="float32", apply_map=color.fused_map):
+    return apply_map(images, *color.draw_maps(len(images), jitter, noise, seeds), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_one_map_equals_the_separate_steps(dtype):
     draw = np.random.default_rng(1)
-    images = draw.integers(0, 256, (6, 5, 4, 3)).astype(np.float32)
+    images = draw.integers(0, 256, (6, 5, 4, 3)).astype(dtype)
     seeds = tf.constant([[1, 2], [3, 4]], tf.int64)
     jitter = color.jitter_coefficients(6, 0.4, seeds[0]).numpy()
     alpha = color.pca_coefficients(6, 0.1, seeds[1]).numpy()
     expected = [_by_hand(image, *jitter[i], alpha[i]) for i, image in enumerate(images.astype(np.float64))]
-    got = color.augment_and_normalise(tf.constant(images), 0.4, 0.1, seeds)
-    np.testing.assert_allclose(got, expected, atol=2e-5)
+    for apply_map in (color.fused_map, color.apply_map):
+        got = _drawn(tf.constant(images), 0.4, 0.1, seeds, apply_map=apply_map)
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+    for half, tolerance in (("float16", 3e-3), ("bfloat16", 3e-2)):  # their rounding at 4 standard deviations
+        got = _drawn(tf.constant(images), 0.4, 0.1, seeds, half)
+        assert got.dtype == half
+        np.testing.assert_allclose(tf.cast(got, tf.float32), expected, atol=tolerance)
+
+
+def test_clipping_after_each_step_would_differ_only_where_a_step_leaves_the_range():
+    """tf.image, PIL and torchvision clip to 0..255 after every step; the map, as MXNet, never does."""
+    draw = np.random.default_rng(4)
+    images = draw.integers(0, 256, (200, 4, 4, 3)).astype(np.float64)
+    seeds = tf.constant([[1, 2], [3, 4]], tf.int64)
+    jitter = color.jitter_coefficients(200, 0.4, seeds[0]).numpy().astype(np.float64)
+    got = _drawn(tf.constant(images, tf.float32), 0.4, 0.0, seeds).numpy() * color.STD + color.MEAN
+    pixels, stayed = images, np.ones(images.shape[:-1], bool)
+    for part in range(3):
+        coefficients = np.ones_like(jitter)
+        coefficients[:, part] = jitter[:, part]
+        matrix = color.jitter_matrix(tf.constant(coefficients, tf.float32)).numpy()
+        pixels = np.einsum("bij,bhwj->bhwi", matrix, pixels)
+        stayed &= ((pixels >= 0) & (pixels <= 255)).all(-1)
+        pixels = np.clip(pixels, 0, 255)
+    np.testing.assert_allclose(got[stayed], pixels[stayed], atol=0.01)
+    assert 0.3 < stayed.mean() < 0.9  # of noise in every colour; of photos most
+    differing = abs(np.clip(got, 0, 255) - pixels)[~stayed]
+    assert 1 < differing.mean() < 20  # grey levels: clipping in between loses what the next step would bring back
 
 
 def test_coefficients_of_one_change_nothing_and_no_augmentation_normalises_only():
     np.testing.assert_allclose(color.jitter_matrix(tf.ones([1, 3]))[0], np.eye(3), atol=1e-6)
     images = tf.constant(np.random.default_rng(2).integers(0, 256, (2, 3, 3, 3)), tf.float32)
-    got = color.augment_and_normalise(images, 0.0, 0.0, tf.zeros([2, 2], tf.int64))
+    got = _drawn(images, 0.0, 0.0, tf.zeros([2, 2], tf.int64))
     np.testing.assert_allclose(got, color.normalise(images), atol=1e-5)
 
 

@@ -81,18 +81,25 @@ def test_evaluation_leaves_broken_images_out(image_folder):
     log = CorruptLog(3)
     options = {"batch_size": 5, "image_size": 16}
     batches = list(eval_pipeline(open_source(str(folder), "eval"), corrupt=log, **options))
-    assert [len(images) for images, _ in batches] == [5, 2]
+    assert [len(images) for images, _, _ in batches] == [5, 5]
+    weights = [weights.numpy().tolist() for _, _, weights in batches]
+    assert weights == [[1.0] * 5, [0.0, 1.0, 1.0, 0.0, 0.0]]
+    for images, labels, weights in batches:
+        seen = (images.numpy() != 0).any((1, 2, 3))
+        np.testing.assert_array_equal(seen, weights.numpy() == 1)
+        np.testing.assert_array_equal(labels.numpy().sum(1), weights)
     assert log.names == [f"val/class1/{i}.jpg" for i in (0, 3, 4)]
 
 
-def test_a_batch_without_any_whole_image_is_black_without_loss_or_left_out(image_folder):
+def test_a_batch_without_any_whole_image_is_black_without_loss(image_folder):
     folder = image_folder(classes=1, train=4, val=1)
     _break(folder)
     (folder / "val" / "class0" / "0.jpg").write_bytes(b"")
     options = {"batch_size": 2, "image_size": 8}
     train = train_pipeline(open_source(str(folder)), epochs=1, corrupt=CorruptLog(9), **options)
     assert all(not labels.numpy().any() for _, labels in train)
-    assert list(eval_pipeline(open_source(str(folder), "eval"), corrupt=CorruptLog(9), **options)) == []
+    (batch,) = eval_pipeline(open_source(str(folder), "eval"), corrupt=CorruptLog(9), **options)
+    assert not any(part.numpy().any() for part in batch)
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

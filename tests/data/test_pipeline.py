@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.data import eval_pipeline, open_source, preprocess_eval, stateless_beta, train_pipeline
+from keras_bot.data import eval_pipeline, finish_batch, open_source, pipeline, preprocess_eval, train_pipeline
 from keras_bot.data.color import normalise
 from keras_bot.errors import MisuseError
 
 
-def _list(pipeline):
-    return [(images.numpy(), labels.numpy()) for images, labels in pipeline]
+def _list(batches):
+    return [tuple(part.numpy() for part in batch) for batch in batches]
 
 
 def _equal(one, other):
@@ -57,7 +57,7 @@ def test_shuffled_orders_are_evenly_spread(numbered):
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder", "folder in memory", "digits"])
-def test_resuming_at_an_epoch_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
+def test_resuming_at_any_step_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
     if kind == "npz":
         source, options = open_source(str(npz_file())), {"image_size": 8, "transform": "cifar"}
     elif kind == "digits":
@@ -76,6 +76,10 @@ def test_resuming_at_an_epoch_gives_what_a_full_run_has(kind, npz_file, image_fo
     full = _list(train_pipeline(source, epochs=3, **options))
     steps = source.size // 5
     assert _equal(_list(train_pipeline(source, epochs=3, first_epoch=1, **options)), full[steps:])
+    for epoch, step in ((0, 1), (1, steps - 1), (2, 2)):
+        rest = train_pipeline(source, epochs=3, first_epoch=epoch, first_step=step, **options)
+        assert rest.cardinality() == 3 * steps - epoch * steps - step
+        assert _equal(_list(rest), full[epoch * steps + step :])
     assert _list(train_pipeline(source, epochs=3, first_epoch=3, **options)) == []
     assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(3) for _ in range(steps)]
     tf.random.set_seed(99)
@@ -130,32 +134,89 @@ def test_evaluation_sees_each_image_once_as_the_export_does(npz_file, transform)
     path = npz_file()
     options = {"image_size": 6, "transform": transform, "eval_crop": 0.8}
     batches = _list(eval_pipeline(open_source(str(path), "eval"), batch_size=4, **options))
-    assert [len(images) for images, _ in batches] == [4, 4, 2]
+    images, targets, weights = (np.concatenate(part) for part in zip(*batches, strict=True))
+    assert len(batches) == 3 and len(images) == 12
+    np.testing.assert_array_equal(weights, [1.0] * 10 + [0.0] * 2)
     with np.load(path) as arrays:
         expected = preprocess_eval(tf.constant(arrays["x_test"]), **options)
         labels = np.eye(4)[arrays["y_test"]]
-    np.testing.assert_allclose(np.concatenate([images for images, _ in batches]), expected, atol=1e-5)
-    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), labels)
+    np.testing.assert_allclose(images[:10], expected, atol=1e-5)
+    np.testing.assert_array_equal(targets[:10], labels)
+    assert not images[10:].any() and not targets[10:].any()
 
 
 def test_evaluation_of_real_photos_equals_the_export(test_data):
     source = open_source(str(test_data / "imagenette224"), "eval")
-    images, labels = zip(*_list(eval_pipeline(source, batch_size=64, image_size=96, transform="imagenet")), strict=True)
-    assert sum(map(len, images)) == source.size == 200
+    batches = _list(eval_pipeline(source, batch_size=64, image_size=96, transform="imagenet"))
+    images, labels, weights = zip(*batches, strict=True)
+    assert sum(map(len, images)) == 256 and np.sum(weights) == source.size == 200
     np.testing.assert_array_equal(np.concatenate(labels).sum(0), 20.0)
     record = next(source.records().skip(30).as_numpy_iterator())
     decoded = tf.io.decode_image(record["image"], channels=3)[None]
     np.testing.assert_allclose(images[0][30], preprocess_eval(decoded, 96, "imagenet")[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 4.0])
-def test_beta_has_the_variance_of_beta(alpha):
-    seeds = tf.data.Dataset.range(10_000).map(lambda i: tf.stack([7, tf.cast(i, tf.int32)]))
-    draws = seeds.map(lambda seed: stateless_beta(alpha, seed), num_parallel_calls=2).batch(10_000)
-    drawn = next(iter(draws)).numpy()
-    assert np.isfinite(drawn).all() and drawn.min() >= 0 and drawn.max() <= 1
-    assert drawn.mean() == pytest.approx(0.5, abs=0.015)
-    assert drawn.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_left_to_the_device_gives_the_same_batch(image_folder, dtype):
+    source = open_source(str(image_folder(classes=4, train=6)))
+
+    def transform(images, labels, seed, epoch):
+        half = tf.cast(tf.random.stateless_uniform([], seed), images.dtype)
+        return images * half, labels * tf.cast(epoch + 1, tf.float32)
+
+    options = {"batch_size": 5, "image_size": 16, "epochs": 2, "dtype": dtype}
+    host = list(train_pipeline(source, batch_transform=transform, **options))
+    device = list(train_pipeline(source, augment_on="device", **options))
+    assert len(host) == len(device) == 8
+    for (images, labels), (inputs, targets) in zip(host, device, strict=True):
+        assert inputs[0].dtype == tf.uint8 and images.dtype == dtype
+        finished, finished_labels = finish_batch(inputs, targets, transform, dtype)
+        tolerance = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-2}[dtype]
+        np.testing.assert_allclose(tf.cast(finished, "float32"), tf.cast(images, "float32"), atol=tolerance)
+        np.testing.assert_array_equal(finished_labels, labels)
+
+
+def test_scaled_decoding_of_evaluation_is_near_and_only_on_request(tmp_path):
+    from PIL import Image
+
+    wave = 127 + 100 * np.sin(np.arange(400)[:, None] / 40 + np.arange(600)[None] / 50)
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.fromarray(wave.astype(np.uint8)).convert("RGB").save(tmp_path / split / "a" / "0.jpg", quality=98)
+    source = open_source(str(tmp_path), "eval")
+    exact, scaled = (
+        next(iter(eval_pipeline(source, batch_size=1, image_size=56, scaled_decoding=on)))[0].numpy()
+        for on in (False, True)
+    )
+    assert 0 < abs(exact - scaled).mean() < 0.02  # in standard deviations: 1 grey level
+
+
+def test_the_public_pipeline_is_the_one_of_its_split(image_folder, numbered):
+    folder = str(image_folder(classes=4, train=6))
+    options = {"batch_size": 5, "image_size": 16}
+    one = _list(pipeline(folder, epochs=2, seed=4, **options))
+    assert _equal(one, _list(train_pipeline(open_source(folder), epochs=2, seed=4, **options)))
+    assert _equal(_list(pipeline(folder, "eval", **options)), _list(eval_pipeline(open_source(folder, "eval"), **options)))
+    assert len(pipeline(numbered, batch_size=6, epochs=3, **PLAIN)) == 12
+    mine = pipeline(numbered, batch_size=6, epochs=1, **PLAIN).map(lambda images, labels: (images * 0, labels))
+    assert not next(iter(mine))[0].numpy().any()
+    for arguments, message in [
+        ({"dataset": folder}, "Expected epochs for the split 'train'"),
+        ({"dataset": folder, "split": "eval", "epochs": 1}, "and for no other, received 1 for 'eval'"),
+        ({"dataset": numbered, "epochs": 1, "num_classes": 4}, "no num_classes with an opened Source"),
+    ]:
+        with pytest.raises(MisuseError, match=message):
+            pipeline(**arguments, **options)
+    with pytest.raises(TypeError, match="colour"):
+        pipeline(folder, epochs=1, colour=2, **options)
+
+
+def test_tensorflow_buffers_have_a_budget(numbered):
+    for batches in (
+        train_pipeline(numbered, batch_size=4, epochs=1, ram_budget=7, **PLAIN),
+        eval_pipeline(numbered, batch_size=4, ram_budget=7, **PLAIN),
+    ):
+        assert batches.options().autotune.ram_budget == 7 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -167,6 +228,11 @@ def test_beta_has_the_variance_of_beta(alpha):
         ({"shuffle_buffer": 0}, r"shuffle_buffer >= 1"),
         ({"transform": "imagnet"}, r"Unknown transform 'imagnet'\. Did you mean imagenet"),
         ({"first_epoch": 3}, r"first_epoch <= epochs, received 3 and 2"),
+        ({"first_step": 6}, r"0 <= first_step < 6, the steps of an epoch, received 6"),
+        ({"first_epoch": 2, "first_step": 1}, r"0 <= first_step < 6"),
+        ({"dtype": "float64"}, r"Unknown dtype 'float64'"),
+        ({"augment_on": "gpu"}, r"Unknown place to augment on 'gpu'.*device, host"),
+        ({"ram_budget": 0}, r"ram_budget >= 1, received 0"),
         ({"min_area": 0.0}, r"0 < min_area <= 1"),
         ({"color_jitter": 1.5}, r"0 <= color_jitter <= 1"),
         ({"pca_noise": -0.1}, r"pca_noise >= 0"),

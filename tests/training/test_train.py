@@ -16,6 +16,7 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training import train as train_module
+from keras_bot.training.evaluate import evaluate
 from keras_bot.training.train import train
 
 
@@ -89,8 +90,7 @@ def test_the_saved_network_is_plain_and_gives_the_same_metrics(whole):
     assert getattr(model, "optimizer", None) is None
     source = assemble.open_source(recipe, "eval")
     data = assemble.evaluation_data(recipe, source, None)
-    model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=assemble.build_metrics())
-    again = model.evaluate(data, return_dict=True, verbose=0)
+    again = evaluate(model, data)
     assert again["top1"] == pytest.approx(result["top1"])
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-4)
 
@@ -230,22 +230,69 @@ def test_half_precision_trains_and_saves_float32(precision, tmp_path):
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
-def test_two_mirrored_replicas_train_and_evaluate_unequal_batches(tmp_path, npz_file):
-    """In a process of its own: logical devices must be set before TensorFlow starts."""
-    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)  # 3 and 2 images on the replicas
-    file = npz_file(x_test=images, y_test=np.arange(5) % 4)
-    recipe = tiny(strategy="mirrored", dataset=str(file))
-    code = f"""
+def on_two_replicas(code):
+    """Runs code in a process of its own, since logical devices must be set before TensorFlow starts; its output."""
+    prelude = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture
+def five_to_evaluate(npz_file):
+    """An .npz with 5 test images: less than a batch, and no equal parts for two replicas."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    return str(npz_file(x_test=images, y_test=np.arange(5) % 4))
+
+
+@pytest.mark.parametrize("augment_on", ["host", "device"])
+def test_two_mirrored_replicas_train(tmp_path, five_to_evaluate, augment_on):
+    recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on)
+    code = f"""
 from keras_bot.recipe import Recipe
 from keras_bot.training.train import train
 train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_two_replicas(code)
     assert len(rows(tmp_path / "run")) == 3
+
+
+def test_figures_over_replicas_are_exact(five_to_evaluate):
+    code = f"""
+import json, keras, numpy as np
+from keras_bot import data
+from keras_bot.training.evaluate import evaluate
+source = data.open_source({five_to_evaluate!r}, "eval")
+options = dict(image_size=8, transform="plain")
+keras.utils.set_random_seed(3)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    figures = [evaluate(model, data.eval_pipeline(source, batch_size=size, **options)) for size in (2, 4, 8)]
+images, labels, _ = next(iter(data.eval_pipeline(source, batch_size=5, **options)))
+logits = images.numpy().reshape(5, -1) @ model.layers[-1].kernel.numpy()
+likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+loss, top1 = -(likely * labels).numpy().sum(1).mean(), (logits.argmax(1) == labels.numpy().argmax(1)).mean()
+print(json.dumps([figures, float(loss), float(top1)]))
+"""
+    figures, loss, top1 = json.loads(on_two_replicas(code).splitlines()[-1])
+    assert 0 < top1 < 1
+    for each in figures:
+        assert each["top1"] == pytest.approx(top1)
+        assert each["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz_file):
+    results = []
+    for place in ("host", "device"):
+        recipe = tiny(dataset=str(npz_file()), augment_on=place, precision=precision, epochs=2)
+        train(recipe, tmp_path / place, progress_bar=False)
+        results.append([[float(row[name]) for name in ("loss", "val_loss")] for row in rows(tmp_path / place)])
+    np.testing.assert_allclose(*results, rtol=2e-3 if precision == "float32" else 0.1)
 
 
 def test_distillation_trains_the_student_alone(whole, tmp_path):

@@ -1,0 +1,68 @@
+"""`classes.csv` in an image folder: the order of the labels, and a readable name for each class."""
+
+import csv
+import pathlib
+
+from keras_bot.errors import MisuseError
+
+CLASS_FILE = "classes.csv"
+
+_FORM = "expected a header, then a line for each class: its folder in train, and perhaps a readable name"
+_SHOWN = 5
+
+
+def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
+    """The class folders in the order of the labels, with their readable names.
+
+    Args:
+        path: of the file: UTF-8, comma-separated; columns after the second aren't looked at.
+        folders: those of `train`.
+
+    Returns:
+        folder -> name; the folder's own name where the file has none. Two classes may share a name, as in ImageNet.
+
+    Raises:
+        MisuseError: the file has another form, names a class twice, or names other classes than `folders`.
+    """
+    header, *rows = _rows(path) or [[]]
+    names: dict[str, str] = {}
+    for folder, *more in rows:
+        if folder in names:
+            raise MisuseError(f"{path} names the class folder {folder!r} twice: {_FORM}. Take one line out.")
+        names[folder] = more[0].strip() if more and more[0].strip() else folder
+    if not names:
+        raise MisuseError(
+            f"{path} names no class: {_FORM}. Fill it, or remove it to label the folders in sorted order."
+        )
+    if header[0] in folders and header[0] not in names:
+        raise MisuseError(f"{path} begins with the class folder {header[0]!r}: {_FORM}. Put 'folder,name' above it.")
+    _check_same(path, list(names), folders)
+    return names
+
+
+def _rows(path: pathlib.Path) -> list[list[str]]:
+    """All lines that aren't blank. A byte order mark is passed over."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file, strict=True) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MisuseError(f"{path} is no CSV file in UTF-8 ({error}): {_FORM}. Save it as one.") from None
+
+
+def _check_same(path: pathlib.Path, named: list[str], folders: list[str]) -> None:
+    known, found = set(folders), set(named)
+    differences = [
+        ("train has no folder for", [name for name in named if name not in known]),
+        ("it doesn't name train's folder", [name for name in folders if name not in found]),
+    ]
+    told = [f"{what} {_shorten(names)}" for what, names in differences if names]
+    if told:
+        raise MisuseError(
+            f"{path} and {path.parent / 'train'} disagree: {'; '.join(told)}. Expected the same classes in both. "
+            f"Mend the file, or remove it to label the folders in sorted order."
+        )
+
+
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

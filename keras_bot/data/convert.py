@@ -1,0 +1,197 @@
+"""An image folder -> TFRecord shards in the ImageNet layout, with a manifest of sizes and checksums.
+
+    OUT/train-00000-of-00008 … OUT/validation-00000-of-00001 … OUT/manifest.json
+
+Until all shards are there the manifest is `manifest.partial.json`, written anew after each shard: a conversion that was
+killed goes on from it, and gives the same bytes as one that wasn't. Images are stored as they are, also those that
+can't be decoded; empty and unreadable files are told before anything is written.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.data.convert_plan import (
+    FORMAT,
+    MANIFEST,
+    UNFINISHED,
+    check_same,
+    plan_split,
+    read_earlier,
+    survey,
+)
+from keras_bot.data.folder import Listing, open_layout, printable
+from keras_bot.data.shard_writer import PARTIAL, checksum, sync_folder, write_shard
+from keras_bot.errors import MisuseError, RunError
+
+_RECORD_BYTES = 400  # about what a record has beside its image
+
+Progress = Callable[[int, int, str], None]
+
+
+def convert(
+    folder: str,
+    out: str,
+    *,
+    shards: int = 0,
+    validation_shards: int = 0,
+    seed: int = 0,
+    first_label: int = 0,
+    progress: Progress = lambda done, images, shard: None,
+) -> dict:
+    """Write the shards that aren't there yet, or not whole.
+
+    Args:
+        folder: as `open_folder` takes it.
+        out: a folder, made if need be: empty, or with the beginning of the same conversion.
+        shards: of the training images, which are shuffled over all of them; 0 is one for each 128 MiB.
+        validation_shards: of the evaluation images, which stay in order; 0 likewise.
+        seed: of the shuffle, 0..2**32-1.
+        first_label: stored for the first class, 0 or 1.
+        progress: called with (images done, images in all, name of the shard that is now whole or "") after each
+            image and each shard.
+
+    Returns:
+        What the manifest holds.
+
+    Raises:
+        MisuseError: the folder has another layout or holds empty or unreadable files; `out` holds something else.
+        RunError: too little space, a write that fails, another process at the same work.
+    """
+    if not 0 <= seed < 2**32:
+        raise MisuseError(f"Expected a seed of 0 to {2**32 - 1}, received {seed}.")
+    if first_label not in (0, 1):
+        raise MisuseError(f"Expected first_label 0 or 1, received {first_label}.")
+    layout, target = open_layout(folder), pathlib.Path(out).expanduser()
+    read_earlier(target, layout)  # tells a folder that holds something else before the files are looked at
+    listings = {"train": layout.listing("train"), "validation": layout.listing("eval")}
+    sizes, fingerprint = survey(layout, listings)
+    counts = {"train": shards, "validation": validation_shards}
+    plan = {
+        "format": FORMAT,
+        "class_names": list(layout.class_names),
+        "class_folders": [printable(name) for name in layout.folders],
+        "first_label": first_label,
+        "conversion": {"seed": seed, "fingerprint": fingerprint},
+        "splits": {name: plan_split(name, len(listings[name]), sizes[name], counts[name]) for name in listings},
+    }
+    with _clear_failures(target), _alone(target):
+        earlier = read_earlier(target, layout)
+        check_same(target, earlier, plan)
+        _complete(target, plan, earlier, listings, sum(sizes.values()), progress)
+    return plan
+
+
+def _complete(
+    out: pathlib.Path, plan: dict, earlier: dict, listings: dict[str, Listing], size: int, progress: Progress
+) -> None:
+    """Fill in the plan's checksums: those of `earlier` that are true; the other shards are written."""
+    entries = {s["file"]: s for split in plan["splits"].values() for s in split["shards"]}
+    images, done = sum(s["records"] for s in entries.values()), 0
+    for name in _keep_whole(out, entries, earlier):
+        done += entries[name]["records"]
+        progress(done, images, name)
+    if all("sha256" in s for s in entries.values()) and (out / MANIFEST).exists():
+        return
+    _check_space(out, size + _RECORD_BYTES * images - sum(s.get("bytes", 0) for s in entries.values()))
+    _save(out, plan)
+    (out / MANIFEST).unlink(missing_ok=True)
+
+    def on_image() -> None:
+        nonlocal done
+        done += 1
+        progress(done, images, "")
+
+    names, first_label = tuple(plan["class_names"]), plan["first_label"]
+    for split, listing in listings.items():
+        for entry, order in _parts(split, plan):
+            if "sha256" not in entry:
+                entry |= write_shard(out / entry["file"], listing, order, names, first_label, on_image)
+                _save(out, plan)
+                progress(done, images, entry["file"])
+    os.replace(out / UNFINISHED, out / MANIFEST)
+    sync_folder(out)
+
+
+def _parts(split: str, plan: dict) -> Iterator[tuple[dict, Iterator[int]]]:
+    """Each shard of a split with the images that belong in it, in their order."""
+    size, shards = plan["splits"][split]["records"], plan["splits"][split]["shards"]
+    order = np.arange(size)
+    if split == "train":
+        np.random.RandomState(plan["conversion"]["seed"]).shuffle(order)  # its stream is frozen: the same in any numpy
+    start = 0
+    for entry in shards:
+        yield entry, map(int, order[start : start + entry["records"]])
+        start += entry["records"]
+
+
+def _keep_whole(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> Iterator[str]:
+    """Take over size and checksum of each earlier shard whose file still has them; yields its name."""
+    known = [s for split in earlier.get("splits", {}).values() for s in split["shards"] if "sha256" in s]
+
+    def is_whole(shard: dict) -> bool:
+        path = out / shard["file"]
+        if not path.is_file() or path.stat().st_size != shard.get("bytes"):
+            return False
+        return checksum(path)["sha256"] == shard["sha256"]
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for shard, whole in zip(known, pool.map(is_whole, known), strict=True):
+            if whole:
+                entries[shard["file"]] |= shard
+                yield shard["file"]
+
+
+def _save(out: pathlib.Path, plan: dict) -> None:
+    """Put the unfinished manifest in the place of the one before."""
+    new = out / (UNFINISHED + PARTIAL)
+    with open(new, "w", encoding="ascii") as file:
+        json.dump(plan, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, out / UNFINISHED)
+    sync_folder(out)
+
+
+def _check_space(out: pathlib.Path, needed: int) -> None:
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise RunError(
+            f"{out} has {free / 1e6:,.0f} MB free, but the shards take about {needed / 1e6:,.0f} MB. "
+            "Make room, or choose a folder on another disk."
+        )
+
+
+@contextlib.contextmanager
+def _alone(out: pathlib.Path) -> Iterator[None]:
+    """The folder, made if need be, under a lock that ends with the process."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"Another process is converting to {out}. Wait for it, or choose another folder.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _clear_failures(out: pathlib.Path) -> Iterator[None]:
+    """A write that fails becomes one clear error."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"Can't write to {out}: {reason}. Mend that and run the same command again: whole shards are kept."
+        ) from error

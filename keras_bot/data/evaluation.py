@@ -1,0 +1,78 @@
+"""From records to batches for evaluation: each image once, in full batches, with weights that leave out the padding."""
+
+import tensorflow as tf
+
+from keras_bot.data import color, image
+from keras_bot.data.batches import RAM_BUDGET, check_eval_crop, check_form, one_hot, with_options
+from keras_bot.data.corrupt import CorruptLog, pad_missing
+from keras_bot.data.source import Source
+
+
+def eval_pipeline(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    transform: str = "imagenet",
+    eval_crop: float = 0.875,
+    corrupt: CorruptLog | None = None,
+    cache: bool = False,
+    scaled_decoding: bool = False,
+    dtype: str = "float32",
+    ram_budget: int = RAM_BUDGET,
+) -> tf.data.Dataset:
+    """Batches for evaluation: (images (B, S, S, 3) normalised, labels float32 (B, K), weights float32 (B,)).
+
+    Every batch is full, so that replicas share each equally. The weight is 1 for an image of the set, and 0 for
+    the last batch's padding and for an image that can't be decoded: weighted means, as Keras takes them of the
+    `weighted_metrics`, count every image exactly once on any number of replicas.
+
+    Args:
+        source, batch_size, image_size, cache, dtype, ram_budget: as in `train_pipeline`.
+        transform, eval_crop: see `image.eval_image`.
+        corrupt: as in `train_pipeline`.
+        scaled_decoding: decode JPEGs at 1/2, 1/4 or 1/8 where they are that much larger than needed. It is faster
+            on large photos and not exact.
+
+    Raises:
+        MisuseError: an argument is out of its range.
+    """
+    check_form(transform, dtype, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
+    check_eval_crop(eval_crop)
+    source = source.cached() if cache else source
+    log = corrupt or CorruptLog(0)
+    edge = image.eval_edge(image_size, eval_crop) if transform == "imagenet" else image_size
+
+    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        record = source.read(*key)
+        encoded = record["image"]
+        picture = image.decode_scaled(encoded, edge) if scaled_decoding else image.decode(encoded)
+        return image.eval_one(picture, image_size, transform, eval_crop), record["label"]
+
+    def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, labels = made
+        with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
+            targets = one_hot(labels, source)
+        images = tf.cast(color.normalise(images), dtype)
+        return pad_missing((images, targets, tf.ones_like(places, tf.float32)), places, batch_size)
+
+    batches = source.batches(source.keys(None, 1).enumerate(), make, batch_size)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(-(-source.size // batch_size)))
+    return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
+
+
+def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875) -> tf.Tensor:
+    """What `eval_pipeline` does to decoded images, as a graph to export with a model.
+
+    Args:
+        images: uint8 or float (B, H, W, 3), 0..255, of any size.
+        image_size: S.
+        transform, eval_crop: see `image.eval_image`.
+
+    Returns:
+        float32 (B, S, S, 3), normalised.
+    """
+    check_form(transform, "float32", image_size=image_size)
+    check_eval_crop(eval_crop)
+    return color.normalise(image.eval_image(images, image_size, transform, eval_crop))

@@ -1,0 +1,66 @@
+"""The input pipeline in one call, for anybody's `model.fit`."""
+
+import tensorflow as tf
+
+from keras_bot.data.evaluation import eval_pipeline
+from keras_bot.data.source import Source
+from keras_bot.data.sources import open_source
+from keras_bot.data.training import train_pipeline
+from keras_bot.errors import MisuseError
+
+
+def pipeline(
+    dataset: str | Source,
+    split: str = "train",
+    *,
+    batch_size: int,
+    image_size: int = 224,
+    epochs: int | None = None,
+    data_dir: str | None = None,
+    num_classes: int = 0,
+    tfds_split: str = "",
+    first_label: int = 0,
+    read_config=None,
+    **options,
+) -> tf.data.Dataset:
+    """The paper's input pipeline (2.1) as a `tf.data.Dataset`, to be used as it is or with a `map` of your own.
+
+        train = keras_bot.data.pipeline("photos", batch_size=64, epochs=20)
+        held_out = keras_bot.data.pipeline("photos", "eval", batch_size=64)
+        model.fit(train, epochs=20, steps_per_epoch=len(train) // 20, validation_data=held_out)
+
+    One stream covers all epochs, since each has an order and augmentations of its own: tell `fit` the steps of one.
+
+    Args:
+        dataset: what `open_source` takes (a folder, a TFDS name, TFRecord shards, an .npz file, "synthetic"), or a
+            `Source`.
+        split: "train" or "eval".
+        batch_size: images in a batch.
+        image_size: height and width of the images.
+        epochs: how many the stream covers; "train" needs it, "eval" is one pass.
+        data_dir, num_classes, tfds_split, first_label, read_config: see `open_source`; not for a `Source`.
+        **options: the others of `train_pipeline` or `eval_pipeline`: transform, seed, color_jitter, first_epoch,
+            first_step, cache, dtype, corrupt, …
+
+    Returns:
+        "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": these and the weights
+        float32 (B,) that Keras' `evaluate` takes for its `weighted_metrics`.
+
+    Raises:
+        MisuseError: there is no such data set, or an argument is out of its range.
+        TypeError: for an option that the pipeline doesn't have.
+    """
+    if (epochs is None) == (split == "train"):
+        raise MisuseError(f"Expected epochs for the split 'train' and for no other, received {epochs} for {split!r}.")
+    where = {"data_dir": data_dir, "num_classes": num_classes, "tfds_split": tfds_split}
+    where |= {"first_label": first_label, "read_config": read_config}
+    if isinstance(dataset, Source):
+        given = [name for name, value in where.items() if value]
+        if given:
+            raise MisuseError(f"Expected no {', '.join(given)} with an opened Source. Give it to open_source.")
+        source = dataset
+    else:
+        source = open_source(dataset, split, image_size=image_size, **where)
+    if split == "train":
+        return train_pipeline(source, batch_size=batch_size, image_size=image_size, epochs=epochs, **options)
+    return eval_pipeline(source, batch_size=batch_size, image_size=image_size, **options)

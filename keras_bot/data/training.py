@@ -1,0 +1,176 @@
+"""From records to batches for training. The order of a pass:
+
+    shuffle (encoded bytes) -> batch of (read, decode, crop, flip) in uint8 -> one-hot -> fill broken images' places
+    -> colour and normalise in one map -> batch_transform (smoothing, mixup) -> prefetch
+
+One stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
+position) alone: each use has its own stream number, and within it the place counted over all epochs is the
+second half of a stateless seed. So a run resumed at any step sees exactly what an unbroken run sees from
+there, on any number of cores, and reads nothing of what comes before. Keeping that order costs no speed.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_bot.data import color, image
+from keras_bot.data.batches import RAM_BUDGET, check_form, one_hot, seed_at, with_options
+from keras_bot.data.corrupt import CorruptLog, fill_missing
+from keras_bot.data.source import Source
+from keras_bot.errors import MisuseError, unknown
+
+_ORDER, _GEOMETRY, _JITTER, _PCA, _BATCH = range(5)
+
+BatchTransform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def train_pipeline(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    epochs: int,
+    transform: str = "imagenet",
+    flip: bool = True,
+    color_jitter: float = 0.4,
+    pca_noise: float = 0.1,
+    min_area: float = 0.08,
+    crop_padding: int = 4,
+    seed: int = 0,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    corrupt: CorruptLog | None = None,
+    batch_transform: BatchTransform | None = None,
+    shuffle_buffer: int = 8192,
+    cache: bool = False,
+    dtype: str = "float32",
+    augment_on: str = "host",
+    ram_budget: int = RAM_BUDGET,
+) -> tf.data.Dataset:
+    """Batches for training: (images (B, S, S, 3) normalised, labels float32 (B, K)).
+
+    Args:
+        source: where the records come from.
+        batch_size: B; an epoch has `source.size // B` steps and leaves out other images each time.
+        image_size: S.
+        epochs: the stream ends after epoch `epochs - 1`.
+        transform: "imagenet", "cifar" or "plain"; see `image.train_image`. "plain" has no augmentation of any
+            kind: `flip`, `color_jitter` and `pca_noise` don't count then.
+        flip, min_area, crop_padding: see `image.train_image`.
+        color_jitter, pca_noise: see the `color` module; 0 is off.
+        seed: any integer.
+        first_epoch, first_step: where to start, counted from 0; the step is within that epoch.
+        corrupt: keeps the names of images that can't be decoded and raises when there are too many; None
+            allows none. In such an image's place stands another one of the same batch with its label. Should
+            a batch hold no whole image at all, it is black and of no class.
+        batch_transform: (images, one-hot labels, seed int32 (2,), epoch int64) -> (images, labels), after
+            normalisation.
+        shuffle_buffer: encoded records that shuffling a TFDS or TFRecord set holds in memory; other sources are
+            shuffled whole.
+        cache: hold all records in memory, still encoded, and so read a source once only.
+        dtype: of the images: float32, float16 or bfloat16.
+        augment_on: "device" leaves colour, normalisation and `batch_transform` to the training step: the elements
+            are then what `finish_batch` takes.
+        ram_budget: MiB that the buffers may grow to by tf.data's own tuning.
+
+    Raises:
+        MisuseError: an argument is out of its range, or the batch is larger than the source.
+    """
+    check_form(
+        transform,
+        dtype,
+        batch_size=batch_size,
+        image_size=image_size,
+        shuffle_buffer=shuffle_buffer,
+        ram_budget=ram_budget,
+    )
+    _check_training(source, batch_size, first_epoch, first_step, epochs, augment_on)
+    _check_augmentation(min_area, color_jitter, pca_noise, crop_padding)
+    source = source.cached() if cache else source
+    steps = source.size // batch_size
+    log = corrupt or CorruptLog(0)
+    if transform == "plain":
+        flip, color_jitter, pca_noise = False, 0.0, 0.0
+
+    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        record = source.read(*key)
+        options = {"flip": flip, "min_area": min_area, "crop_padding": crop_padding}
+        at = seed_at(seed, _GEOMETRY, position)
+        return image.train_image(record["image"], image_size, transform, at, **options), record["label"]
+
+    def draw(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tuple, tf.Tensor]:
+        images, labels = made
+        batch = keys[0][0] // batch_size
+        with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
+            images, targets = fill_missing(images, one_hot(labels, source), places, batch_size)
+        seeds = tf.stack([seed_at(seed, _JITTER, batch), seed_at(seed, _PCA, batch)])
+        matrix, shift = color.draw_maps(batch_size, color_jitter, pca_noise, seeds)
+        at = tf.tile(tf.cast(seed_at(seed, _BATCH, batch), tf.int32)[None], [batch_size, 1])
+        return (images, matrix, shift, at, tf.fill([batch_size], batch // steps)), targets
+
+    def finish(inputs: tuple, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return finish_batch(inputs, targets, batch_transform, dtype, apply_map=color.fused_map)
+
+    def positions(epoch: tf.Tensor) -> tf.data.Dataset:
+        first = tf.where(epoch == first_epoch, tf.constant(first_step * batch_size, tf.int64), 0)
+        return source.keys(seed_at(seed, _ORDER, epoch), shuffle_buffer, first).take(steps * batch_size - first)
+
+    first_batch = first_epoch * steps + first_step
+    keys = tf.data.Dataset.range(first_epoch, epochs).flat_map(positions).enumerate(first_batch * batch_size)
+    batches = source.batches(keys, make, batch_size, drop_remainder=True)
+    batches = batches.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if augment_on == "host":
+        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(epochs * steps - first_batch))
+    return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
+
+
+def finish_batch(
+    inputs: tuple,
+    labels: tf.Tensor,
+    batch_transform: BatchTransform | None = None,
+    dtype: str = "float32",
+    apply_map: Callable = color.apply_map,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `augment_on="device"` leaves to the training step: colour, normalisation, `batch_transform`.
+
+    Args:
+        inputs: images uint8 (B, S, S, 3); the colour map's matrix (B, 3, 3) and shift (B, 3); seed int32 (B, 2)
+            and epoch int64 (B,) of the batch, the same in every row, so that replicas can share the batch.
+        labels: float32 (B, K).
+        batch_transform, dtype: as in `train_pipeline`.
+        apply_map: how the colour map is computed.
+
+    Returns:
+        What `train_pipeline` gives with `augment_on="host"`. A replica's batch is transformed by itself.
+    """
+    images, matrix, shift, seed, epoch = inputs
+    images = apply_map(images, matrix, shift, dtype)
+    if batch_transform is None:
+        return images, labels
+    return batch_transform(images, labels, seed[0], epoch[0])
+
+
+def _check_training(
+    source: Source, batch_size: int, first_epoch: int, first_step: int, epochs: int, augment_on: str
+) -> None:
+    if batch_size > source.size:
+        raise MisuseError(
+            f"Expected a batch no larger than the data set: {source.name} has {source.size} images, received "
+            f"batch_size {batch_size}. Use a smaller batch."
+        )
+    if not 0 <= first_epoch <= epochs:
+        raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first_epoch} and {epochs}.")
+    steps = source.size // batch_size
+    if not 0 <= first_step < steps or (first_step and first_epoch == epochs):
+        raise MisuseError(f"Expected 0 <= first_step < {steps}, the steps of an epoch, received {first_step}.")
+    if augment_on not in ("host", "device"):
+        raise unknown("place to augment on", augment_on, ("host", "device"))
+
+
+def _check_augmentation(min_area: float, color_jitter: float, pca_noise: float, crop_padding: int) -> None:
+    if not 0 < min_area <= 1 or not 0 <= color_jitter <= 1 or pca_noise < 0 or crop_padding < 0:
+        raise MisuseError(
+            "Expected 0 < min_area <= 1, 0 <= color_jitter <= 1, pca_noise >= 0 and crop_padding >= 0, "
+            f"received {min_area}, {color_jitter}, {pca_noise} and {crop_padding}."
+        )
