@@ -20,6 +20,7 @@ TRANSFORMS = ("imagenet", "cifar", "plain")
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
 _RATIOS = (1, 2, 4, 8)
+_MAX_PIXELS = 2**29 // 3  # what TensorFlow decodes as a whole at most: a header that claims more is damaged
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
@@ -73,8 +74,8 @@ def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_are
         return whole[top : top + height, left : left + width]
 
     def from_jpeg() -> tf.Tensor:
-        shape = tf.image.extract_jpeg_shape(image)
-        return decode_window(image, sample_crop(shape[0], shape[1], uniform, min_area), size, size)
+        height, width = _jpeg_size(image)
+        return decode_window(image, sample_crop(height, width, uniform, min_area), size, size)
 
     encoded = image.dtype == tf.string
     window = tf.cond(tf.io.is_jpeg(image), from_jpeg, from_whole) if encoded else from_whole()
@@ -99,6 +100,14 @@ def decode_window(image: tf.Tensor, window: tf.Tensor, height: int | tf.Tensor, 
     spare = tf.minimum(window[2] // height, window[3] // width)
     step = sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
     return tf.switch_case(step, [functools.partial(at, ratio) for ratio in _RATIOS])
+
+
+def _jpeg_size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width by a JPEG's header, int32 scalars; raises in the graph when they can't be."""
+    height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(image, output_type=tf.int32))
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(_MAX_PIXELS, tf.int64))]):
+        return tf.identity(height), tf.identity(width)
 
 
 def random_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, padding: int) -> tf.Tensor:
@@ -158,7 +167,7 @@ def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
     """`decode`, but a JPEG whose edges are at least 2, 4 or 8 times `edge` comes out smaller by that: not exact."""
 
     def from_jpeg() -> tf.Tensor:
-        height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(image))
+        height, width = _jpeg_size(image)
         return decode_window(image, tf.stack([0, 0, height, width]), edge, edge)
 
     if image.dtype != tf.string:
@@ -222,9 +231,10 @@ def eval_edge(size: int, eval_crop: float) -> int:
 
 def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Bilinear, to float32; images that have that size already are only cast."""
+    images = tf.cast(images, tf.float32)  # of uint8 the operation is slower
     known = isinstance(height, int) and isinstance(width, int)
     if known and tuple(images.shape[-3:-1]) == (height, width):
-        return tf.cast(images, tf.float32)
+        return images
     return tf.image.resize(images, [height, width], method="bilinear")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -54,6 +55,17 @@ class Source:
         made = made.batch(batch_size, drop_remainder=drop_remainder)
         return made.map(lambda key, parts: (key, tf.range(tf.shape(key[0])[0]), parts))
 
+    def shared(self, share: "Share") -> "Source":
+        """One worker's part of a source whose keys are `indices`: each `workers`th record, so all classes."""
+        if share.workers == 1:
+            return self
+        own = indices(share.size)
+
+        def keys(*args, **options) -> tf.data.Dataset:
+            return own(*args, **options).map(lambda i: (i * share.workers + share.worker,))
+
+        return dataclasses.replace(self, size=share.size, keys=keys)
+
     def cached(self) -> "Source":
         """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
 
@@ -88,6 +100,45 @@ class Source:
             },
             record_name=lambda i: tf.gather(texts, i),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """One worker's part of a set: `size` records; which, is `start` or `worker` to say.
+
+    Attributes:
+        worker, workers: its number, from 0, and how many there are.
+        size: the number of its records.
+        start: where they begin if each worker's records follow each other.
+    """
+
+    worker: int
+    workers: int
+    size: int
+    start: int
+
+
+def share_of(read_config: Any, size: int, split: str) -> Share:
+    """The share of the worker that a `tfds.ReadConfig` names; all of the set if it, or its `input_context`, is None.
+
+    Training shares are of one size, so that workers take as many steps, and leave out the remainder. In evaluation
+    the first shares hold one record more.
+
+    Raises:
+        MisuseError: there are more workers than records, or the worker is none of them.
+    """
+    context = getattr(read_config, "input_context", None)
+    if context is None:
+        return Share(0, 1, size, 0)
+    worker, workers = context.input_pipeline_id, context.num_input_pipelines
+    if not 0 <= worker < workers:
+        raise MisuseError(f"Expected an input_context with 0 <= input_pipeline_id < {workers}, received {worker}.")
+    if workers > size:
+        raise MisuseError(f"Expected at least one record a worker, received {size} records for {workers} workers.")
+    share, left = divmod(size, workers)
+    if split == "train":
+        return Share(worker, workers, share, worker * share)
+    return Share(worker, workers, share + (worker < left), worker * share + min(worker, left))
 
 
 def indices(size: int) -> Callable[..., tf.data.Dataset]:

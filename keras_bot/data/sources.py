@@ -2,11 +2,13 @@
 
 import os
 import re
+from typing import Any
 
 from keras_bot.data.arrays import open_npz, open_synthetic
 from keras_bot.data.folder import open_folder
-from keras_bot.data.source import Source
+from keras_bot.data.source import Source, share_of
 from keras_bot.data.tfds_set import known_names, open_tfds
+from keras_bot.data.tfrecord import holds_shards, open_tfrecord
 from keras_bot.errors import MisuseError
 
 
@@ -20,23 +22,29 @@ def open_source(
     image_size: int = 224,
     tfds_split: str = "",
     first_label: int = 0,
-    read_config=None,
+    read_config: Any = None,
 ) -> Source:
     """Open one split of a data set.
 
     Args:
-        dataset: "synthetic"; a path ending in .npz; a path of an image folder; or the name of a TFDS set, among
-            them "digits", which needs no download.
+        dataset: "synthetic"; a path ending in .npz; a path of an image folder, or of a folder of TFRecord shards in
+            the ImageNet layout; or the name of a TFDS set, among them "digits", which needs no download.
         split: "train" or "eval".
         data_dir: where TFDS keeps its data; the others don't look at it.
         num_classes: 0 takes it from the data (1000 for "synthetic"); otherwise it must agree with the data.
         synthetic_images: number of images of "synthetic".
         image_size: height and width of the images of "synthetic".
         tfds_split: a split in TFDS's own notation, as "train[:90%]", instead of the one that `split` stands for.
+        first_label: 0 or 1: the label of the first class in TFRecord shards without a manifest. TensorFlow's
+            ImageNet shards begin with 1.
+        read_config: a `tfds.ReadConfig`, for any kind of set. With its `input_context` the source is one worker's
+            share: no record is in two; in training all shares are of one size and leave out the remainder of the
+            division, in evaluation the first ones hold one record more. Record files are read as its
+            `interleave_cycle_length` and `interleave_block_length` say. The rest of it doesn't count.
 
     Raises:
         MisuseError: there is no such data set, or it has another form; says what was expected and what to do.
-        RunError: a TFDS set could not be prepared.
+        RunError: a TFDS set could not be prepared, or a TFRecord shard is cut.
     """
     if split not in ("train", "eval"):
         raise MisuseError(f"Expected split 'train' or 'eval', received {split!r}.")
@@ -44,16 +52,24 @@ def open_source(
         raise MisuseError(f"Expected num_classes >= 0, received {num_classes}. 0 takes it from the data.")
     if not dataset:
         raise MisuseError("Expected a data set, received an empty name. Give a path or a name such as 'digits'.")
-    is_tfds = dataset != "synthetic" and not dataset.endswith(".npz") and not _is_folder(dataset)
+    is_folder, is_npz = _is_folder(dataset), dataset.endswith(".npz")
+    is_tfds = dataset != "synthetic" and not is_npz and not is_folder
+    is_shards = is_folder and not is_npz and holds_shards(dataset)
     if tfds_split and not is_tfds:
         raise MisuseError(f"tfds_split {tfds_split!r} is for TFDS sets, but {dataset!r} is none. Leave it empty.")
+    if first_label not in ((0, 1) if is_shards else (0,)):
+        raise MisuseError(
+            f"Expected first_label 0, or 1 for TFRecord shards, received {first_label} for {dataset!r}. Leave it at 0."
+        )
     if is_tfds:
-        return open_tfds(dataset, split, data_dir, num_classes, tfds_split)
+        return open_tfds(dataset, split, data_dir, num_classes, tfds_split, read_config)
+    if is_shards:
+        return open_tfrecord(dataset, split, num_classes, first_label, read_config)
     if dataset == "synthetic":
-        return open_synthetic(split, num_classes, synthetic_images, image_size)
-    return (
-        open_npz(dataset, split, num_classes) if dataset.endswith(".npz") else open_folder(dataset, split, num_classes)
-    )
+        source = open_synthetic(split, num_classes, synthetic_images, image_size)
+    else:
+        source = (open_npz if is_npz else open_folder)(dataset, split, num_classes)
+    return source.shared(share_of(read_config, source.size, split))
 
 
 def _is_folder(dataset: str) -> bool:

@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bot.data.source import Source, check_num_classes, indices
+from keras_bot.data.record_files import Records, reading_of, record_keys, record_name, take_share
+from keras_bot.data.source import Source, check_num_classes, share_of
 from keras_bot.errors import MisuseError, RunError, unknown
 
 _EVAL_SPLITS = ("validation", "test", "val")
-_OPEN_FILES = 16
 
 
 def known_names() -> list[str]:
@@ -20,7 +20,9 @@ def known_names() -> list[str]:
     return _tfds().list_builders(with_community_datasets=False)
 
 
-def open_tfds(dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = "") -> Source:
+def open_tfds(
+    dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = "", read_config: Any = None
+) -> Source:
     """Open one split of a TFDS set with an `image` and a `label` feature.
 
     Args:
@@ -29,6 +31,7 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, num_classes: int, 
         data_dir: where TFDS keeps its data; None is TFDS's own default.
         num_classes: 0, or what is expected.
         tfds_split: a TFDS split like "train[:90%]" instead.
+        read_config: see `open_source`.
 
     Raises:
         MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
@@ -58,16 +61,18 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, num_classes: int, 
 
     def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
         example = wanted.deserialize_example(serialized, decoders=decoders)
-        return {"image": example["image"], "label": example["label"], "name": _record_name(file, index)}
+        return {"image": example["image"], "label": example["label"], "name": record_name(file, index)}
 
+    files = [Records(str(i.filename), i.skip, i.take) for i in info.file_instructions]
+    share = share_of(read_config, info.num_examples, split)
     return Source(
         name=f"{dataset} {tfds_split or split}",
         num_classes=label.num_classes,
         class_names=tuple(label.names),
-        size=info.num_examples,
-        keys=_keys(info.file_instructions),
+        size=share.size,
+        keys=record_keys(take_share(files, share), reading_of(read_config)),
         read=read,
-        record_name=lambda serialized, file, index: _record_name(file, index),
+        record_name=lambda serialized, file, index: record_name(file, index),
     )
 
 
@@ -148,42 +153,3 @@ def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
     if not info.num_examples:
         raise MisuseError(f"Split {name!r} of TFDS set {dataset!r} is empty. Choose a larger part.")
     return info
-
-
-def _record_name(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    return tf.strings.join([tf.strings.regex_replace(file, ".*/", ""), "[", tf.strings.as_string(index), "]"])
-
-
-def _keys(instructions: list[Any]) -> Any:
-    """Serialised examples with their file and place in it; shuffled by the order of files and by a buffer."""
-    files = [str(i.filename) for i in instructions]
-    skips = [i.skip for i in instructions]
-    takes = [i.take for i in instructions]
-
-    def keys(seed: tf.Tensor | None, buffer: int) -> tf.data.Dataset:
-        def read_file(number: tf.Tensor) -> tf.data.Dataset:
-            file, skip, take = (tf.gather(part, number) for part in (files, skips, takes))
-            skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
-            records = tf.data.TFRecordDataset(file).skip(skip).take(take).enumerate(start=skip)
-            return records.map(lambda index, serialized: (serialized, file, index))
-
-        order = indices(len(files))(seed, 1)
-        records = order.interleave(
-            read_file,
-            cycle_length=_OPEN_FILES,
-            block_length=_OPEN_FILES,
-            num_parallel_calls=4,
-            deterministic=True,
-        )
-        return records if seed is None else _shuffle(records, seed, buffer)
-
-    return keys
-
-
-def _shuffle(records: tf.data.Dataset, seed: tf.Tensor, buffer: int) -> tf.data.Dataset:
-    """tf.data's buffer shuffle, by `seed` alone."""
-    if not tf.executing_eagerly():
-        # Otherwise the graph's seed, that is tf.random.set_seed's, would have a say too.
-        tf.compat.v1.get_default_graph().seed = None
-    mixed = tf.random.stateless_uniform([], seed, 1, 2**62, tf.int64)
-    return records.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)

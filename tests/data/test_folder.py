@@ -137,7 +137,10 @@ def test_class_file_may_give_two_classes_one_name_and_may_have_one_column(image_
         (b"f,n\nclass0,a\n", r"disagree: it doesn't name train's folder 'class1'\."),
         (b"f,n\nclass0,a\nclass1,b\nzebra,z\n", r"disagree: train has no folder for 'zebra'\."),
         (b"f,n\nclass0,a\nCLASS1,b\n", r"no folder for 'CLASS1'; it doesn't name train's folder 'class1'\. Expected"),
-        (b"f,n\n" + b"\n".join(b"x%d" % i for i in range(9)), r"for 'x0', 'x1', 'x2', 'x3', 'x4' and 4 more; it doesn't"),
+        (
+            b"f,n\n" + b"\n".join(b"x%d" % i for i in range(9)),
+            r"for 'x0', 'x1', 'x2', 'x3', 'x4' and 4 more; it doesn't",
+        ),
         (b"f,n\nclass0,\xff\nclass1,b\n", r"is no CSV file in UTF-8"),
         (b'f,n\nclass0,"a\nclass1,b\n', r"is no CSV file in UTF-8"),
     ],

@@ -1,0 +1,219 @@
+"""TFRecord shards in the ImageNet layout: a folder of `train-00000-of-01024`, … and `validation-00000-of-00128`, ….
+
+`manifest.json`, which `keras-bot data convert` writes, tells what they hold. Without it the records are counted, and
+the class names are those of `labels.txt` if it is there.
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from keras_bot.data.record_files import Records, cut, measure, reading_of, record_keys, record_name, take_share
+from keras_bot.data.source import Source, check_num_classes, share_of
+from keras_bot.errors import MisuseError, RunError
+
+_SHARD = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.\w+)?")
+_EVAL_NAMES = ("validation", "val", "test")
+_MANIFEST = "manifest.json"
+_UNFINISHED = "manifest.partial.json"
+_FORMAT = "keras_bot tfrecord 1"
+_LABELS = "labels.txt"
+_IMAGE, _LABEL = "image/encoded", "image/class/label"
+_THREADS = 16
+
+
+def holds_shards(folder: str) -> bool:
+    """Whether a folder holds TFRecord shards, or the manifest of some."""
+    root = pathlib.Path(folder).expanduser()
+    if not root.is_dir():
+        return False
+    with os.scandir(root) as entries:
+        return any(e.name in (_MANIFEST, _UNFINISHED) or _SHARD.fullmatch(e.name) for e in entries)
+
+
+def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, read_config: Any = None) -> Source:
+    """Open one split of a folder of shards with the features `image/encoded` and `image/class/label`.
+
+    Args:
+        folder: holds the shards.
+        split: "train" or "eval"; of the latter, the first of validation, val and test that there is.
+        num_classes: 0, or what is expected; without manifest and `labels.txt` it must be given.
+        first_label: without manifest, what is stored for class 0.
+        read_config: see `open_source`.
+
+    Raises:
+        MisuseError: a shard is missing, or the folder has another form.
+        RunError: a shard is cut.
+    """
+    root = pathlib.Path(folder).expanduser()
+    if (root / _MANIFEST).exists():
+        files, names, first_label = _read_manifest(root, split)
+        check_num_classes(str(root), num_classes, len(names))
+        numbering = ""
+    else:
+        names = _class_names(root, num_classes, first_label)
+        files = _count(_find_shards(root, split), len(names), first_label)
+        numbering = f" (first_label {first_label})"
+    share = share_of(read_config, sum(file.take for file in files), split)
+
+    def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = {_IMAGE: tf.io.FixedLenFeature([], tf.string), _LABEL: tf.io.FixedLenFeature([], tf.int64)}
+        example = tf.io.parse_single_example(serialized, features)
+        return {"image": example[_IMAGE], "label": example[_LABEL] - first_label, "name": record_name(file, index)}
+
+    return Source(
+        name=f"{root} {split}{numbering}",
+        num_classes=len(names),
+        class_names=names,
+        size=share.size,
+        keys=record_keys(take_share(files, share), reading_of(read_config)),
+        read=read,
+        record_name=lambda serialized, file, index: record_name(file, index),
+    )
+
+
+def _read_manifest(root: pathlib.Path, split: str) -> tuple[list[Records], tuple[str, ...], int]:
+    """The files with their records, the class names, and the first label; the files' sizes are checked."""
+    name = "train" if split == "train" else "validation"
+    try:
+        manifest = json.loads((root / _MANIFEST).read_bytes())
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"format {manifest['format']!r}")
+        names, first_label = tuple(manifest["class_names"]), int(manifest["first_label"])
+        shards = manifest["splits"].get(name, {"shards": []})["shards"]
+        shards = [(root / shard["file"], int(shard["records"]), int(shard["bytes"])) for shard in shards]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MisuseError(
+            f"{root / _MANIFEST} can't be read ({type(error).__name__}: {error}): expected one that `keras-bot data "
+            f"convert` wrote ({_FORMAT}). Convert again."
+        ) from error
+    if not shards:
+        raise MisuseError(f"{root} has no {name} shards by its {_MANIFEST}. Convert a folder that has such images.")
+    for path, _, size in shards:
+        if not path.is_file():
+            raise MisuseError(f"{path} is missing: expected the {len(shards)} shards of {_MANIFEST}. Copy it again.")
+        received = path.stat().st_size
+        if received < size:
+            raise RunError(cut(str(path), measure(str(path))[1], size))
+        if received > size:
+            raise RunError(f"{path}: expected {size} bytes by {_MANIFEST}, received {received}. Copy it again.")
+    return [Records(str(path), 0, records) for path, records, _ in shards if records], names, first_label
+
+
+def _find_shards(root: pathlib.Path, split: str) -> list[str]:
+    """The paths of one split's shards, all there, in their order."""
+    if (root / _UNFINISHED).exists():
+        raise MisuseError(f"{root} holds an unfinished conversion. Run the same `keras-bot data convert` again.")
+    sets: dict[tuple[str, str], dict[int, str]] = {}
+    for entry in sorted(os.listdir(root)):
+        if match := _SHARD.fullmatch(entry):
+            found = sets.setdefault((match["set"], f"-of-{match['count']}{match['suffix'] or ''}"), {})
+            found[int(match["number"])] = entry
+    wanted = ("train",) if split == "train" else _EVAL_NAMES
+    for word in wanted:
+        chosen = {key: found for key, found in sets.items() if word in re.split(r"[^a-z0-9]+", key[0].lower())}
+        if chosen:
+            break
+    else:
+        raise MisuseError(
+            f"{root} has no shards for {split!r}: expected names like {wanted[0]}-00000-of-00008, received "
+            f"{', '.join(sorted({key[0] for key in sets}))}. Rename or add them."
+        )
+    if len(chosen) > 1:
+        names = ", ".join(sorted(min(found.values()) for found in chosen.values()))
+        raise MisuseError(f"{root} has {len(chosen)} sets of {word} shards ({names}): expected one. Move the others.")
+    (((_, ending), found),) = chosen.items()
+    count = int(re.findall(r"\d+", ending)[0])
+    missing = [number for number in range(count) if number not in found]
+    if missing or len(found) > count:
+        first = next(iter(found.values()))
+        gone = re.sub(r"-\d+-of-", f"-{missing[0]:05}-of-", first) if missing else f"a number below {count}"
+        raise MisuseError(
+            f"{root}: expected {count} {word} shards, received {len(found)}; the first that is missing: {gone}. "
+            "Copy the missing ones."
+        )
+    return [str(root / found[number]) for number in range(count)]
+
+
+def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tuple[str, ...]:
+    """Those of `labels.txt`: one a line, or "label:name" as TensorFlow's own converters write it."""
+    path = root / _LABELS
+    if not path.exists():
+        if not num_classes:
+            raise MisuseError(
+                f"{root} has neither {_MANIFEST} nor {_LABELS}, so its shards don't tell how many classes there are: "
+                "expected num_classes, received 0. Set it."
+            )
+        return tuple(str(i) for i in range(num_classes))
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{path} can't be read ({error}): expected a class name a line, in UTF-8.") from error
+    numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
+    names = lines
+    if lines and all(numbered):
+        found = {int(match[1]): match[2].strip() for match in numbered}
+        if len(found) < len(lines) or sorted(found) != list(range(first_label, first_label + len(found))):
+            raise MisuseError(
+                f"{path}: expected the labels {first_label} to {first_label + len(lines) - 1}, each once, received "
+                f"{min(found)} to {max(found)}, {len(found)} different ones. Mend it, or set first_label to the first."
+            )
+        names = [found[label] for label in sorted(found)]
+    if not names:
+        raise MisuseError(f"{path} is empty: expected a class name a line. Fill or remove it.")
+    check_num_classes(str(path), num_classes, len(names))
+    return tuple(names)
+
+
+def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Records]:
+    """The shards with their numbers of records; those without any are left out."""
+
+    def look(path: str) -> Records:
+        try:
+            count, end, size = measure(path)
+        except OSError as error:
+            raise RunError(f"{path} can't be read: {error.strerror}.") from error
+        if end < size:
+            raise RunError(cut(path, end, size))
+        if count:
+            _check_first(path, num_classes, first_label)
+        return Records(path, 0, count)
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        files = [file for file in pool.map(look, paths) if file.take]
+    if not files:
+        raise MisuseError(f"{paths[0]} and the {len(paths) - 1} other shards hold no records. Write them again.")
+    return files
+
+
+def _check_first(path: str, num_classes: int, first_label: int) -> None:
+    """Look whether a shard's first record has the right features, and a label that can be."""
+    try:
+        serialized = next(iter(tf.data.TFRecordDataset(path))).numpy()
+    except tf.errors.OpError as error:
+        raise RunError(f"{path} is damaged in its first record, at byte 0. Copy it again.") from error
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+    except DecodeError:
+        features = {}
+    received = ", ".join(sorted(features)) or "others"
+    images = features[_IMAGE].bytes_list.value if _IMAGE in features else ()
+    labels = features[_LABEL].int64_list.value if _LABEL in features else ()
+    if len(images) != 1 or len(labels) != 1:
+        raise MisuseError(
+            f"{path}: expected tf.train.Example records with one {_IMAGE} (bytes) and one {_LABEL} (int64), received "
+            f"{received}. Write the shards in the ImageNet layout."
+        )
+    if not 0 <= labels[0] - first_label < num_classes:
+        raise MisuseError(
+            f"{path}: expected labels {first_label} to {first_label + num_classes - 1} for {num_classes} classes "
+            f"with first_label {first_label}, received {labels[0]}. Set first_label to 0 or 1 as the shards have it, "
+            "and num_classes right."
+        )
