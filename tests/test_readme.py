@@ -28,6 +28,19 @@ def test_the_tricks_in_ones_own_fit(tmp_path, monkeypatch):
     assert again.evaluate(told["images"][1500:], told["labels"][1500:], verbose=0)[1] == pytest.approx(told["accuracy"])
 
 
+def test_the_pipeline_in_ones_own_fit(image_folder, tmp_path, monkeypatch):
+    import keras
+
+    image_folder(classes=2, train=40, val=3, name="path/to/photos")
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.Input((224, 224, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
+    told = {"model": keras.Sequential(layers)}
+    exec(next(block for block in blocks("python") if "data.pipeline" in block), told)
+    history = told["model"].history
+    assert history.epoch == list(range(20)) and "val_accuracy" in history.history
+    assert len(told["train"]) == 20 and len(told["held_out"]) == 1
+
+
 def test_the_commands_and_flags_exist():
     flags = Flags("train", "", recipe=True).help()
     used = re.findall(r"keras-bot (\w+)", " ".join(blocks("bash")))

@@ -1,7 +1,6 @@
 """`keras-bot data`: what a data source holds, a picture of augmented samples, and image folders as TFRecord shards."""
 
 import pathlib
-import shutil
 import sys
 
 from keras_bot.cli.flags import Flags
@@ -94,7 +93,7 @@ class _Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=images, unit=" images", ncols=shutil.get_terminal_size().columns)
+            self._bar = tqdm(total=images, unit=" images", dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
         if shard:
             self._bar.set_postfix_str(shard, refresh=False)

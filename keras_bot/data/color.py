@@ -118,6 +118,12 @@ def normalise(images: tf.Tensor) -> tf.Tensor:
     return (images - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
 
 
+@tf.function(jit_compile=True)
+def fused_normalise(images: tf.Tensor, weights: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
+    """`normalise` of a batch (B, H, W, 3) in one loop; zeros where the weight (B,) is 0."""
+    return tf.cast(tf.where(weights[:, None, None, None] > 0, normalise(images), 0.0), dtype)
+
+
 def denormalise(images: np.ndarray) -> np.ndarray:
     """Back to 0..255 for looking at: clipped and rounded to uint8."""
     return np.clip(np.rint(images.astype(np.float32) * np.array(STD) + np.array(MEAN)), 0, 255).astype(np.uint8)

@@ -53,8 +53,9 @@ def eval_pipeline(
         images, labels = made
         with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
             targets = one_hot(labels, source)
-        images = tf.cast(color.normalise(images), dtype)
-        return pad_missing((images, targets, tf.ones_like(places, tf.float32)), places, batch_size)
+        parts = (images, targets, tf.ones_like(places, tf.float32))
+        images, targets, weights = pad_missing(parts, places, batch_size)
+        return color.fused_normalise(images, weights, dtype), targets, weights
 
     batches = source.batches(source.keys(None, 1).enumerate(), make, batch_size)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

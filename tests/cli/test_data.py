@@ -1,10 +1,13 @@
 """`keras-bot data` and `keras-bot data convert` as a user runs them."""
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -49,6 +52,7 @@ def test_convert_writes_shards_and_tells_it_line_by_line(image_folder, tmp_path,
 def test_convert_shows_a_bar_on_a_terminal(image_folder, tmp_path):
     folder = image_folder(classes=2, train=5, val=1)
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     command = [sys.executable, "-m", "keras_bot", "data", "convert", str(folder), str(tmp_path / "out")]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, text=True)
     os.close(follower)

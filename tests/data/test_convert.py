@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot.data import convert as module
+from keras_bot.data import open_source
 from keras_bot.data.convert import convert
 from keras_bot.data.folder import open_layout
 from keras_bot.errors import MisuseError, RunError
@@ -81,6 +81,18 @@ def test_every_feature_of_every_image(image_folder, tmp_path):
             assert len(example.features.feature) == 8
         assert seen == {f"{p.parent.name}/{p.name}" for p in (folder / split).glob("*/*")}
         assert len(seen) == part["records"] == sum(map(len, examples))
+
+
+@pytest.mark.parametrize("first_label", [0, 1])
+def test_shards_open_as_the_folder_they_came_from(image_folder, tmp_path, first_label):
+    folder = image_folder(classes=3, train=5, val=2)
+    (folder / "classes.csv").write_text("f,n\nclass2,crane\nclass0,zero\nclass1,crane\n")
+    convert(str(folder), str(tmp_path / "out"), shards=2, validation_shards=2, first_label=first_label)
+    for split in ("train", "eval"):
+        theirs, ours = open_source(str(folder), split), open_source(str(tmp_path / "out"), split)
+        assert (ours.size, ours.class_names) == (theirs.size, theirs.class_names)
+        mine, expected = ([(r["image"], r["label"]) for r in s.records().as_numpy_iterator()] for s in (ours, theirs))
+        assert sorted(mine) == sorted(expected) and (mine == expected) == (split == "eval")
 
 
 def _many(tmp_path, classes=8, images=50, evaluation=5):
@@ -211,12 +223,12 @@ def test_killed_at_each_step_and_at_random_moments_it_gives_the_same_bytes(tmp_p
 
 
 def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_path):
-    """Each run of the command is killed once some more shards are whole, the last is let go on."""
-    folder, out = _many(tmp_path), tmp_path / "out"
+    """Each run of the command is killed once some more shards are whole; the last is let go on."""
+    folder, out = _many(tmp_path, images=400), tmp_path / "out"
     convert(str(folder), str(tmp_path / "unbroken"), shards=12, validation_shards=3)
     command = [sys.executable, "-m", "keras_bot", "data", "convert", str(folder), str(out)]
     command += ["--shards=12", "--validation_shards=3"]
-    for until in (1, 5, 9):
+    for until in (1, 4, 7):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
             if line.startswith(f"train-{until - 1:05}-of-00012 is whole"):
@@ -228,7 +240,7 @@ def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_p
         names = os.listdir(out)
         assert "manifest.json" not in names and len([n for n in names if "-of-00012" in n]) in range(until, 12)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "validation-00002-of-00003 is whole: 440 of 440 images" in done.stdout
+    assert "validation-00002-of-00003 is whole: 3240 of 3240 images" in done.stdout
     assert _hashes(out) == _hashes(tmp_path / "unbroken")
 
 
@@ -437,13 +449,13 @@ def test_too_little_space_is_told_before_the_first_shard(tmp_path, monkeypatch):
     folder, out = _many(tmp_path, images=12), tmp_path / "out"
     size = sum(p.stat().st_size for p in folder.glob("*/*/*"))
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=size // 2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size // 2))
     with pytest.raises(RunError, match=r"out has 0 MB free, but the shards take about 0 MB\. Make room"):
         convert(str(folder), str(out), shards=6)
     assert not list(out.glob("train*"))
     monkeypatch.undo()
     _begun(folder, out, shards=5)  # most of it is there: the rest needs little
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=size * 3 // 4))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size * 3 // 4))
     convert(str(folder), str(out), shards=6)
 
 
