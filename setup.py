@@ -25,6 +25,8 @@ setup(
         "absl-py>=2.0",
         "matplotlib>=3.7",
         "numpy>=1.26",
+        "pillow>=9",
+        "tqdm>=4",
         "scikit-learn>=1.3",  # ships the embedded digits
         "importlib_resources>=5",  # tensorflow-datasets 4.9.10 imports it without asking for it
         "tensorboard>=2.18",  # TensorFlow 2.21 no longer brings it, and its summaries need it

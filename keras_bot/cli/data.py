@@ -37,7 +37,7 @@ def main(argv):
         rows = min(4, train.size // columns)
         pathlib.Path(flags.grid).parent.mkdir(parents=True, exist_ok=True)
         corrupt = data.CorruptLog(recipe.max_corrupt)
-        batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns)
+        batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns, augment_on="host")
         with clear_errors(corrupt):
             data.sample_grid(batches, train.class_names, flags.grid, rows=rows, columns=columns)
         print(f"{rows * columns} samples as the network sees them: {flags.grid}")

@@ -11,8 +11,8 @@ COMMANDS = {
     "export": "write a SavedModel of a run, preprocessing included",
     "predict": "the five likeliest classes of image files, by a SavedModel",
     "models": "list the networks with parameters and FLOPs",
-    "data": "show what a data source holds, and a picture of augmented samples",
-    "bench": "speed of the training step beside a peer's",
+    "data": "show what a data source holds, with a picture; convert a folder to TFRecord shards",
+    "bench": "speed of training steps and input pipelines beside a peer's",
 }
 
 USAGE = """keras-bot: the Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3

@@ -142,13 +142,15 @@ def _read_group(
 def _read_file(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     """A range of a file's records. TensorFlow's own errors name no file, and a cut between records is none to it."""
 
-    def complain(path: tf.Tensor) -> tf.Tensor:
-        record = tf.numpy_function(_raise_fault, [path, skip + take], tf.string)
-        return tf.ensure_shape(record, [])
+    def complain(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record = tf.numpy_function(_raise_fault, [path, index], tf.string)
+        return index, tf.ensure_shape(record, [])
 
-    whole = tf.data.TFRecordDataset(path).skip(skip).ignore_errors()
-    records = whole.concatenate(tf.data.Dataset.from_tensors(path).map(complain)).take(take)
-    return records.enumerate(skip).map(lambda index, serialized: (serialized, path, index))
+    # A file that can't be opened would fail for ever; the numbers in front let it do so `take` times.
+    numbers = tf.data.Dataset.range(skip, skip + take)
+    records = tf.data.Dataset.zip((numbers, tf.data.TFRecordDataset(path).skip(skip))).ignore_errors()
+    records = records.concatenate(tf.data.Dataset.from_tensors(skip + take).map(complain)).take(take)
+    return records.map(lambda index, serialized: (serialized, path, index))
 
 
 def _shuffled(window: tuple, size: int, seed: tf.Tensor, number: tf.Tensor) -> tf.data.Dataset:
