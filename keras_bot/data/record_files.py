@@ -77,8 +77,8 @@ def record_keys(files: Sequence[Records], reading: Reading) -> Callable[..., tf.
         reading: of a shuffled pass.
 
     Returns:
-        The `keys`. A file that is cut, damaged or gone raises in the data set; the message names the file and the
-        byte at which what is whole of it ends.
+        The `keys`. A file that is cut, damaged or gone raises in the data set: the `run_error` of what TensorFlow
+        makes of it names the file, and the byte at which what is whole of it ends.
     """
     table = tuple(cpu_constant([getattr(file, part) for file in files], dtype) for part, dtype in _TABLE)
 
@@ -207,8 +207,8 @@ def fault(path: str, expected: int) -> str:
 
 
 def cut(path: str, end: int, size: int) -> str:
-    """The message for a file whose last whole record ends before the file does."""
+    """The message for a file whose last whole record ends at byte `end` of the `size` that it has or should have."""
     return (
-        f"{path} is cut, or is no uncompressed TFRecord file: its last whole record ends at byte {end} of {size}. "
+        f"{path} is cut or damaged, or no plain TFRecord file: its last whole record ends at byte {end} of {size}. "
         "Copy it again."
     )

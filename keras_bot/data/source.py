@@ -1,6 +1,7 @@
 """`Source`: where records come from, in two halves: a cheap order of keys, and a costly read of each."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data.corrupt import guarded_batches
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, RunError
 
 _READ_AHEAD = 64
 
@@ -71,6 +72,9 @@ class Source:
 
         Reads everything once, now. A record that can't be read becomes one of zero bytes, which can't
         be decoded either.
+
+        Raises:
+            RunError: a record file is cut, damaged or gone.
         """
         if self.in_memory:
             return self
@@ -82,13 +86,15 @@ class Source:
         images = [b""] * self.size
         labels = np.zeros(self.size, np.int64)
         names = []
-        batches = guarded_batches(self.keys(None, 1), read, _READ_AHEAD)
-        for keys, places, (read_images, read_labels) in batches:
-            start = len(names)
-            names += self.record_name(*keys).numpy().tolist()
-            labels[start + places.numpy()] = read_labels.numpy()
-            for place, image in zip(places.numpy(), read_images.numpy(), strict=True):
-                images[start + place] = image
+        try:
+            for keys, places, (read_images, read_labels) in guarded_batches(self.keys(None, 1), read, _READ_AHEAD):
+                start = len(names)
+                names += self.record_name(*keys).numpy().tolist()
+                labels[start + places.numpy()] = read_labels.numpy()
+                for place, image in zip(places.numpy(), read_images.numpy(), strict=True):
+                    images[start + place] = image
+        except tf.errors.OpError as error:
+            raise run_error(error) or error from None
         pictures, classes, texts = cpu_constant(images), cpu_constant(labels), cpu_constant(names)
         return dataclasses.replace(
             self,
@@ -153,6 +159,12 @@ def indices(size: int) -> Callable[..., tf.data.Dataset]:
         return ordered.map(lambda i: (shuffle(i, seed, tf.constant(size - 1, tf.int64)),))
 
     return keys
+
+
+def run_error(error: tf.errors.OpError) -> RunError | None:
+    """The RunError, if it was one, that was raised inside a data set and became an error of TensorFlow's."""
+    own = re.search(r"RunError: (.*)", error.message)
+    return RunError(own[1]) if own else None
 
 
 def cpu_constant(values, dtype: tf.DType | None = None) -> tf.Tensor:

@@ -8,6 +8,7 @@ import zipfile
 import keras
 import tensorflow as tf
 
+from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.training import assemble
 
@@ -60,6 +61,8 @@ def clear_errors(corrupt):
     except tf.errors.OpError as error:
         if corrupt is not None and corrupt.exceeded:
             raise corrupt.error() from None
+        if own := run_error(error):
+            raise own from None
         raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
 
 

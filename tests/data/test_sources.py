@@ -1,3 +1,5 @@
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -8,64 +10,12 @@ import tensorflow as tf
 
 from keras_bot.data import open_source, train_pipeline
 from keras_bot.data.image import decode
+from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError, RunError
 
 
 def _records(source):
     return list(source.records().as_numpy_iterator())
-
-
-def test_folder_holds_every_image_under_its_class(image_folder):
-    folder = image_folder(classes=3, train=2, val=1)
-    (folder / "train" / "class1" / "0.jpg").rename(folder / "train" / "class1" / "a.JPEG")
-    (folder / "train" / "class1" / "notes.txt").write_text("no image")
-    (folder / "train" / ".hidden").mkdir()
-    source = open_source(str(folder))
-    assert source.class_names == ("class0", "class1", "class2")
-    assert (source.size, source.num_classes) == (6, 3)
-    records = _records(source)
-    assert [r["label"] for r in records] == [0, 0, 1, 1, 2, 2]
-    assert records[3]["name"] == b"train/class1/a.JPEG"
-    assert records[3]["image"] == (folder / "train" / "class1" / "a.JPEG").read_bytes()
-    for name in ("validation", "test"):
-        (folder / "val").rename(folder / name)
-        assert _records(open_source(str(folder), "eval"))[0]["name"] == f"{name}/class0/0.jpg".encode()
-        (folder / name).rename(folder / "val")
-
-
-def test_folder_of_many_files(tmp_path):
-    for label in range(20):
-        directory = tmp_path / "train" / f"{label:02}"
-        directory.mkdir(parents=True)
-        for i in range(150):
-            (directory / f"{i}.jpg").touch()
-    source = open_source(str(tmp_path))
-    assert source.size == 3000 and source.num_classes == 20
-
-
-def test_folder_of_another_form_is_told(image_folder, tmp_path):
-    folder = image_folder(classes=2)
-    with pytest.raises(MisuseError, match=r"No folder .*nowhere.*expected train/CLASS"):
-        open_source(str(tmp_path / "nowhere"))
-    with pytest.raises(MisuseError, match=r"train is missing: expected train/CLASS"):
-        open_source(str(folder / "train"))
-    with pytest.raises(MisuseError, match=r"Expected 5 classes .* has 2"):
-        open_source(str(folder), num_classes=5)
-    (folder / "val" / "zebra").mkdir()
-    with pytest.raises(MisuseError, match=r"Class 'zebra' .*val but not in .*train"):
-        open_source(str(folder), "eval")
-    (folder / "train" / "zebra").mkdir()
-    with pytest.raises(MisuseError, match=r"zebra holds no images"):
-        open_source(str(folder))
-    (folder / "val").rename(folder / "dev")
-    with pytest.raises(MisuseError, match=r"no folder to evaluate on.*tried val, validation, test"):
-        open_source(str(folder), "eval")
-    (folder / "val").mkdir()
-    with pytest.raises(MisuseError, match=r"val has no class folders"):
-        open_source(str(folder), "eval")
-    (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(MisuseError, match=r"empty of class folders"):
-        open_source(str(tmp_path / "empty"))
 
 
 def test_npz_holds_what_was_saved(npz_file):
@@ -193,6 +143,22 @@ def test_a_set_that_cannot_be_prepared_is_one_clear_error(digits_dir, monkeypatc
     monkeypatch.setattr(tfds.core.GeneratorBasedBuilder, "download_and_prepare", fail)
     with pytest.raises(RunError, match=r"'mnist' could not be prepared in .*no network.*tfds build mnist"):
         open_source("mnist", data_dir=digits_dir)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_cut_tfds_file_is_named_with_the_place(digits_dir, tmp_path, split):
+    open_source("digits", data_dir=digits_dir)
+    shutil.copytree(digits_dir, tmp_path / "tfds")
+    path = next((tmp_path / "tfds").rglob(f"*{split}.tfrecord*"))
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.truncate(size - 1)
+    source = open_source("digits", "train" if split == "train" else "eval", data_dir=str(tmp_path / "tfds"))
+    with pytest.raises(tf.errors.OpError) as caught:
+        list(train_pipeline(source, batch_size=50, image_size=8, epochs=1))
+    message = str(run_error(caught.value))
+    end = int(re.search(r"ends at byte (\d+) of", message)[1])
+    assert message.startswith(f"{path} is cut") and size - 300 < end < size - 1
 
 
 @pytest.mark.slow
