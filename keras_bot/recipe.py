@@ -59,7 +59,9 @@ class Recipe:
     )
     scaled_eval: bool = knob(False, "decode large JPEGs at 1/2, 1/4 or 1/8 in evaluation too: faster, not exact")
     cache: bool = knob(False, "keep the records in memory, still encoded: for small data sets")
-    shuffle_buffer: int = knob(8192, "encoded records that shuffling TFDS and TFRecord sets holds in memory", at_least=1)
+    shuffle_buffer: int = knob(
+        8192, "encoded records that shuffling TFDS and TFRecord sets holds in memory", at_least=1
+    )
     max_corrupt: int = knob(10, "images that may fail to decode, named and skipped, before the run stops", at_least=0)
 
     model: str = knob("resnet50_a", "the network; `keras-bot models` lists them (2.1, 4)", section="Model")

@@ -46,11 +46,13 @@ __all__ = [
     "draw_weight",
     "is_kernel",
     "linear_scaling",
+    "mix_with_reversal",
     "mixed_precision",
     "mixup",
     "policy_of",
     "recast",
     "smooth",
     "split_by_decay",
+    "symmetric_beta",
     "zero_gamma",
 ]

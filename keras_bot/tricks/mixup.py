@@ -109,4 +109,3 @@ class MixUp(keras.layers.Layer):
         """All arguments."""
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}
-
