@@ -1,6 +1,7 @@
 """How many images a second the input pipelines make, beside what a user would write instead, in one run."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import statistics
@@ -16,7 +17,7 @@ from keras_bot import data
 from keras_bot.bench.jpegs import Jpegs, read_jpegs
 from keras_bot.bench.memory import IMAGES, bench_memory
 from keras_bot.bench.plain_pipeline import plain_pipeline
-from keras_bot.bench.torch_peer import TorchPeer
+from keras_bot.bench.torch_peer import TorchPeer, draw
 from keras_bot.data import color, image
 from keras_bot.errors import MisuseError
 from keras_bot.training.evaluate import clear_errors
@@ -79,7 +80,8 @@ def bench_data(
             arms["torchvision"] = stack.enter_context(TorchPeer(jpegs.paths, batch_size, image_size))
         files = (warmup + batches + _SPARE_BATCHES) * batch_size
         linked = stack.enter_context(linked_folder(jpegs, files))
-        arms |= {name: _draw(batches) for name, batches in evaluation_pipelines(linked, batch_size, image_size).items()}
+        pipelines = evaluation_pipelines(linked, batch_size, image_size)
+        arms |= {name: functools.partial(draw, made) for name, made in pipelines.items()}
         with clear_errors(None):
             seconds = take_turns(arms, repeats, warmup, batches)
     turns = [{name: batches * batch_size / took for name, took in turn.items()} for turn in seconds]
@@ -112,7 +114,7 @@ def training_arms(jpegs: Jpegs, batch_size: int, image_size: int) -> dict[str, A
             epochs=_ENDLESS,
         ),
     }
-    return {name: _draw(batches) for name, batches in pipelines.items()}
+    return {name: functools.partial(draw, batches) for name, batches in pipelines.items()}
 
 
 def decode_windows(jpegs: Jpegs, batch_size: int) -> tf.data.Dataset:
@@ -200,19 +202,6 @@ def summarise(turns: list[dict[str, float]]) -> dict:
         },
         "turns": {name: [round(turn[name], 1) for turn in turns] for name in names},
     }
-
-
-def _draw(dataset: tf.data.Dataset) -> Arm:
-    def seconds(warmup: int, batches: int) -> float:
-        iterator = iter(dataset)
-        for _ in range(warmup):
-            next(iterator)
-        began = time.perf_counter()
-        for _ in range(batches):
-            next(iterator)
-        return time.perf_counter() - began
-
-    return seconds
 
 
 def _wait_for_quiet(limit: float = 5.0):

@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from keras_bot.errors import MisuseError, RunError
 
@@ -103,10 +103,11 @@ def serve():
         multiprocessing_context="fork",
     )
     for line in sys.stdin:
-        print(json.dumps({"seconds": _seconds(loader, **json.loads(line))}), flush=True)
+        print(json.dumps({"seconds": draw(loader, **json.loads(line))}), flush=True)
 
 
-def _seconds(loader, warmup, batches):
+def draw(loader: Iterable, warmup: int, batches: int) -> float:
+    """Seconds that `batches` batches of a fresh iterator take, behind `warmup` others."""
     iterator = iter(loader)
     for _ in range(warmup):
         next(iterator)
