@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_bot.data import image
 from keras_bot.data.source import Source
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError, RunError, unknown
 
 RAM_BUDGET = 1024
 
@@ -16,11 +16,32 @@ def seed_at(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(word, tf.int64), tf.cast(place, tf.int64)])
 
 
-def one_hot(labels: tf.Tensor, source: Source) -> tf.Tensor:
-    """float32 (B, K). Labels outside 0..K-1, such as the -1 of a split without labels, raise in the graph."""
-    right = tf.reduce_all((labels >= 0) & (labels < source.num_classes))
-    message = f"Expected labels 0..{source.num_classes - 1} in {source.name}, received"
-    with tf.control_dependencies([tf.debugging.Assert(right, [message, labels])]):
+def one_hot(labels: tf.Tensor, source: Source, keys: tuple, places: tf.Tensor) -> tf.Tensor:
+    """float32 (b, K) of labels (b,).
+
+    Labels outside 0..K-1, such as the -1 of a split without labels, raise in the graph; the message names the first
+    record that has one.
+
+    Args:
+        labels: of the records that could be made.
+        source: of the records.
+        keys, places: as `guarded_batches` returns them.
+    """
+
+    def complain(names: np.ndarray, wrong: np.ndarray) -> None:
+        raise RunError(
+            f"{source.name}, {names[0].decode(errors='replace')}: expected a label of 0 to {source.num_classes - 1}, "
+            f"received {wrong[0]}. Mend the labels, or set num_classes right."
+        )
+
+    right = (labels >= 0) & (labels < source.num_classes)
+
+    def tell() -> tf.Tensor:
+        wrong = tf.logical_not(right)
+        names = source.record_name(*(tf.boolean_mask(tf.gather(part, places), wrong) for part in keys[1]))
+        return tf.ensure_shape(tf.numpy_function(complain, [names, tf.boolean_mask(labels, wrong)], tf.bool), [])
+
+    with tf.control_dependencies([tf.cond(tf.reduce_all(right), lambda: tf.constant(True), tell)]):
         return tf.one_hot(labels, source.num_classes)
 
 
@@ -42,6 +63,8 @@ def check_form(transform: str, dtype: str, **at_least_one: int) -> None:
     if dtype not in ("float32", "float16", "bfloat16"):
         raise unknown("dtype", dtype, ("float32", "float16", "bfloat16"))
     for name, value in at_least_one.items():
+        if not isinstance(value, int | np.integer):
+            raise MisuseError(f"Expected {name} as a whole number, received {value!r}.")
         if value < 1:
             raise MisuseError(f"Expected {name} >= 1, received {value}.")
 

@@ -45,6 +45,8 @@ def _rows(path: pathlib.Path) -> list[list[str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file, strict=True) if any(cell.strip() for cell in row)]
+    except OSError as error:
+        raise MisuseError(f"{path} can't be read ({error.strerror}): {_FORM}. Mend or remove it.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise MisuseError(f"{path} is no CSV file in UTF-8 ({error}): {_FORM}. Save it as one.") from None
 

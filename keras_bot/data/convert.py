@@ -19,16 +19,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.convert_plan import (
-    FORMAT,
-    MANIFEST,
-    UNFINISHED,
-    check_same,
-    plan_split,
-    read_earlier,
-    survey,
-)
+from keras_bot.data.convert_plan import check_same, plan_split, read_earlier, survey
 from keras_bot.data.folder import Listing, open_layout, printable
+from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.data.shard_writer import PARTIAL, checksum, sync_folder, write_shard
 from keras_bot.errors import MisuseError, RunError
 
@@ -190,6 +183,8 @@ def _clear_failures(out: pathlib.Path) -> Iterator[None]:
     """A write that fails becomes one clear error."""
     try:
         yield
+    except BrokenPipeError:  # of whom `progress` tells, not of the folder
+        raise
     except (OSError, tf.errors.OpError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(

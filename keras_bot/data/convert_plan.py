@@ -7,12 +7,9 @@ import pathlib
 import stat
 
 from keras_bot.data.folder import ImageFolder, Listing, printable
+from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.data.shard_writer import PARTIAL
 from keras_bot.errors import MisuseError
-
-FORMAT = "keras_bot tfrecord 1"
-MANIFEST = "manifest.json"
-UNFINISHED = "manifest.partial.json"
 
 _SHARD_BYTES = 128 << 20
 _MOST_SHARDS = 1024

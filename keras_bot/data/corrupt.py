@@ -4,7 +4,6 @@ ImageNet's own archives hold a few damaged files, and a copy on a worn disk hold
 leaves such records out of their batch and tells which they were; `CorruptLog` keeps their names.
 """
 
-import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -61,11 +60,13 @@ class CorruptLog:
             f"{', '.join(names[:_SHOWN])}{more}. Mend or remove them, or allow more (max_corrupt)."
         )
 
-    def report_missing(self, record_name: Callable, keys: tuple, places: tf.Tensor) -> tf.Tensor:
+    def report_missing(self, source, keys: tuple, places: tf.Tensor) -> tf.Tensor:
         """In a graph: report those of a batch that couldn't be made; calls no Python where there are none.
 
+        Raises RunError there also when no record of the source is left.
+
         Args:
-            record_name: the parts of a batch of keys -> names, string (N,).
+            source: the `Source` of the records.
             keys: (positions (B,), parts of the keys, each (B,)), as `guarded_batches` returns them.
             places: of the records that could be made, int32 (b,).
 
@@ -73,15 +74,23 @@ class CorruptLog:
             A bool to depend on.
         """
 
-        def report_each(failed: np.ndarray) -> np.bool_:
-            for name in failed:
+        failed: set[bytes] = set()
+
+        def report_each(names: np.ndarray) -> np.bool_:
+            failed.update(names)
+            for name in names:
                 self.report(name.decode(errors="replace"))
+            if len(failed) >= source.size:
+                raise RunError(f"Expected images in {source.name}, but none of its {source.size} can be decoded.")
             return np.True_
 
         missing = tf.logical_not(_mask(places, tf.size(keys[0])))
-        names = record_name(*(tf.boolean_mask(part, missing) for part in keys[1]))
-        python = functools.partial(tf.numpy_function, report_each, [names], tf.bool, stateful=True)
-        return tf.cond(tf.reduce_any(missing), python, lambda: tf.constant(True))
+
+        def report() -> tf.Tensor:
+            names = source.record_name(*(tf.boolean_mask(part, missing) for part in keys[1]))
+            return tf.ensure_shape(tf.numpy_function(report_each, [names], tf.bool, stateful=True), [])
+
+        return tf.cond(tf.reduce_any(missing), report, lambda: tf.constant(True))
 
 
 def guarded_batches(

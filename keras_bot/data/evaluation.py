@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_bot.data import color, image
+from keras_bot.data import color, decode, image
 from keras_bot.data.batches import RAM_BUDGET, check_eval_crop, check_form, one_hot, with_options
 from keras_bot.data.corrupt import CorruptLog, pad_missing
 from keras_bot.data.source import Source
@@ -46,13 +46,13 @@ def eval_pipeline(
     def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
         record = source.read(*key)
         encoded = record["image"]
-        picture = image.decode_scaled(encoded, edge) if scaled_decoding else image.decode(encoded)
+        picture = decode.decode_scaled(encoded, edge) if scaled_decoding else decode.decode(encoded)
         return image.eval_one(picture, image_size, transform, eval_crop), record["label"]
 
     def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images, labels = made
-        with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
-            targets = one_hot(labels, source)
+        with tf.control_dependencies([log.report_missing(source, keys, places)]):
+            targets = one_hot(labels, source, keys, places)
         parts = (images, targets, tf.ones_like(places, tf.float32))
         images, targets, weights = pad_missing(parts, places, batch_size)
         return color.fused_normalise(images, weights, dtype), targets, weights

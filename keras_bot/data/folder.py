@@ -210,7 +210,8 @@ def _image_files(directory: pathlib.Path) -> list[bytes]:
     """Names of the images in one class folder, sorted."""
     suffixes = tuple(suffix.encode() for suffix in SUFFIXES)
     with os.scandir(os.fsencode(directory)) as entries:
-        files = sorted(e.name for e in entries if e.name.lower().endswith(suffixes))
+        found = (e for e in entries if e.name.lower().endswith(suffixes) and not e.name.startswith(b"."))
+        files = sorted(e.name for e in found if not e.is_dir())
     if not files:
         raise MisuseError(
             f"Class folder {directory} holds no images: expected {', '.join(SUFFIXES)} files. Fill it or remove it."

@@ -1,33 +1,23 @@
-"""Geometry of one image: decode, random resized crop, flip, the crop of evaluation. Random by seed only.
+"""Geometry of one image: random resized crop, flip, the crop of evaluation. Random by seed only.
 
 A record's image is either encoded bytes (a string scalar: JPEG, PNG, GIF's first frame, BMP) or a uint8 array
 (H, W, C). All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Training images leave
 as uint8, rounded; those of evaluation as float32 in 0..255, exact.
 
 Resizing is bilinear without antialiasing, as OpenCV does it for MXNet and GluonCV; PIL's and torchvision's
-bilinear filter the image when they shrink it and so give slightly softer images. Of a JPEG's window that is at
-least 2, 4 or 8 times as large as the result, libjpeg decodes 1/2, 1/4 or 1/8 of the frequencies only: that is
-quicker, averages where plain bilinear would skip pixels, and never has to be enlarged again.
+bilinear filter the image when they shrink it and so give slightly softer images.
 """
 
-import functools
 import math
 
 import tensorflow as tf
+
+from keras_bot.data.decode import decode, decode_window, jpeg_size
 
 TRANSFORMS = ("imagenet", "cifar", "plain")
 
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
-_RATIOS = (1, 2, 4, 8)
-_MAX_PIXELS = 2**29 // 3  # what TensorFlow decodes as a whole at most: a header that claims more is damaged
-
-
-def decode(image: tf.Tensor) -> tf.Tensor:
-    """Encoded bytes or an array -> uint8 (H, W, 3): greyscale is spread over RGB, alpha is dropped."""
-    if image.dtype == tf.string:
-        return tf.ensure_shape(tf.io.decode_image(image, channels=3, expand_animations=False), [None, None, 3])
-    return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
 
 def sample_crop(height: tf.Tensor, width: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
@@ -74,40 +64,12 @@ def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_are
         return whole[top : top + height, left : left + width]
 
     def from_jpeg() -> tf.Tensor:
-        height, width = _jpeg_size(image)
+        height, width = jpeg_size(image)
         return decode_window(image, sample_crop(height, width, uniform, min_area), size, size)
 
     encoded = image.dtype == tf.string
     window = tf.cond(tf.io.is_jpeg(image), from_jpeg, from_whole) if encoded else from_whole()
     return to_uint8(resize(tf.ensure_shape(window, [None, None, 3]), size, size))
-
-
-def decode_window(image: tf.Tensor, window: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-    """A window of a JPEG, decoded at 1/1, 1/2, 1/4 or 1/8: the smallest that has height x width pixels or more.
-
-    Args:
-        image: encoded JPEG.
-        window: int32 (4,): top, left, height, width, in pixels of the whole image.
-        height, width: what the window will be resized to.
-
-    Returns:
-        uint8 (h, w, 3). Scaled decoding moves the window by less than one pixel of its own.
-    """
-
-    def at(ratio: int) -> tf.Tensor:
-        return tf.image.decode_and_crop_jpeg(image, window // ratio, channels=3, ratio=ratio)
-
-    spare = tf.minimum(window[2] // height, window[3] // width)
-    step = sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
-    return tf.switch_case(step, [functools.partial(at, ratio) for ratio in _RATIOS])
-
-
-def _jpeg_size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width by a JPEG's header, int32 scalars; raises in the graph when they can't be."""
-    height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(image, output_type=tf.int32))
-    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(_MAX_PIXELS, tf.int64))]):
-        return tf.identity(height), tf.identity(width)
 
 
 def random_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, padding: int) -> tf.Tensor:
@@ -161,18 +123,6 @@ def train_image(
     if not flip:
         return image
     return tf.cond(uniform[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
-    """`decode`, but a JPEG whose edges are at least 2, 4 or 8 times `edge` comes out smaller by that: not exact."""
-
-    def from_jpeg() -> tf.Tensor:
-        height, width = _jpeg_size(image)
-        return decode_window(image, tf.stack([0, 0, height, width]), edge, edge)
-
-    if image.dtype != tf.string:
-        return decode(image)
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(image), from_jpeg, lambda: decode(image)), [None, None, 3])
 
 
 def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:

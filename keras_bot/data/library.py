@@ -1,5 +1,7 @@
 """The input pipeline in one call, for anybody's `model.fit`."""
 
+import os
+
 import tensorflow as tf
 
 from keras_bot.data.evaluation import eval_pipeline
@@ -10,7 +12,7 @@ from keras_bot.errors import MisuseError
 
 
 def pipeline(
-    dataset: str | Source,
+    dataset: str | os.PathLike | Source,
     split: str = "train",
     *,
     batch_size: int,
@@ -50,6 +52,8 @@ def pipeline(
         MisuseError: there is no such data set, or an argument is out of its range.
         TypeError: for an option that the pipeline doesn't have.
     """
+    if split not in ("train", "eval"):
+        raise MisuseError(f"Expected split 'train' or 'eval', received {split!r}.")
     if (epochs is None) == (split == "train"):
         raise MisuseError(f"Expected epochs for the split 'train' and for no other, received {epochs} for {split!r}.")
     where = {"data_dir": data_dir, "num_classes": num_classes, "tfds_split": tfds_split}

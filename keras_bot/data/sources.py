@@ -13,7 +13,7 @@ from keras_bot.errors import MisuseError
 
 
 def open_source(
-    dataset: str,
+    dataset: str | os.PathLike,
     split: str = "train",
     *,
     data_dir: str | None = None,
@@ -46,6 +46,7 @@ def open_source(
         MisuseError: there is no such data set, or it has another form; says what was expected and what to do.
         RunError: a TFDS set could not be prepared, or a TFRecord shard is cut.
     """
+    dataset = os.fspath(dataset)
     if split not in ("train", "eval"):
         raise MisuseError(f"Expected split 'train' or 'eval', received {split!r}.")
     if num_classes < 0:

@@ -93,7 +93,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(dataset, data_dir=where)
     except tfds.core.registered.DatasetNotFoundError as error:
-        raise unknown("data set", dataset, known_names()) from error
+        told = unknown("data set", dataset, known_names())
+        raise MisuseError(f"{told} There is no folder or file of that name either.") from error
     except (AssertionError, ValueError, RuntimeError) as error:
         raise MisuseError(
             f"TFDS can't open {dataset!r}: expected name, name/config or name:version. {error}"

@@ -5,27 +5,26 @@ the class names are those of `labels.txt` if it is there.
 """
 
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from keras_bot.data.manifest import MANIFEST, UNFINISHED, read_manifest
 from keras_bot.data.record_files import Records, cut, measure, reading_of, record_keys, record_name, take_share
 from keras_bot.data.source import Source, check_num_classes, share_of
 from keras_bot.errors import MisuseError, RunError
 
 _SHARD = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.\w+)?")
 _EVAL_NAMES = ("validation", "val", "test")
-_MANIFEST = "manifest.json"
-_UNFINISHED = "manifest.partial.json"
-_FORMAT = "keras_bot tfrecord 1"
 _LABELS = "labels.txt"
 _IMAGE, _LABEL = "image/encoded", "image/class/label"
+_NAME = ("image/class/synset", "image/filename")
 _THREADS = 16
 
 
@@ -35,7 +34,7 @@ def holds_shards(folder: str) -> bool:
     if not root.is_dir():
         return False
     with os.scandir(root) as entries:
-        return any(e.name in (_MANIFEST, _UNFINISHED) or _SHARD.fullmatch(e.name) for e in entries)
+        return any(e.name in (MANIFEST, UNFINISHED) or _SHARD.fullmatch(e.name) for e in entries)
 
 
 def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, read_config: Any = None) -> Source:
@@ -53,13 +52,18 @@ def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, r
         RunError: a shard is cut.
     """
     root = pathlib.Path(folder).expanduser()
-    if (root / _MANIFEST).exists():
-        files, names, first_label = _read_manifest(root, split)
+    if (root / MANIFEST).exists():
+        files, names, first = read_manifest(root, split)
         check_num_classes(str(root), num_classes, len(names))
-        numbering = ""
+        if first_label not in (0, first):
+            raise MisuseError(
+                f"Expected first_label {first} by {root / MANIFEST}, received {first_label}. Leave it out."
+            )
+        first_label, numbering = first, ""
     else:
+        paths = _find_shards(root, split)
         names = _class_names(root, num_classes, first_label)
-        files = _count(_find_shards(root, split), len(names), first_label)
+        files = _count(paths, len(names), first_label)
         numbering = f" (first_label {first_label})"
     share = share_of(read_config, sum(file.take for file in files), split)
 
@@ -75,41 +79,33 @@ def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, r
         size=share.size,
         keys=record_keys(take_share(files, share), reading_of(read_config)),
         read=read,
-        record_name=lambda serialized, file, index: record_name(file, index),
+        record_name=_record_name,
     )
 
 
-def _read_manifest(root: pathlib.Path, split: str) -> tuple[list[Records], tuple[str, ...], int]:
-    """The files with their records, the class names, and the first label; the files' sizes are checked."""
-    name = "train" if split == "train" else "validation"
+def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """The shard and the index in it, and what image was written there; runs Python, so for broken records only."""
+
+    def image_names(records: np.ndarray) -> np.ndarray:
+        return np.array([_image_name(record) for record in records.ravel()], object).reshape(records.shape)
+
+    names = tf.ensure_shape(tf.numpy_function(image_names, [serialized], tf.string), serialized.shape)
+    return tf.strings.join([record_name(file, index), names])
+
+
+def _image_name(serialized: bytes) -> bytes:
+    """ " CLASS/FILE" as the converters store it; empty where they didn't."""
     try:
-        manifest = json.loads((root / _MANIFEST).read_bytes())
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"format {manifest['format']!r}")
-        names, first_label = tuple(manifest["class_names"]), int(manifest["first_label"])
-        shards = manifest["splits"].get(name, {"shards": []})["shards"]
-        shards = [(root / shard["file"], int(shard["records"]), int(shard["bytes"])) for shard in shards]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MisuseError(
-            f"{root / _MANIFEST} can't be read ({type(error).__name__}: {error}): expected one that `keras-bot data "
-            f"convert` wrote ({_FORMAT}). Convert again."
-        ) from error
-    if not shards:
-        raise MisuseError(f"{root} has no {name} shards by its {_MANIFEST}. Convert a folder that has such images.")
-    for path, _, size in shards:
-        if not path.is_file():
-            raise MisuseError(f"{path} is missing: expected the {len(shards)} shards of {_MANIFEST}. Copy it again.")
-        received = path.stat().st_size
-        if received < size:
-            raise RunError(cut(str(path), measure(str(path))[1], size))
-        if received > size:
-            raise RunError(f"{path}: expected {size} bytes by {_MANIFEST}, received {received}. Copy it again.")
-    return [Records(str(path), 0, records) for path, records, _ in shards if records], names, first_label
+        features = tf.train.Example.FromString(serialized).features.feature
+    except DecodeError:
+        return b""
+    parts = [features[name].bytes_list.value[:1] for name in _NAME if name in features]
+    return b" " + b"/".join(part[0] for part in parts if part) if any(parts) else b""
 
 
 def _find_shards(root: pathlib.Path, split: str) -> list[str]:
     """The paths of one split's shards, all there, in their order."""
-    if (root / _UNFINISHED).exists():
+    if (root / UNFINISHED).exists():
         raise MisuseError(f"{root} holds an unfinished conversion. Run the same `keras-bot data convert` again.")
     sets: dict[tuple[str, str], dict[int, str]] = {}
     for entry in sorted(os.listdir(root)):
@@ -132,12 +128,16 @@ def _find_shards(root: pathlib.Path, split: str) -> list[str]:
     (((_, ending), found),) = chosen.items()
     count = int(re.findall(r"\d+", ending)[0])
     missing = [number for number in range(count) if number not in found]
-    if missing or len(found) > count:
-        first = next(iter(found.values()))
-        gone = re.sub(r"-\d+-of-", f"-{missing[0]:05}-of-", first) if missing else f"a number below {count}"
+    if missing:
+        gone = re.sub(r"-\d+-of-", f"-{missing[0]:05}-of-", next(iter(found.values())))
         raise MisuseError(
             f"{root}: expected {count} {word} shards, received {len(found)}; the first that is missing: {gone}. "
             "Copy the missing ones."
+        )
+    if len(found) > count:
+        raise MisuseError(
+            f"{root}: expected {count} {word} shards by their names, received {len(found)}; one too many: "
+            f"{found[max(found)]}. Move it away."
         )
     return [str(root / found[number]) for number in range(count)]
 
@@ -148,12 +148,12 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
     if not path.exists():
         if not num_classes:
             raise MisuseError(
-                f"{root} has neither {_MANIFEST} nor {_LABELS}, so its shards don't tell how many classes there are: "
+                f"{root} has neither {MANIFEST} nor {_LABELS}, so its shards don't tell how many classes there are: "
                 "expected num_classes, received 0. Set it."
             )
         return tuple(str(i) for i in range(num_classes))
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise MisuseError(f"{path} can't be read ({error}): expected a class name a line, in UTF-8.") from error
     numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
@@ -173,7 +173,7 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
 
 
 def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Records]:
-    """The shards with their numbers of records; those without any are left out."""
+    """The shards with their numbers of records."""
 
     def look(path: str) -> Records:
         try:
@@ -182,15 +182,13 @@ def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Rec
             raise RunError(f"{path} can't be read: {error.strerror}.") from error
         if end < size:
             raise RunError(cut(path, end, size))
-        if count:
-            _check_first(path, num_classes, first_label)
+        if not count:
+            raise RunError(f"{path} is empty: expected records. Copy it again, or write the set anew.")
+        _check_first(path, num_classes, first_label)
         return Records(path, 0, count)
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        files = [file for file in pool.map(look, paths) if file.take]
-    if not files:
-        raise MisuseError(f"{paths[0]} and the {len(paths) - 1} other shards hold no records. Write them again.")
-    return files
+        return list(pool.map(look, paths))
 
 
 def _check_first(path: str, num_classes: int, first_label: int) -> None:

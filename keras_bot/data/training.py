@@ -101,8 +101,8 @@ def train_pipeline(
     def draw(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tuple, tf.Tensor]:
         images, labels = made
         batch = keys[0][0] // batch_size
-        with tf.control_dependencies([log.report_missing(source.record_name, keys, places)]):
-            images, targets = fill_missing(images, one_hot(labels, source), places, batch_size)
+        with tf.control_dependencies([log.report_missing(source, keys, places)]):
+            images, targets = fill_missing(images, one_hot(labels, source, keys, places), places, batch_size)
         seeds = tf.stack([seed_at(seed, _JITTER, batch), seed_at(seed, _PCA, batch)])
         matrix, shift = color.draw_maps(batch_size, color_jitter, pca_noise, seeds)
         at = tf.tile(tf.cast(seed_at(seed, _BATCH, batch), tf.int32)[None], [batch_size, 1])

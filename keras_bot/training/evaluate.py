@@ -69,7 +69,8 @@ def clear_errors(corrupt):
 def first_line(error: Exception) -> str:
     """The beginning of a library's error."""
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    message = re.sub(r"\{\{.*?\}\}", "", message).strip()  # TensorFlow names its graph's nodes first
+    message = re.sub(r"\{\{.*?\}\}", "", message)  # TensorFlow names its graph's nodes first
+    message = message.replace("Graph execution error:", "").strip()
     return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]
 
 

@@ -98,6 +98,18 @@ class RunDirectory:
         write_text(self.flags, run_flags(self._recipe))
 
 
+def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
+    """MisuseError if the data set isn't what it was when the checkpoint was written: by its sizes and classes."""
+    for fact, was in progress.get("dataset", {}).items():
+        if fact == "name" or dataset[fact] == was:
+            continue
+        change = f"{fact} were {was} and are {dataset[fact]}" if fact != "class_names" else "the classes are others"
+        raise MisuseError(
+            f"The run_dir {run.path} holds a run on other data: {change}. Put the data back, choose another "
+            "directory, or --overwrite to delete that run."
+        )
+
+
 def run_flags(recipe: Recipe) -> str:
     """The text of run.flags."""
     from keras_bot import __version__
@@ -175,7 +187,12 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(
             {name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row}
         )
-        progress = {"epochs": epoch + 1, "history": self.history, "corrupt_images": list(self._corrupt.names)}
+        progress = {
+            "epochs": epoch + 1,
+            "history": self.history,
+            "corrupt_images": list(self._corrupt.names),
+            "dataset": self._facts["dataset"],
+        }
         self._checkpoints.save(progress)
         self.write()
 

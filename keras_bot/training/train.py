@@ -13,7 +13,7 @@ from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss, clear_errors, load_network
-from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder
+from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.strategy import build_from_spec, build_strategy, use_jit
 
 
@@ -60,13 +60,15 @@ def train(
         trainee.optimizer.build(model.trainable_variables)
         run.begin()
         checkpoints = Checkpoints(run.checkpoints, model, trainee.optimizer)
+        facts = describe(recipe, model, train_source, eval_source)
         progress = checkpoints.restore() if resume else {}
+        check_same_data(run, progress, facts["dataset"])
         first_epoch = progress.get("epochs", 0)
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
         recorder = RunRecorder(
             run,
             checkpoints,
-            describe(recipe, model, train_source, eval_source),
+            facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
             progress.get("history", ()),

@@ -92,14 +92,26 @@ def test_evaluation_leaves_broken_images_out(image_folder):
 
 
 def test_a_batch_without_any_whole_image_is_black_without_loss(image_folder):
-    folder = image_folder(classes=1, train=4, val=1)
+    folder = image_folder(classes=1, train=5, val=2)
     _break(folder)
     (folder / "val" / "class0" / "0.jpg").write_bytes(b"")
-    options = {"batch_size": 2, "image_size": 8}
+    options = {"batch_size": 1, "image_size": 8}
     train = train_pipeline(open_source(str(folder)), epochs=1, corrupt=CorruptLog(9), **options)
-    assert all(not labels.numpy().any() for _, labels in train)
-    (batch,) = eval_pipeline(open_source(str(folder), "eval"), corrupt=CorruptLog(9), **options)
-    assert not any(part.numpy().any() for part in batch)
+    assert sum(labels.numpy().sum() for _, labels in train) == 1
+    empty, whole = eval_pipeline(open_source(str(folder), "eval"), corrupt=CorruptLog(9), **options)
+    assert not any(part.numpy().any() for part in empty)
+    assert all(part.numpy().any() for part in whole)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_split_without_any_whole_image_ends_the_run(image_folder, split):
+    folder = image_folder(classes=1, train=4, val=2)
+    for file in folder.rglob("*.jpg"):
+        file.write_bytes(b"no image")
+    source, options = open_source(str(folder), split), {"batch_size": 2, "image_size": 8, "corrupt": CorruptLog(99)}
+    pipeline = train_pipeline(source, epochs=2, **options) if split == "train" else eval_pipeline(source, **options)
+    with pytest.raises(tf.errors.OpError, match=rf"none of its {source.size} can be decoded"):
+        list(pipeline)
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

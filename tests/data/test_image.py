@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot.data import image, preprocess_eval
+from keras_bot.data import decode, image, preprocess_eval
 
 
 def _encode(pixels, form, mode=None, **options):
@@ -41,7 +41,7 @@ def _forms():
 @pytest.mark.parametrize("form", list(_forms()))
 def test_every_form_of_image_is_decoded_and_cropped(form):
     encoded = tf.constant(_forms()[form])
-    decoded = image.decode(encoded).numpy()
+    decoded = decode.decode(encoded).numpy()
     assert decoded.shape == (24, 36, 3) and decoded.dtype == np.uint8
     if form in ("rgb_png", "rgba_png", "bmp"):
         np.testing.assert_array_equal(decoded, PIXELS)
@@ -99,9 +99,9 @@ def test_a_large_window_is_decoded_at_the_smallest_size_that_suffices(target, ra
     smooth = np.stack([rows, columns, (rows + columns) // 2], -1).astype(np.uint8)
     encoded = tf.constant(_encode(smooth, "JPEG", mode, quality=98))
     window = tf.constant([16, 40, 80, 96])
-    got = image.decode_window(encoded, window, target, target).numpy()
+    got = decode.decode_window(encoded, window, target, target).numpy()
     assert got.shape == (80 // ratio, 96 // ratio, 3)
-    whole = image.decode(encoded).numpy().astype(float)[16:96, 40:136]
+    whole = decode.decode(encoded).numpy().astype(float)[16:96, 40:136]
     means = whole.reshape(80 // ratio, ratio, 96 // ratio, ratio, 3).mean((1, 3))
     np.testing.assert_allclose(got, means, atol=4)
     assert abs(got - means).mean() < 1.5
@@ -185,7 +185,7 @@ def test_eager_and_tf_data_agree(transform, form):
     def both(index):
         seed = tf.stack([tf.constant(3, tf.int64), index])
         trained = _train(picture, seed, transform, crop_padding=3, size=16)
-        return trained, image.eval_image(image.decode(picture), 16, transform, 0.875)
+        return trained, image.eval_image(decode.decode(picture), 16, transform, 0.875)
 
     for index, (trained, evaluated) in enumerate(tf.data.Dataset.range(5).map(both)):
         eager = both(tf.constant(index, tf.int64))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_bot.cli.main import main
-from keras_bot.data import image, open_source
+from keras_bot.data import decode, open_source
 
 DRAW = np.random.default_rng(7)
 
@@ -88,7 +88,7 @@ def unreadable(mutated):
     for split in ("train", "eval"):
         for name in open_source(str(mutated), split).records().map(lambda record: record["name"]).as_numpy_iterator():
             try:
-                image.decode(tf.io.read_file(f"{mutated}/{name.decode()}"))
+                decode.decode(tf.io.read_file(f"{mutated}/{name.decode()}"))
             except tf.errors.OpError:
                 names.add(name.decode())
     return names

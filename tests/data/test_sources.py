@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.data import open_source, train_pipeline
-from keras_bot.data.image import decode
+from keras_bot.data.decode import decode
 from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError, RunError
 
