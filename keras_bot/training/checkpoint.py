@@ -77,7 +77,9 @@ class Checkpoints:
         if {name: array.shape for name, array in arrays.items()} != {
             name: tuple(variable.shape) for name, variable in self._variables.items()
         }:
-            raise RunError(f"The checkpoint {files[-1]} was written by another network, for another number of classes, or by another version. Use --overwrite.")
+            raise RunError(
+                f"The checkpoint {files[-1]} is of another network, number of classes or version. Use --overwrite."
+            )
         for name, variable in self._variables.items():
             variable.assign(arrays[name])
         return progress

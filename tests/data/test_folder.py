@@ -20,6 +20,8 @@ def test_folder_holds_every_image_under_its_class(image_folder):
     (folder / "train" / "class1" / "0.jpg").rename(folder / "train" / "class1" / "a.JPEG")
     (folder / "train" / "class1" / "notes.txt").write_text("no image")
     (folder / "train" / ".hidden").mkdir()
+    (folder / "train" / "class1" / "._a.jpg").write_text("as macOS leaves them")
+    (folder / "train" / "class1" / "folder.jpg").mkdir()
     source = open_source(str(folder))
     assert source.class_names == ("class0", "class1", "class2")
     assert (source.size, source.num_classes) == (6, 3)

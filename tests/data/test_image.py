@@ -55,6 +55,14 @@ def test_every_form_of_image_is_decoded_and_cropped(form):
     np.testing.assert_allclose(cropped[:, :-2].numpy().astype(int), expected[:, :-2].numpy().astype(int), atol=2)
 
 
+def test_a_bmp_with_a_palette_of_colours_is_refused():
+    grey = PIXELS[..., 0]
+    decoded = decode.decode(tf.constant(_encode(grey, "BMP"))).numpy()
+    np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, -1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="palette of colours"):
+        decode.decode(tf.constant(_encode(PIXELS, "BMP", "P")))
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (400, 2), (375, 500), (600, 90)])
 def test_crop_lies_within_the_image(height, width):
     sample = tf.function(lambda u: image.sample_crop(tf.constant(height), tf.constant(width), u, 0.08))

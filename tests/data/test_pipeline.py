@@ -203,6 +203,8 @@ def test_the_public_pipeline_is_the_one_of_its_split(image_folder, numbered):
     mine = pipeline(numbered, batch_size=6, epochs=1, **PLAIN).map(lambda images, labels: (images * 0, labels))
     assert not next(iter(mine))[0].numpy().any()
     for arguments, message in [
+        ({"dataset": folder, "split": "val"}, "Expected split 'train' or 'eval', received 'val'"),
+        ({"dataset": folder, "epochs": 1, "ram_budget": 2.5}, "Expected ram_budget as a whole number, received 2.5"),
         ({"dataset": folder}, "Expected epochs for the split 'train'"),
         ({"dataset": folder, "split": "eval", "epochs": 1}, "and for no other, received 1 for 'eval'"),
         ({"dataset": numbered, "epochs": 1, "num_classes": 4}, "no num_classes with an opened Source"),

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot.data import open_source, train_pipeline
+from keras_bot.data import CorruptLog, open_source, train_pipeline
+from keras_bot.data.convert import convert
 from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError, RunError
 
@@ -94,7 +95,9 @@ def test_the_wrong_first_label_is_told_at_opening_or_in_the_pipeline(shards, fir
             open_source(folder, num_classes=3, first_label=1)
         return
     source = open_source(folder, num_classes=3, first_label=0)  # both shards begin with label 1
-    with pytest.raises(tf.errors.OpError, match=r"Expected labels 0..2 in .*train \(first_label 0\)"):
+    with pytest.raises(
+        tf.errors.OpError, match=r"first_label 0\), train-0000.-of-00002\[\d\]: expected a label of 0 to 2, received 3"
+    ):
         list(train_pipeline(source, batch_size=9, image_size=8, epochs=1))
     with pytest.raises(MisuseError, match=r"first_label 0, or 1 for TFRecord shards, received 2"):
         open_source(folder, num_classes=3, first_label=2)
@@ -191,11 +194,51 @@ def test_shards_of_another_form_are_told(shards):
     with pytest.raises(RunError, match=r"or no plain TFRecord file: its last whole record ends at byte 0 of 202"):
         open_source(str(folder), num_classes=3)
     (folder / "train-00000-of-00001").write_bytes(b"")
-    with pytest.raises(MisuseError, match=r"hold no records"):
+    with pytest.raises(RunError, match=r"train-00000-of-00001 is empty: expected records"):
         open_source(str(folder), num_classes=3)
     (folder / "manifest.partial.json").write_text("{}")
     with pytest.raises(MisuseError, match=r"unfinished conversion"):
-        open_source(str(folder), num_classes=3)
+        open_source(str(folder))  # told before the number of classes is asked for
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(class_names=[1, 2, 3]), "class_names is no list of names"),
+        (lambda m: m.update(class_names="abc"), "class_names is no list of names"),
+        (lambda m: m.update(first_label=2), "first_label is neither 0 nor 1"),
+        (lambda m: m["splits"]["train"]["shards"][1].update(records=-5), "a shard without records"),
+        (lambda m: m["splits"]["train"]["shards"][1].update(records=4), "21 records aren't the sum"),
+        (lambda m: m["splits"]["train"]["shards"][1].update(file="train-00000-of-00003"), "stands there twice"),
+        (lambda m: m["splits"]["train"]["shards"][1].update(file="../x"), "in another folder"),
+    ],
+)
+def test_a_manifest_that_convert_would_never_write_is_told(shards, change, message):
+    folder = shards(manifest=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MisuseError, match=rf"manifest\.json can't be read .*{message}.*Convert again"):
+        open_source(str(folder))
+
+
+def test_a_broken_image_is_named_by_its_file(image_folder, tmp_path):
+    folder = image_folder(classes=2, train=4, val=1)
+    (folder / "train" / "class1" / "3.jpg").write_bytes(b"no image")
+    convert(str(folder), str(tmp_path / "out"))
+    log = CorruptLog(1)
+    source = open_source(tmp_path / "out")  # a pathlib.Path
+    list(train_pipeline(source, batch_size=4, image_size=8, epochs=1, corrupt=log))
+    (name,) = log.names
+    assert name.startswith("train-00000-of-00001[") and name.endswith("] class1/3.jpg")
+    again = CorruptLog(1)
+    list(train_pipeline(source, batch_size=4, image_size=8, epochs=1, corrupt=again, cache=True))
+    assert again.names == [name]
+
+
+def test_first_label_must_not_contradict_the_manifest(shards):
+    with pytest.raises(MisuseError, match=r"Expected first_label 0 by .*manifest\.json, received 1"):
+        open_source(str(shards(manifest=True)), first_label=1)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": "other"}', '{"format": "keras_bot tfrecord 1"}'])

@@ -128,6 +128,21 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, tmp_path, monkey
         assert ours["loss"] == theirs["loss"] and ours["val_loss"] == theirs["val_loss"]
 
 
+def test_a_run_is_not_resumed_on_other_data(image_folder, tmp_path, monkeypatch):
+    folder = image_folder(classes=3, train=8, val=2)
+    recipe = tiny(dataset=str(folder), num_classes=0, max_corrupt=0)
+    stopped_after(1, monkeypatch, recipe, tmp_path / "run")
+    for split in ("train", "val"):
+        (folder / split / "class0").rename(folder / split / "zebra")
+    with pytest.raises(MisuseError, match="a run on other data: the classes are others"):
+        train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+    for split in ("train", "val"):
+        (folder / split / "zebra").rename(folder / split / "class0")
+    (folder / "train" / "class0" / "7.jpg").unlink()
+    with pytest.raises(MisuseError, match="other data: train_images were 24 and are 23"):
+        train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+
+
 def test_resuming_a_finished_run_changes_nothing(whole):
     recipe, path, result = whole
     before = (path / "history.csv").read_text()
