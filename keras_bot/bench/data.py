@@ -123,9 +123,8 @@ def decode_windows(jpegs: Jpegs, batch_size: int) -> tf.data.Dataset:
     encoded, total = tf.constant(list(jpegs.images)), _WINDOWS * len(jpegs.paths)
 
     def sample(index: tf.Tensor) -> tf.Tensor:
-        height, width, _ = tf.unstack(tf.gather(shapes, index % len(jpegs.paths)))
         uniform = tf.random.stateless_uniform([22], tf.stack([tf.constant(0, tf.int64), index]))
-        return image.sample_crop(height, width, uniform, 0.08)
+        return image.sample_crop(tf.gather(shapes, index % len(jpegs.paths))[:2], uniform, 0.08)
 
     windows = tf.data.Dataset.range(total).map(sample).batch(total).get_single_element()
 

@@ -21,44 +21,47 @@ def decode(image: tf.Tensor) -> tf.Tensor:
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
 
-def decode_window(image: tf.Tensor, window: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-    """A window of a JPEG, decoded at 1/1, 1/2, 1/4 or 1/8: the smallest that has height x width pixels or more.
+def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:
+    """A window of a JPEG, decoded at 1/1, 1/2, 1/4 or 1/8: the smallest whose edges have `size` pixels or more.
 
     Args:
         image: encoded JPEG.
+        shape: int32 (2,): height and width by its header. If they can't be, this raises in the graph.
         window: int32 (4,): top, left, height, width, in pixels of the whole image.
-        height, width: what the window will be resized to.
+        size: of the edges that the window will be resized to.
 
     Returns:
         uint8 (h, w, 3). Scaled decoding moves the window by less than one pixel of its own.
     """
 
     def at(ratio: int) -> tf.Tensor:
-        return tf.image.decode_and_crop_jpeg(image, window // ratio, channels=3, ratio=ratio)
+        scaled = window if ratio == 1 else window // ratio
+        return tf.image.decode_and_crop_jpeg(image, scaled, channels=3, ratio=ratio)
 
-    spare = tf.minimum(window[2] // height, window[3] // width)
-    step = sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
-    return tf.switch_case(step, [functools.partial(at, ratio) for ratio in _RATIOS])
+    # The index of the ratio for each number of times that `size` goes into the shorter edge.
+    steps = [sum(times >= ratio for ratio in _RATIOS[1:]) for times in range(_RATIOS[-1] + 1)]
+    step = tf.gather(steps, tf.minimum(tf.reduce_min(window[2:]) // size, _RATIOS[-1]))
+    lies = tf.reduce_prod(tf.cast(shape, tf.float32)) > _MAX_PIXELS
+    branches = [functools.partial(at, ratio) for ratio in _RATIOS]
+    branches.append(lambda: tf.io.decode_jpeg(image, channels=3))  # which fails for that size
+    return tf.switch_case(tf.where(lies, len(_RATIOS), step), branches)
 
 
 def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
     """`decode`, but a JPEG whose edges are at least 2, 4 or 8 times `edge` comes out smaller by that: not exact."""
 
     def from_jpeg() -> tf.Tensor:
-        height, width = jpeg_size(image)
-        return decode_window(image, tf.stack([0, 0, height, width]), edge, edge)
+        shape = jpeg_shape(image)
+        return decode_window(image, shape, tf.concat([[0, 0], shape], 0), edge)
 
     if image.dtype != tf.string:
         return decode(image)
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(image), from_jpeg, lambda: decode(image)), [None, None, 3])
 
 
-def jpeg_size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width by a JPEG's header, int32 scalars; raises in the graph when they can't be."""
-    height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(image, output_type=tf.int32))
-    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(_MAX_PIXELS, tf.int64))]):
-        return tf.identity(height), tf.identity(width)
+def jpeg_shape(image: tf.Tensor) -> tf.Tensor:
+    """Height and width by a JPEG's header, int32 (2,)."""
+    return tf.image.extract_jpeg_shape(image)[:2]
 
 
 def _refuse_bmp_palette(image: tf.Tensor) -> tf.Tensor:

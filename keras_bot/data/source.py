@@ -12,6 +12,7 @@ from keras_bot.data.corrupt import guarded_batches
 from keras_bot.errors import MisuseError, RunError
 
 _READ_AHEAD = 64
+_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,9 @@ def indices(size: int) -> Callable[..., tf.data.Dataset]:
         if seed is None:
             return ordered.map(lambda i: (i,))
         shuffle = tf.random.experimental.index_shuffle
-        return ordered.map(lambda i: (shuffle(i, seed, tf.constant(size - 1, tf.int64)),))
+        # Many at a time: a call for each would cost 0.025 ms an image, as much as the sampling of its window.
+        shuffled = ordered.batch(_AT_ONCE).map(lambda i: (shuffle(i, seed, tf.constant(size - 1, tf.int64)),))
+        return shuffled.unbatch()
 
     return keys
 

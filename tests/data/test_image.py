@@ -65,7 +65,7 @@ def test_a_bmp_with_a_palette_of_colours_is_refused():
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (400, 2), (375, 500), (600, 90)])
 def test_crop_lies_within_the_image(height, width):
-    sample = tf.function(lambda u: image.sample_crop(tf.constant(height), tf.constant(width), u, 0.08))
+    sample = tf.function(lambda u: image.sample_crop(tf.constant([height, width]), u, 0.08))
     for i in range(100):
         top, left, rows, columns = sample(tf.random.stateless_uniform([22], [7, i])).numpy()
         assert rows >= 1 and columns >= 1
@@ -90,13 +90,13 @@ def test_crop_area_aspect_and_place():
 
 
 def _sample_square(uniform):
-    return image.sample_crop(tf.constant(2000), tf.constant(2000), uniform, 0.08)
+    return image.sample_crop(tf.constant([2000, 2000]), uniform, 0.08)
 
 
 def test_without_a_fit_the_largest_centred_window_is_taken():
-    wide = image.sample_crop(tf.constant(30), tf.constant(300), tf.fill([22], 0.999), 0.9)
+    wide = image.sample_crop(tf.constant([30, 300]), tf.fill([22], 0.999), 0.9)
     np.testing.assert_array_equal(wide, [0, 130, 30, 40])
-    tall = image.sample_crop(tf.constant(300), tf.constant(30), tf.fill([22], 0.999), 0.9)
+    tall = image.sample_crop(tf.constant([300, 30]), tf.fill([22], 0.999), 0.9)
     np.testing.assert_array_equal(tall, [130, 0, 40, 30])
 
 
@@ -107,7 +107,7 @@ def test_a_large_window_is_decoded_at_the_smallest_size_that_suffices(target, ra
     smooth = np.stack([rows, columns, (rows + columns) // 2], -1).astype(np.uint8)
     encoded = tf.constant(_encode(smooth, "JPEG", mode, quality=98))
     window = tf.constant([16, 40, 80, 96])
-    got = decode.decode_window(encoded, window, target, target).numpy()
+    got = decode.decode_window(encoded, tf.constant([123, 201]), window, target).numpy()
     assert got.shape == (80 // ratio, 96 // ratio, 3)
     whole = decode.decode(encoded).numpy().astype(float)[16:96, 40:136]
     means = whole.reshape(80 // ratio, ratio, 96 // ratio, ratio, 3).mean((1, 3))
