@@ -26,7 +26,7 @@ def sample_crop(shape: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Ten
     The aspect ratio (width / height) is log-uniform, as in MXNet since 1.5 and in torchvision, so that wide
     and tall are equally likely; the paper doesn't say. Of ten draws the first that fits is taken. If none
     fits, it is the largest centred window whose aspect ratio is in the range. It runs for every image, so in few
-    operations: each costs 2 microseconds.
+    operations: each costs a microsecond or two.
 
     Args:
         shape: of the image, int32 (2,): height, width.
