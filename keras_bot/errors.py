@@ -1,7 +1,9 @@
 """What a user is told when something is wrong: one clear message and an exit code, never a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+SHOWN = 5
 
 
 class MisuseError(ValueError):
@@ -10,6 +12,17 @@ class MisuseError(ValueError):
 
 class RunError(RuntimeError):
     """A run that was asked for properly failed: corrupt data, a loss that is not finite. Exit code 1."""
+
+
+def first_few(names: Sequence[str], count: int | None = None) -> str:
+    """The first `SHOWN` names with commas, and how many more there are.
+
+    Args:
+        names: all of them, or the first ones.
+        count: of them all; None is the number of `names`.
+    """
+    more = (len(names) if count is None else count) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> MisuseError:

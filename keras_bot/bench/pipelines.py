@@ -15,8 +15,8 @@ from keras_bot.errors import MisuseError, RunError, unknown
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.evaluate import clear_errors, evaluate
-from keras_bot.training.strategy import build_from_spec, build_strategy, use_jit
-from keras_bot.training.train import load_teacher, steps_in_epoch
+from keras_bot.training.strategy import build_from_spec, build_strategy
+from keras_bot.training.train import build_trainee, steps_in_epoch
 
 ARMS = ("fast", "plain")
 NOISE = 2.0  # standard errors of the difference
@@ -74,14 +74,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
     strategy = build_strategy(recipe)
     keras.utils.set_random_seed(recipe.seed)
     with tricks.mixed_precision(recipe.precision), strategy.scope():
-        model = assemble.build_model(recipe, train_source.num_classes)
-        trainee = assemble.compile_trainee(
-            recipe,
-            model,
-            assemble.build_schedule(recipe, steps),
-            teacher=load_teacher(recipe, train_source.num_classes),
-            jit=use_jit(recipe, strategy),
-        )
+        model, trainee = build_trainee(recipe, train_source, strategy)
         eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
         build_from_spec(trainee, eval_data)
         try:

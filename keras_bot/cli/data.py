@@ -58,6 +58,7 @@ def convert(argv):
     import_tensorflow()
 
     from keras_bot.data.convert import convert
+    from keras_bot.data.manifest import MANIFEST
 
     print(f"Looking at the files of {arguments[0]}", flush=True)
     with _Progress() as progress:
@@ -71,9 +72,7 @@ def convert(argv):
         )
     for name, split in manifest["splits"].items():
         print(f"{name}: {split['records']} images in {len(split['shards'])} shard{'s' * (len(split['shards']) > 1)}")
-    print(
-        f"{len(manifest['class_names'])} classes; sizes and checksums in {pathlib.Path(arguments[1], 'manifest.json')}"
-    )
+    print(f"{len(manifest['class_names'])} classes; sizes and checksums in {pathlib.Path(arguments[1], MANIFEST)}")
 
 
 class _Progress:

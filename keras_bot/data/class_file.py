@@ -3,12 +3,11 @@
 import csv
 import pathlib
 
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, first_few
 
 CLASS_FILE = "classes.csv"
 
 _FORM = "expected a header, then a line for each class: its folder in train, and perhaps a readable name"
-_SHOWN = 5
 
 
 def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
@@ -57,14 +56,9 @@ def _check_same(path: pathlib.Path, named: list[str], folders: list[str]) -> Non
         ("train has no folder for", [name for name in named if name not in known]),
         ("it doesn't name train's folder", [name for name in folders if name not in found]),
     ]
-    told = [f"{what} {_shorten(names)}" for what, names in differences if names]
+    told = [f"{what} {first_few([repr(name) for name in names])}" for what, names in differences if names]
     if told:
         raise MisuseError(
             f"{path} and {path.parent / 'train'} disagree: {'; '.join(told)}. Expected the same classes in both. "
             f"Mend the file, or remove it to label the folders in sorted order."
         )
-
-
-def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

@@ -9,12 +9,11 @@ import stat
 from keras_bot.data.folder import ImageFolder, Listing, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.data.shard_writer import PARTIAL
-from keras_bot.errors import MisuseError
+from keras_bot.errors import SHOWN, MisuseError, first_few
 
 _SHARD_BYTES = 128 << 20
 _MOST_SHARDS = 1024
 _MOST_NUMBERED = 99_999
-_SHOWN = 5
 
 
 def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str, int], str]:
@@ -34,14 +33,13 @@ def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str,
             status, fault = _look(path)
             if fault:
                 count += 1
-                bad += [f"{printable(os.fsdecode(path))} ({fault})"] if count <= _SHOWN else []
+                bad += [f"{printable(os.fsdecode(path))} ({fault})"] if count <= SHOWN else []
                 continue
             sizes[split] += status.st_size
             digest.update(b"%s\0%d %d\n" % (path.removeprefix(root), status.st_size, status.st_mtime_ns))
     if bad:
-        more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
         raise MisuseError(
-            f"Expected images, received {count} files that are none: {', '.join(bad)}{more}. "
+            f"Expected images, received {count} files that are none: {first_few(bad, count)}. "
             "Mend or remove them, then run the same command again."
         )
     return sizes, digest.hexdigest()

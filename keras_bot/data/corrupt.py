@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.errors import RunError
-
-_SHOWN = 5
+from keras_bot.errors import RunError, first_few
 
 
 class CorruptLog:
@@ -54,10 +52,9 @@ class CorruptLog:
     def error(self) -> RunError:
         """The error for too many of them: the count and the first few names."""
         names = self.names
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         return RunError(
             f"Expected at most {self.max_corrupt} images that can't be decoded, met {len(names)}: "
-            f"{', '.join(names[:_SHOWN])}{more}. Mend or remove them, or allow more (max_corrupt)."
+            f"{first_few(names)}. Mend or remove them, or allow more (max_corrupt)."
         )
 
     def report_missing(self, source, keys: tuple, places: tf.Tensor) -> tf.Tensor:

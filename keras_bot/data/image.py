@@ -138,14 +138,9 @@ def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -
     """
     if transform != "imagenet":
         return resize(images, size, size)
-    edge = eval_edge(size, eval_crop)
-    shape = tf.shape(images)
-    height, width = shape[-3], shape[-2]
-    shorter = tf.minimum(height, width)
-    new_height = (height * edge + shorter // 2) // shorter
-    new_width = (width * edge + shorter // 2) // shorter
-    images = resize(images, new_height, new_width)
-    top, left = (new_height - size) // 2, (new_width - size) // 2
+    new = _scaled_shape(tf.shape(images)[-3:-1], eval_edge(size, eval_crop))
+    images = resize(images, new[0], new[1])
+    top, left = tf.unstack((new - size) // 2)
     images = images[..., top : top + size, left : left + size, :]
     return tf.ensure_shape(images, [*images.shape[:-3], size, size, 3])
 
@@ -159,8 +154,7 @@ def eval_one(image: tf.Tensor, size: int, transform: str, eval_crop: float) -> t
 
     def cut_out() -> tf.Tensor:
         old = tf.shape(image)[:2]
-        edge, shorter = eval_edge(size, eval_crop), tf.reduce_min(old)
-        new = (old * edge + shorter // 2) // shorter
+        new = _scaled_shape(old, eval_edge(size, eval_crop))
         return tf.raw_ops.ScaleAndTranslate(
             images=image[None],
             size=[size, size],
@@ -179,6 +173,12 @@ def eval_one(image: tf.Tensor, size: int, transform: str, eval_crop: float) -> t
 def eval_edge(size: int, eval_crop: float) -> int:
     """Pixels of the shorter edge that evaluation's centre crop is cut from: 256 for 224 (paper 2.1)."""
     return round(size / eval_crop)
+
+
+def _scaled_shape(shape: tf.Tensor, edge: int) -> tf.Tensor:
+    """Height and width, int32 (2,), once the shorter of them has become `edge`."""
+    shorter = tf.reduce_min(shape)
+    return (shape * edge + shorter // 2) // shorter
 
 
 def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:

@@ -49,14 +49,7 @@ def train(
     strategy = build_strategy(recipe)
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with tricks.mixed_precision(recipe.precision), strategy.scope():
-        model = assemble.build_model(recipe, train_source.num_classes)
-        trainee = assemble.compile_trainee(
-            recipe,
-            model,
-            assemble.build_schedule(recipe, steps_per_epoch),
-            teacher=load_teacher(recipe, train_source.num_classes),
-            jit=use_jit(recipe, strategy),
-        )
+        model, trainee = build_trainee(recipe, train_source, strategy)
         trainee.optimizer.build(model.trainable_variables)
         run.begin()
         checkpoints = Checkpoints(run.checkpoints, model, trainee.optimizer)
@@ -114,6 +107,25 @@ def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, chec
         kept = checkpoints.files()
         state = f"The last good state is kept in {kept[-1]}." if kept else "No epoch was good, so nothing was saved."
         raise RunError(f"{error} {state}") from None
+
+
+def build_trainee(
+    recipe: Recipe, source: data.Source, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, keras.Model]:
+    """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
+
+    Raises:
+        MisuseError: if the teacher, or the training set, can't be used.
+    """
+    model = assemble.build_model(recipe, source.num_classes)
+    trainee = assemble.compile_trainee(
+        recipe,
+        model,
+        assemble.build_schedule(recipe, steps_in_epoch(recipe, source)),
+        teacher=load_teacher(recipe, source.num_classes),
+        jit=use_jit(recipe, strategy),
+    )
+    return model, trainee
 
 
 def steps_in_epoch(recipe: Recipe, source) -> int:
