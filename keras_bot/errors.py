@@ -14,6 +14,10 @@ class RunError(RuntimeError):
     """A run that was asked for properly failed: corrupt data, a loss that is not finite. Exit code 1."""
 
 
+class Terminated(Exception):
+    """The run was asked to end (SIGTERM) and has saved its state. Exit code 143."""
+
+
 def first_few(names: Sequence[str], count: int | None = None) -> str:
     """The first `SHOWN` names with commas, and how many more there are.
 

@@ -107,10 +107,21 @@ class Recipe:
 
     strategy: str = knob(
         "auto",
-        "auto: mirrored where there are several GPUs, else one device",
+        "auto: multi_worker where TF_CONFIG names several workers, mirrored where there are several GPUs, else one device",
         section="Machine",
-        choices=("auto", "one_device", "mirrored"),
+        choices=("auto", "one_device", "mirrored", "multi_worker"),
     )
+    sync_bn: bool = knob(False, "batch norm over the batches of all replicas, not over each replica's own")
+    accumulate: int = knob(
+        1, "parts that a replica works through one after the other in a step, for its memory", at_least=1
+    )
+    shard: str = knob(
+        "example",
+        "what several workers share out: example, the same batches as one worker would take; file, record files",
+        choices=("example", "file"),
+    )
+    checkpoint_every: int = knob(0, "steps between checkpoints, besides those at the ends of epochs", at_least=0)
+    keep: int = knob(2, "checkpoints that are kept, the newest", at_least=1)
     augment_on: str = knob(
         "host", "where colour and mixup are computed: device leaves the CPU the decoding", choices=("host", "device")
     )

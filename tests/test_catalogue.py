@@ -17,6 +17,7 @@ FIELD = {  # file in tricks/ -> the recipe's field that switches it on
     "no_bias_decay": "no_bias_decay",
     "zero_gamma": "zero_gamma",
     "precision": "precision",
+    "loss_scaling": "precision",
     "label_smoothing": "label_smoothing",
     "distillation": "teacher",
     "mixup": "mixup_alpha",

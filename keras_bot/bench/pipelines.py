@@ -16,7 +16,7 @@ from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.evaluate import clear_errors, evaluate
 from keras_bot.training.strategy import build_from_spec, build_strategy
-from keras_bot.training.train import build_trainee, steps_in_epoch
+from keras_bot.training.train import build_trainee
 
 ARMS = ("fast", "plain")
 NOISE = 2.0  # standard errors of the difference
@@ -67,7 +67,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
     keras.utils.clear_session()
     train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    steps = steps_in_epoch(recipe, train_source)
+    steps = assemble.steps_in_epoch(recipe, train_source)
     make = assemble.training_data
     if arm == "plain":
         recipe, make = dataclasses.replace(recipe, augment_on="host"), plain_training_data
@@ -76,7 +76,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model, trainee = build_trainee(recipe, train_source, strategy)
         eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
-        build_from_spec(trainee, eval_data)
+        build_from_spec(trainee, eval_data, strategy)
         try:
             with clear_errors(corrupt):
                 trainee.fit(

@@ -10,7 +10,6 @@ from keras_bot import tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.strategy import build_strategy, use_jit
-from keras_bot.training.train import steps_in_epoch
 
 BAG = {
     "linear_scaling": True,
@@ -61,7 +60,7 @@ class _Runner:
     def __init__(self, recipe):
         keras.utils.set_random_seed(recipe.seed)
         source = assemble.open_source(recipe, "train")
-        schedule = assemble.build_schedule(recipe, steps_in_epoch(recipe, source))
+        schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source))
         model = assemble.build_model(recipe, source.num_classes)
         strategy = build_strategy(recipe)
         trainee = assemble.compile_trainee(recipe, model, schedule, teacher=None, jit=use_jit(recipe, strategy))

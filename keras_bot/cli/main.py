@@ -3,10 +3,11 @@
 import importlib
 import sys
 
-from keras_bot.errors import MisuseError, RunError, unknown
+from keras_bot.errors import MisuseError, RunError, Terminated, unknown
 
 COMMANDS = {
     "train": "train a network by a recipe of flags",
+    "launch": "train in several worker processes on this machine",
     "evaluate": "top-1 and top-5 of a trained network",
     "export": "write a SavedModel of a run, preprocessing included",
     "predict": "the five likeliest classes of image files, by a SavedModel",
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (RunError, OSError) as error:
         return _tell(error, 1)
+    except Terminated as error:
+        return _tell(error, 143)
     except KeyboardInterrupt:
         return _tell("interrupted", 130)
 

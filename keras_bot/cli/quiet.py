@@ -17,7 +17,8 @@ def import_tensorflow():
             from absl import logging
 
             tf.config.list_physical_devices()
-            tf.config.list_logical_devices()
+            if "TF_CONFIG" not in os.environ:  # several workers must be known to TensorFlow before it starts
+                tf.config.list_logical_devices()
             logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations
         except BaseException:
             kept.seek(0)

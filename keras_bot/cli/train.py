@@ -13,7 +13,7 @@ def main(argv):
     """Trains, and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
     flags.add(str, "run_dir", "", "where the records go; empty is runs/MODEL-DATE-TIME")
-    flags.add(bool, "resume", False, "go on with the run that run_dir holds")
+    flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
     flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
     flags.add(
         bool,
@@ -34,4 +34,6 @@ def main(argv):
     from keras_bot.training.train import train
 
     run_dir = flags.run_dir or f"runs/{recipe.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    print(json.dumps(train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)))
+    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
+    if "run_dir" in result:  # the chief's
+        print(json.dumps(result))

@@ -10,9 +10,13 @@ from keras_bot.errors import MisuseError, RunError, unknown
 RAM_BUDGET = 1024
 
 
-def seed_at(seed: int, stream: int, place: tf.Tensor) -> tf.Tensor:
-    """The stateless seed, int64 (2,), of one place in one stream of draws; both halves fit int32."""
-    word = np.random.SeedSequence((seed % 2**64, stream)).generate_state(1)[0] >> 1
+def seed_at(seed: int, stream: int, place: tf.Tensor, share: int = 0) -> tf.Tensor:
+    """The stateless seed, int64 (2,), of one place in one stream of draws; both halves fit int32.
+
+    Each share of a set has streams of its own.
+    """
+    words = (seed % 2**64, stream, share) if share else (seed % 2**64, stream)
+    word = np.random.SeedSequence(words).generate_state(1)[0] >> 1
     return tf.stack([tf.constant(word, tf.int64), tf.cast(place, tf.int64)])
 
 

@@ -6,6 +6,7 @@ from keras_bot.data import color, decode, image
 from keras_bot.data.batches import RAM_BUDGET, check_eval_crop, check_form, one_hot, with_options
 from keras_bot.data.corrupt import CorruptLog, pad_missing
 from keras_bot.data.source import Source
+from keras_bot.data.worker_rows import eval_rows
 
 
 def eval_pipeline(
@@ -20,6 +21,8 @@ def eval_pipeline(
     scaled_decoding: bool = False,
     dtype: str = "float32",
     ram_budget: int = RAM_BUDGET,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Batches for evaluation: (images (B, S, S, 3) normalised, labels float32 (B, K), weights float32 (B,)).
 
@@ -33,12 +36,15 @@ def eval_pipeline(
         corrupt: as in `train_pipeline`.
         scaled_decoding: decode JPEGs at 1/2, 1/4 or 1/8 where they are that much larger than needed. It is faster
             on large photos and not exact.
+        worker, workers: give the rows of one of so many workers alone: B // workers of each batch, those that follow
+            the rows of the workers before it. All have as many batches; one of them may be nothing but padding.
 
     Raises:
-        MisuseError: an argument is out of its range.
+        MisuseError: an argument is out of its range, or the workers don't divide B.
     """
     check_form(transform, dtype, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
     check_eval_crop(eval_crop)
+    rows = eval_rows(batch_size, worker, workers)
     source = source.cached() if cache else source
     log = corrupt or CorruptLog(0)
     edge = image.eval_edge(image_size, eval_crop) if transform == "imagenet" else image_size
@@ -54,11 +60,13 @@ def eval_pipeline(
         with tf.control_dependencies([log.report_missing(source, keys, places)]):
             targets = one_hot(labels, source, keys, places)
         parts = (images, targets, tf.ones_like(places, tf.float32))
-        images, targets, weights = pad_missing(parts, places, batch_size)
+        images, targets, weights = pad_missing(parts, places, len(rows))
         return color.fused_normalise(images, weights, dtype), targets, weights
 
-    batches = source.batches(source.keys(None, 1).enumerate(), make, batch_size)
+    keys = rows.keys(source.keys(None, 1).enumerate())
+    batches = source.batches(keys, make, len(rows))
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = rows.with_last(batches, source.size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(-(-source.size // batch_size)))
     return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
 

@@ -11,12 +11,14 @@ there, on any number of cores, and reads nothing of what comes before. Keeping t
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import color, image
 from keras_bot.data.batches import RAM_BUDGET, check_form, one_hot, seed_at, with_options
 from keras_bot.data.corrupt import CorruptLog, fill_missing
 from keras_bot.data.source import Source
+from keras_bot.data.worker_rows import training_rows
 from keras_bot.errors import MisuseError, unknown
 
 _ORDER, _GEOMETRY, _JITTER, _PCA, _BATCH = range(5)
@@ -46,6 +48,9 @@ def train_pipeline(
     dtype: str = "float32",
     augment_on: str = "host",
     ram_budget: int = RAM_BUDGET,
+    worker: int = 0,
+    workers: int = 1,
+    draws_of: int = 0,
 ) -> tf.data.Dataset:
     """Batches for training: (images (B, S, S, 3) normalised, labels float32 (B, K)).
 
@@ -72,9 +77,15 @@ def train_pipeline(
         augment_on: "device" leaves colour, normalisation and `batch_transform` to the training step: the elements
             are then what `finish_batch` takes.
         ram_budget: MiB that the buffers may grow to by tf.data's own tuning.
+        worker, workers: give the rows of one of so many workers alone, B // workers of each batch: together the
+            workers' batches are those of one process, and so are their draws, bit for bit, mixup's partners among
+            them (see `worker_rows`). Only the worker's own images are decoded; a broken one's place takes one of its.
+        draws_of: the number of the share, where the source is one worker's share of a set: each has an order and
+            augmentations of its own. The seeds that `batch_transform` gets are the same for all.
 
     Raises:
-        MisuseError: an argument is out of its range, or the batch is larger than the source.
+        MisuseError: an argument is out of its range, the batch is larger than the source, or B can't be shared out:
+            twice the workers, if there are several, must divide it.
     """
     check_form(
         transform,
@@ -85,6 +96,8 @@ def train_pipeline(
         ram_budget=ram_budget,
     )
     _check_training(source, batch_size, first_epoch, first_step, epochs, augment_on)
+    _check_share(draws_of)
+    rows = training_rows(batch_size, worker, workers)
     _check_augmentation(min_area, color_jitter, pca_noise, crop_padding)
     source = source.cached() if cache else source
     steps = source.size // batch_size
@@ -95,29 +108,30 @@ def train_pipeline(
     def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
         record = source.read(*key)
         options = {"flip": flip, "min_area": min_area, "crop_padding": crop_padding}
-        at = seed_at(seed, _GEOMETRY, position)
+        at = seed_at(seed, _GEOMETRY, position, draws_of)
         return image.train_image(record["image"], image_size, transform, at, **options), record["label"]
 
     def draw(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tuple, tf.Tensor]:
         images, labels = made
         batch = keys[0][0] // batch_size
         with tf.control_dependencies([log.report_missing(source, keys, places)]):
-            images, targets = fill_missing(images, one_hot(labels, source, keys, places), places, batch_size)
-        seeds = tf.stack([seed_at(seed, _JITTER, batch), seed_at(seed, _PCA, batch)])
-        matrix, shift = color.draw_maps(batch_size, color_jitter, pca_noise, seeds)
-        at = tf.tile(tf.cast(seed_at(seed, _BATCH, batch), tf.int32)[None], [batch_size, 1])
-        return (images, matrix, shift, at, tf.fill([batch_size], batch // steps)), targets
+            images, targets = fill_missing(images, one_hot(labels, source, keys, places), places, len(rows))
+        seeds = tf.stack([seed_at(seed, stream, batch, draws_of) for stream in (_JITTER, _PCA)])
+        matrix, shift = rows.draws(color.draw_maps(batch_size, color_jitter, pca_noise, seeds))
+        at = tf.tile(tf.cast(seed_at(seed, _BATCH, batch), tf.int32)[None], [len(rows), 1])
+        return (images, matrix, shift, at, tf.fill([len(rows)], batch // steps)), targets
 
     def finish(inputs: tuple, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return finish_batch(inputs, targets, batch_transform, dtype, apply_map=color.fused_map)
 
     def positions(epoch: tf.Tensor) -> tf.data.Dataset:
         first = tf.where(epoch == first_epoch, tf.constant(first_step * batch_size, tf.int64), 0)
-        return source.keys(seed_at(seed, _ORDER, epoch), shuffle_buffer, first).take(steps * batch_size - first)
+        order = seed_at(seed, _ORDER, epoch, draws_of)
+        return source.keys(order, shuffle_buffer, first).take(steps * batch_size - first)
 
     first_batch = first_epoch * steps + first_step
     keys = tf.data.Dataset.range(first_epoch, epochs).flat_map(positions).enumerate(first_batch * batch_size)
-    batches = source.batches(keys, make, batch_size, drop_remainder=True)
+    batches = source.batches(rows.keys(keys), make, len(rows), drop_remainder=True)
     batches = batches.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if augment_on == "host":
         batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -166,6 +180,11 @@ def _check_training(
         raise MisuseError(f"Expected 0 <= first_step < {steps}, the steps of an epoch, received {first_step}.")
     if augment_on not in ("host", "device"):
         raise unknown("place to augment on", augment_on, ("host", "device"))
+
+
+def _check_share(draws_of: int) -> None:
+    if not isinstance(draws_of, int | np.integer) or draws_of < 0:
+        raise MisuseError(f"Expected draws_of as a whole number >= 0, received {draws_of!r}.")
 
 
 def _check_augmentation(min_area: float, color_jitter: float, pca_noise: float, crop_padding: int) -> None:

@@ -5,11 +5,15 @@ Order on the labels: one_hot (pipeline) -> smooth -> mixup -> teacher. Labels ar
 
 import keras
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from keras_bot import data, models, tricks
+from keras_bot.errors import MisuseError
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
+from keras_bot.training.accumulate import accumulate_in_step
 from keras_bot.training.device_augment import finish_in_step
-from keras_bot.training.fused_batch_norm import fuse_batch_norm
+from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
+from keras_bot.training.strategy import worker_of, workers_of
 
 
 def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
@@ -70,18 +74,25 @@ def compile_trainee(
     recipe: Recipe, model: keras.Model, schedule, *, teacher: keras.Model | None, jit: bool
 ) -> keras.Model:
     """The compiled model that `fit` is called on: the network, its batch norm fused, or a Distiller around it."""
-    fuse_batch_norm(model)
+    fuse_batch_norm(model, synchronised=recipe.sync_bn)
     trainee = model
     if teacher is not None:
         trainee = tricks.Distiller(
             model, teacher, temperature=recipe.distill_temperature, hard_weight=recipe.distill_hard_weight
         )
+    optimizer = build_optimizer(recipe, schedule)
+    if recipe.precision == "mixed_float16":
+        optimizer = tricks.LossScaling(optimizer)
     trainee.compile(
-        optimizer=build_optimizer(recipe, schedule),
+        optimizer=optimizer,
         loss=build_loss(),
         weighted_metrics=build_metrics(),
         jit_compile=jit,
     )
+    if recipe.accumulate > 1:
+        accumulate_in_step(trainee, recipe.accumulate)
+    if not recipe.sync_bn:
+        average_moving_statistics_in_step(trainee, model)
     if recipe.augment_on == "device":
         finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
     return trainee
@@ -115,13 +126,15 @@ def training_data(
     corrupt,
     *,
     first_epoch: int = 0,
+    first_step: int = 0,
     batch_size: int | None = None,
     augment_on: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tf.data.Dataset:
-    """Batches of augmented images and soft labels for the epochs from `first_epoch` on."""
+    """Batches of augmented images and soft labels from a step of an epoch on: of several workers, this one's rows."""
     return data.train_pipeline(
         source,
-        batch_size=batch_size or recipe.batch_size,
+        **_rows(recipe, batch_size or recipe.batch_size, strategy),
         image_size=recipe.image_size,
         transform=recipe.transform,
         flip=recipe.flip,
@@ -131,6 +144,7 @@ def training_data(
         crop_padding=recipe.crop_padding,
         seed=recipe.seed,
         first_epoch=first_epoch,
+        first_step=first_step,
         epochs=recipe.epochs,
         corrupt=corrupt,
         batch_transform=build_batch_transform(recipe),
@@ -142,11 +156,25 @@ def training_data(
     )
 
 
-def evaluation_data(recipe: Recipe, source, corrupt) -> tf.data.Dataset:
-    """Batches of plainly preprocessed images, one-hot labels and weights, every image once."""
+def _rows(recipe, batch_size, strategy):
+    """Which part of a batch the pipeline gives: all of it, or a worker's."""
+    workers = workers_of(strategy) if strategy else 1
+    if workers == 1:
+        return {"batch_size": batch_size}
+    worker = worker_of(strategy)
+    if recipe.shard == "file":
+        return {"batch_size": batch_size // workers, "draws_of": worker}
+    return {"batch_size": batch_size, "worker": worker, "workers": workers}
+
+
+def evaluation_data(recipe: Recipe, source, corrupt, strategy: tf.distribute.Strategy | None = None) -> tf.data.Dataset:
+    """Batches of plainly preprocessed images, one-hot labels and weights, every image once, on one of the workers."""
+    several = strategy is not None and workers_of(strategy) > 1
+    sharing = {"worker": worker_of(strategy), "workers": workers_of(strategy)} if several else {}
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,
+        **sharing,
         image_size=recipe.image_size,
         transform=recipe.transform,
         eval_crop=recipe.eval_crop,
@@ -157,8 +185,11 @@ def evaluation_data(recipe: Recipe, source, corrupt) -> tf.data.Dataset:
     )
 
 
-def open_source(recipe: Recipe, split: str):
-    """The records of the recipe's data set: split is "train" or "eval"."""
+def open_source(recipe: Recipe, split: str, strategy: tf.distribute.Strategy | None = None):
+    """The records of the recipe's data set, split "train" or "eval"; where workers share out files, this one's."""
+    context = None
+    if strategy and recipe.shard == "file" and split == "train" and workers_of(strategy) > 1:
+        context = tf.distribute.InputContext(workers_of(strategy), worker_of(strategy), strategy.num_replicas_in_sync)
     return data.open_source(
         recipe.dataset,
         split,
@@ -168,7 +199,20 @@ def open_source(recipe: Recipe, split: str):
         image_size=recipe.image_size,
         tfds_split=recipe.train_split if split == "train" else recipe.eval_split,
         first_label=recipe.first_label,
+        read_config=tfds.ReadConfig(input_context=context) if context else None,
     )
+
+
+def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
+    """Whole batches in the training set. Raises MisuseError if there is none, or nothing to tell apart."""
+    if source.num_classes < 2:
+        raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
+    share = recipe.batch_size // workers if recipe.shard == "file" else recipe.batch_size
+    if share > source.size:
+        raise MisuseError(
+            f"Expected a batch_size of at most the {source.size} training images of {source.name}, received {share}."
+        )
+    return source.size // share
 
 
 def active_tricks(recipe: Recipe) -> list[str]:

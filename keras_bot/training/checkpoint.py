@@ -1,21 +1,31 @@
-"""The state of a run after an epoch: every variable of network and optimizer, and the history so far.
+"""The state of a run after a step: every variable of network and optimizer, and how far the run is.
 
-One .npz file an epoch, written under another name, synced and renamed, so that a kill at any moment leaves the last
-good one in place. The two newest are kept.
+One .npz file each, which `np.load` opens; its zip comment is the SHA-256 of every byte before it. A file is written
+under another name, synced, renamed, and the folder synced, before the oldest is deleted: a kill or a full disk at any
+moment leaves the last good one in place. One that was cut or changed is found by its checksum and stepped over.
 """
 
+import contextlib
+import errno
+import hashlib
+import io
 import json
 import os
 import pathlib
+import re
+import sys
 import zipfile
+from collections.abc import Callable, Iterator
 
 import keras
+import ml_dtypes
 import numpy as np
 
-from keras_bot.errors import RunError
+from keras_bot.errors import RunError, first_few
 
-KEPT = 2
 _STATE = "state.json"
+_NAME = re.compile(r"step-\d{8,}\.npz")
+_CHECKSUM = hashlib.sha256().digest_size * 2  # characters
 
 
 class Checkpoints:
@@ -23,85 +33,218 @@ class Checkpoints:
 
     Args:
         folder: where they lie; made when the first is written.
-        model: the network, built.
-        optimizer: its optimizer, built.
+        variables: what is saved, under these names.
+        keep: how many of the newest are kept; the newest always is.
+        read, write: gives a variable's value as an array; puts an array into a variable.
     """
 
-    def __init__(self, folder: pathlib.Path, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        variables: dict[str, keras.Variable],
+        *,
+        keep: int = 2,
+        read: Callable = keras.ops.convert_to_numpy,
+        write: Callable = lambda variable, array: variable.assign(array),
+    ):
         self.folder = pathlib.Path(folder)
-        self._variables = {
-            f"{owner}/{index}/{variable.name}": variable
-            for owner, variables in (("model", model.variables), ("optimizer", optimizer.variables))
-            for index, variable in enumerate(variables)
-        }
+        self._variables = dict(variables)
+        self._keep = max(1, keep)
+        self._read, self._write = read, write
+        self._damaged = set()  # those that could not be renamed
 
     def files(self) -> list[pathlib.Path]:
-        """The checkpoints there are, oldest first."""
-        return sorted(self.folder.glob("epoch-*.npz"))
+        """The checkpoints there are, oldest first. Those found damaged have another name."""
+        found = [path for path in self.folder.glob("step-*.npz") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(path.stem[5:]))
 
-    def save(self, progress: dict) -> pathlib.Path:
-        """Writes the state after progress["epochs"] whole epochs and drops all but the newest files.
+    def collect(self) -> dict[str, np.ndarray]:
+        """The value of every variable now."""
+        return {name: np.asarray(self._read(variable)) for name, variable in self._variables.items()}
+
+    def save(self, progress: dict, arrays: dict[str, np.ndarray] | None = None) -> pathlib.Path:
+        """Writes the state after progress["steps"] steps, then drops all but the newest files.
+
+        Args:
+            progress: how far the run is, as JSON can hold it.
+            arrays: what `collect` gave; None collects.
 
         Raises:
-            RunError: if a variable isn't finite; nothing is written then.
+            RunError: if a variable isn't finite (nothing is written then) or the file can't be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch-{progress['epochs']:05d}.npz"
-        arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables.items()}
+        arrays = self.collect() if arrays is None else arrays
         broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if broken:
-            raise RunError(f"The variable {broken[0]} is not finite after epoch {progress['epochs']}; it is not saved.")
-        with replacing(path) as file:
-            np.savez(file, **arrays, **{_STATE: np.array(json.dumps(progress))})
-        for old in (*self.files()[:-KEPT], *self.folder.glob(".*.part")):
-            old.unlink()
+            raise RunError(f"The variable {broken[0]} is not finite after step {progress['steps']}; it is not saved.")
+        data = _to_bytes(progress, arrays)
+        path = self.folder / f"step-{progress['steps']:08d}.npz"
+        before = self.files()
+        try:
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _sync_folder(self.folder.parent)
+            for partial in self.folder.glob(".*.part"):  # what a kill left must not fill the disk
+                partial.unlink(missing_ok=True)
+            with replacing(path) as file:
+                file.write(data)
+        except OSError as error:
+            raise RunError(f"Can't write the checkpoint {path}: {error.strerror}. {_last_good(before)}") from None
+        self._damaged.discard(path)
+        files = [file for file in self.files() if file not in self._damaged]
+        older = files[: files.index(path)]
+        for old in older[: max(0, len(older) + 1 - self._keep)]:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                raise RunError(f"Can't delete the old checkpoint {old}: {error.strerror}.") from None
         return path
 
-    def restore(self) -> dict:
-        """Puts the newest state back; returns what `save` was given as progress, {} if there is none.
+    def read_newest(self) -> tuple[dict, dict[str, np.ndarray]] | None:
+        """What `save` was given as progress, and the arrays, of the newest file whose checksum fits; None without any.
+
+        A newer one that is damaged is told on stderr and renamed.
 
         Raises:
-            RunError: if the newest file can't be read or belongs to another network.
+            RunError: if there are checkpoints but none is good, one can't be read, or it is of another version.
         """
-        files = self.files()
-        if not files:
-            return {}
-        try:
-            with np.load(files[-1], allow_pickle=False) as stored:
-                progress = json.loads(str(stored[_STATE]))
-                arrays = {name: stored[name] for name in stored.files if name != _STATE}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        damaged = []
+        for path in reversed(self.files()):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise RunError(f"Can't read {path}: {error.strerror}. Move it away to use the one before.") from None
+            if _is_whole(data):
+                self._set_aside(damaged, path)
+                return _from_bytes(data, path)
+            damaged.append(path)
+        self._set_aside(damaged)
+        self._refuse_remains(damaged)
+        return None
+
+    def _set_aside(self, damaged, used=None):
+        for path in damaged:
+            if used:
+                what = f"the checkpoint {path} is damaged (its checksum doesn't fit); resuming from {used}."
+                print(f"keras-bot: {what}", file=sys.stderr, flush=True)
+            aside = path.with_name(f"{path.name}.damaged")
+            while aside.exists():
+                aside = aside.with_name(f"{aside.name}.damaged")
+            with contextlib.suppress(OSError):  # it is found damaged again
+                path.rename(aside)
+        self._damaged.update(path for path in damaged if path.exists())
+
+    def _refuse_remains(self, damaged):
+        """RunError if the folder holds what is left of a run: it must not begin anew unasked."""
+        damaged = damaged or sorted(self.folder.glob("step-*.damaged"))
+        remains = damaged or sorted(self.folder.glob("epoch-*.npz"))
+        if remains:
+            why = "damaged (the checksum doesn't fit)" if damaged else "of another version of keras_bot"
+            names = first_few([path.name for path in remains])
+            raise RunError(f"No checkpoint in {self.folder} is usable; {why}: {names}. Use --overwrite to begin anew.")
+
+    def assign(self, arrays: dict[str, np.ndarray]):
+        """Puts the arrays into the variables.
+
+        Raises:
+            RunError: if names or shapes aren't those of the variables; none is changed then.
+        """
+        mine = {name: array.shape for name, array in self.collect().items()}
+        theirs = {name: array.shape for name, array in arrays.items()}
+        for name in (name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)):
             raise RunError(
-                f"Can't read the checkpoint {files[-1]} ({error}). Delete it to resume from the one before."
-            ) from None
-        if {name: array.shape for name, array in arrays.items()} != {
-            name: tuple(variable.shape) for name, variable in self._variables.items()
-        }:
-            raise RunError(
-                f"The checkpoint {files[-1]} is of another network, number of classes or version. Use --overwrite."
+                f"The checkpoint in {self.folder} is of another network, number of classes or version: {name} has "
+                f"shape {theirs.get(name, '(missing)')} in it, {mine.get(name, '(missing)')} here. Use --overwrite."
             )
         for name, variable in self._variables.items():
-            variable.assign(arrays[name])
+            self._write(variable, arrays[name])
+
+    def restore(self) -> dict:
+        """`read_newest` and `assign`; returns the progress, {} if there is no checkpoint."""
+        progress, arrays = self.read_newest() or ({}, None)
+        if arrays is not None:
+            self.assign(arrays)
         return progress
 
 
-class replacing:
-    """`with replacing(path) as file`: a binary file that takes `path`'s place, whole and synced, at the end."""
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator:
+    """`with replacing(path) as file`: a binary file that takes `path`'s place, whole and synced, at the end.
 
-    def __init__(self, path: pathlib.Path):
-        self._path = pathlib.Path(path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+    OSError passes through; the temporary file is gone then.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    file = open(temporary, "wb")  # noqa: SIM115
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(temporary, path)
+    except BaseException:
+        for undo in (file.close, temporary.unlink):  # a close fails as the write did, and must not hide that
+            with contextlib.suppress(OSError):
+                undo()
+        raise
+    _sync_folder(path.parent)
 
-    def __enter__(self):
-        self._file = open(self._temporary, "wb")
-        return self._file
 
-    def __exit__(self, kind, value, traceback):
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+def _sync_folder(folder):
+    """Makes a rename in the folder last, on systems and file systems that sync folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _to_bytes(progress, arrays):
+    """The file, made in memory, so that only one plain write can fail."""
+    buffer = io.BytesIO()
+    dtypes = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin == 2}
+    state = np.array(json.dumps({"progress": progress, "dtypes": dtypes}))
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in {**arrays, _STATE: state}.items():
+            if name in dtypes:  # bfloat16 and its like: .npy can't tell them from raw bytes
+                array = array.view(f"u{array.dtype.itemsize}")
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:  # without the time
+                np.lib.format.write_array(file, array, allow_pickle=False)
+        archive.comment = b"0" * _CHECKSUM
+    data = buffer.getbuffer()
+    data[-_CHECKSUM:] = _checksum(data)
+    return data
+
+
+def _from_bytes(data, path):
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            state = json.loads(str(stored[_STATE]))
+            arrays = {name: stored[name] for name in stored.files if name != _STATE}
+        for name, dtype in state["dtypes"].items():
+            arrays[name] = arrays[name].view(getattr(ml_dtypes, dtype))
+        return state["progress"], arrays
+    except (EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"The checkpoint {path} is of another version of keras_bot ({error}). Use --overwrite."
+        ) from None
+
+
+def _checksum(data):
+    return hashlib.sha256(memoryview(data)[:-_CHECKSUM]).hexdigest().encode()
+
+
+def _is_whole(data):
+    return data[-_CHECKSUM:] == _checksum(data)
+
+
+def _last_good(files):
+    for path in reversed(files):
+        with contextlib.suppress(OSError):
+            if _is_whole(path.read_bytes()):
+                return f"The last good one is {path}."
+    return "No other one is good." if files else "None was saved yet."

@@ -52,8 +52,11 @@ class ExactLoss(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def clear_errors(corrupt):
-    """Around what reads a pipeline: TensorFlow's errors become clear ones, too many broken images `corrupt.error()`."""
+def clear_errors(corrupt, workers: int = 1):
+    """Around what reads a pipeline: TensorFlow's errors become clear ones, too many broken images `corrupt.error()`.
+
+    With several workers it is also told that one of them was lost.
+    """
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -63,6 +66,11 @@ def clear_errors(corrupt):
             raise corrupt.error() from None
         if own := run_error(error):
             raise own from None
+        lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+        if workers > 1 and isinstance(error, lost):
+            raise RunError(
+                f"Another worker was lost: {first_line(error)} Look at its log, and start all workers again with --resume."
+            ) from None
         raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
 
 

@@ -3,6 +3,9 @@
 Keras 3's BatchNormalization is a dozen elementwise operations, each a pass over the activations, in float32 under
 a mixed policy: a third of a ResNet's training step on a CPU. TensorFlow's FusedBatchNorm is one kernel forward and
 one backward, takes half-precision activations as they are and keeps its statistics in float32.
+
+On several replicas it normalises by each one's own batch, and their moving statistics are averaged after every step; or
+synchronised, by the batches of all.
 """
 
 import types
@@ -11,18 +14,43 @@ import keras
 import tensorflow as tf
 
 
-def fuse_batch_norm(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def fuse_batch_norm(model: keras.Model, synchronised: bool = False) -> list[keras.layers.BatchNormalization]:
     """Makes the batch norms of `model` train through TensorFlow's fused kernel; returns those it changed.
 
     The result is the same up to rounding: the moving variance too is Keras' (the batch's, without Bessel's
     correction). It holds for these layer objects in this process: `save`, `get_config` and `clone_model` see
     Keras' layers. Call it before the training step is traced. A batch norm that the kernel can't do (another axis
-    than the last of four, synchronised, renormalised, without gamma or beta) is left alone, and so is inference.
+    than the last of four, Keras' own synchronised, renormalised, without gamma or beta) is left alone, and so is
+    inference.
+
+    Args:
+        model: its own layers are changed, not those of models in it.
+        synchronised: take the statistics over the batches of all replicas, as if they were one batch.
     """
     norms = [layer for layer in model.layers if _fusible(layer)]
     for norm in norms:
-        norm.call = types.MethodType(_call, norm)
+        norm.call = types.MethodType(_call_synchronised if synchronised else _call, norm)
     return norms
+
+
+def average_moving_statistics_in_step(trainee: keras.Model, model: keras.Model):
+    """After each training step, gives every replica the mean over replicas of the moving statistics in `model`.
+
+    So one copy of the variables is the whole state. It takes one all-reduce of them together; on one replica, and for
+    batch norm that is synchronised over replicas anyway, nothing. Only this process's `train_step` changes.
+
+    Args:
+        trainee: compiled, the model that is fitted; `model` or one around it.
+        model: with the batch norms, in models and layers within it too.
+    """
+    step = trainee.train_step
+
+    def averaged(batch):
+        logs = step(batch)
+        _average([variable for norm in _local_norms(model) for variable in _statistics(norm)])
+        return logs
+
+    trainee.train_step = averaged
 
 
 def _fusible(layer):
@@ -37,20 +65,112 @@ def _fusible(layer):
 
 
 def _call(self, inputs, training=None, mask=None):
-    if not (training and self.trainable) or mask is not None or inputs.dtype == tf.float64:
+    if _is_plain(self, inputs, training, mask):
         return type(self).call(self, inputs, training=training, mask=mask)
     inputs = tf.cast(inputs, self.compute_dtype)
-    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=tf.convert_to_tensor(self.gamma),
-        offset=tf.convert_to_tensor(self.beta),
-        mean=tf.zeros([0]),
-        variance=tf.zeros([0]),
-        epsilon=self.epsilon,
-        is_training=True,
+    scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+    outputs, mean, variance = _fused(inputs, scale, offset, self.epsilon)
+    _move(self, mean, variance)
+    return outputs
+
+
+def _call_synchronised(self, inputs, training=None, mask=None):
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1 or _is_plain(self, inputs, training, mask):
+        return _call(self, inputs, training, mask)
+    inputs = tf.cast(inputs, self.compute_dtype)
+    # A shift that is the same on all replicas and near the mean: without it the squares would lose digits.
+    shift = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
+
+    @tf.custom_gradient
+    def normalise(x, scale, offset):
+        count, mean, variance = _statistics_of_all(replica, x, shift)
+        y = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon, is_training=False
+        ).y
+
+        def gradients(slope, *_):
+            return _gradients_of_all(replica, slope, x, scale, count, mean, variance, self.epsilon)
+
+        return (y, mean, variance), gradients
+
+    outputs, mean, variance = normalise(inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
+    _move(self, mean, variance)
+    return outputs
+
+
+def _is_plain(self, inputs, training, mask):
+    return not (training and self.trainable) or mask is not None or inputs.dtype == tf.float64
+
+
+def _count(x):
+    return tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+
+
+def _fused(x, scale, offset, epsilon):
+    """Outputs, mean and (biased) variance."""
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=scale, offset=offset, mean=tf.zeros([0]), variance=tf.zeros([0]), epsilon=epsilon, is_training=True
     )
-    count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-    variance *= (count - 1.0) / count  # the kernel's is the unbiased one
+    count = _count(x)
+    return y, mean, variance * ((count - 1.0) / count)  # the kernel's is the unbiased one
+
+
+def _move(self, mean, variance):
     self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
     self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1.0 - self.momentum))
-    return outputs
+
+
+def _statistics_of_all(replica, x, shift):
+    """Count, mean and variance of the replicas' batches together, by one all-reduce. The kernel gives this one's."""
+    channels = x.shape[-1]
+    _, mean, variance = _fused(x, tf.ones([channels]), tf.zeros([channels]), 1e-3)
+    count, distance = _count(x), mean - shift
+    own = tf.concat([[count], count * distance, count * (variance + distance**2)], 0)
+    total = replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+    count, distance, square = total[0], total[1 : 1 + channels] / total[0], total[1 + channels :] / total[0]
+    return count, shift + distance, tf.maximum(square - distance**2, 0.0)
+
+
+def _gradients_of_all(replica, slope, x, scale, count, mean, variance, epsilon):
+    """Of the loss summed over replicas, by x; of this replica's loss, by scale and offset, as optimizers expect."""
+    _, dscale, doffset, *_ = tf.raw_ops.FusedBatchNormGradV3(  # for its sums over this replica's batch
+        y_backprop=slope,
+        x=x,
+        scale=scale,
+        reserve_space_1=mean,
+        reserve_space_2=variance,
+        reserve_space_3=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=False,
+    )
+    # Mean and variance depend on every x of every replica.
+    total = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([dscale, doffset], 0)) / count
+    mean_dscale, mean_doffset = tf.split(total, 2)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    x_term = (tf.cast(x, tf.float32) - mean) * (inverse * mean_dscale)
+    return tf.cast(scale * inverse * (tf.cast(slope, tf.float32) - mean_doffset - x_term), x.dtype), dscale, doffset
+
+
+def _local_norms(model):
+    norms = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization))
+    return [norm for norm in norms if not _is_synchronised(norm)]
+
+
+def _is_synchronised(norm):
+    return norm.synchronized or getattr(norm.call, "__func__", None) is _call_synchronised
+
+
+def _statistics(norm):
+    return [variable for variable in norm.variables if variable is not norm.gamma and variable is not norm.beta]
+
+
+def _average(variables):
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1 or not variables:
+        return
+    packed = tf.concat([tf.reshape(tf.cast(variable.value, tf.float32), [-1]) for variable in variables], 0)
+    packed = replica.all_reduce(tf.distribute.ReduceOp.MEAN, packed)
+    means = tf.split(packed, [variable.shape.num_elements() for variable in variables])
+    for variable, mean in zip(variables, means, strict=True):
+        variable.assign(tf.reshape(mean, variable.shape))

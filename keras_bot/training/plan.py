@@ -5,7 +5,7 @@ import keras
 from keras_bot import models, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.train import load_teacher, steps_in_epoch
+from keras_bot.training.train import load_teacher
 
 
 def plan(recipe: Recipe) -> str:
@@ -15,7 +15,7 @@ def plan(recipe: Recipe) -> str:
         MisuseError: as `train` would.
     """
     source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
-    steps = steps_in_epoch(recipe, source)
+    steps = assemble.steps_in_epoch(recipe, source)
     teacher = load_teacher(recipe, source.num_classes)
     with tricks.mixed_precision(recipe.precision):
         model = assemble.build_model(recipe, source.num_classes)

@@ -6,6 +6,7 @@ metrics.json   recipe, data set, network, versions, the result so far
 curves.png     loss, top-1 and learning rate over the epochs
 tensorboard/   the same for TensorBoard
 checkpoints/   what --resume goes on from
+best.keras     the network after the epoch of the best top-1 so far, as model.keras
 model.keras    the network after the last epoch, float32, loads in any Keras 3
 """
 
@@ -21,11 +22,19 @@ import keras
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.training.checkpoint import Checkpoints, replacing
+from keras_bot.training.checkpoint import replacing
 
 METRICS = ("loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
 COLUMNS = ("epoch", *METRICS, "seconds", "images_per_second")
-MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit")  # between a run and its resumption
+MAY_DIFFER = (
+    "data_dir",
+    "max_corrupt",
+    "strategy",
+    "ram_budget",
+    "jit",
+    "checkpoint_every",
+    "keep",
+)  # between a run and its resumption
 
 
 class RunDirectory:
@@ -50,13 +59,14 @@ class RunDirectory:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model.keras"
+        self.best = self.path / "best.keras"
         self._recipe = recipe
         self._delete = overwrite
         if resume and overwrite:
             raise MisuseError("Expected one of --resume and --overwrite, received both.")
         if self.path.exists() and not self.path.is_dir():
             raise MisuseError(f"Expected a directory as run_dir, received the file {self.path}.")
-        if not self.flags.exists() and self.path.exists() and any(self.path.iterdir()):
+        if not self.flags.exists() and self.path.exists() and {file.name for file in self.path.iterdir()} - {".lock"}:
             raise MisuseError(f"The run_dir {self.path} holds files that are no run of keras_bot. Choose another.")
         if self._holds_a_run() and not overwrite:
             self._refuse_another_recipe()
@@ -83,18 +93,22 @@ class RunDirectory:
                 "Choose another directory, or --overwrite to delete that run."
             )
 
-    def begin(self):
-        """Makes the directory, deletes what is to be overwritten, and writes run.flags."""
-        if self._delete:
-            for file in (self.history, self.metrics, self.curves, self.model):
-                file.unlink(missing_ok=True)
-            for folder in (self.tensorboard, self.checkpoints):
-                if folder.exists():
-                    shutil.rmtree(folder)
+    def make(self):
+        """Makes the directory. Raises MisuseError if it can't be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MisuseError(f"Can't make the run_dir {self.path}: {error.strerror}. Choose another.") from None
+
+    def begin(self):
+        """Makes the directory, deletes what is to be overwritten, and writes run.flags."""
+        if self._delete:
+            for file in (self.history, self.metrics, self.curves, self.model, self.best):
+                file.unlink(missing_ok=True)
+            for folder in (self.tensorboard, self.checkpoints):
+                if folder.exists():
+                    shutil.rmtree(folder)
+        self.make()
         write_text(self.flags, run_flags(self._recipe))
 
 
@@ -135,49 +149,58 @@ def read_metrics(run_dir: str | pathlib.Path) -> dict:
 
 
 def write_text(path: pathlib.Path, text: str):
-    """Writes a file whole or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))
+    """Writes a file whole or not at all. Raises RunError if the disk is full, or can't be written to."""
+    try:
+        with replacing(path) as file:
+            file.write(text.encode("utf-8"))
+    except OSError as error:
+        raise RunError(f"Can't write {path}: {error.strerror}.") from None
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """Writes history.csv, metrics.json and a checkpoint at the end of every epoch.
+    """Keeps the history; writes history.csv, metrics.json and the best network at the end of every epoch.
 
     Args:
-        run: the directory to write to.
-        checkpoints: writes the state.
+        run: the directory to write to; None writes nothing, for workers that aren't the chief.
         facts: what metrics.json tells besides the result.
         images_per_epoch: training images in an epoch, for the throughput.
         corrupt: gives `names`, the images that could not be decoded.
+        save_best: called with the path when an epoch's top-1 is the best so far.
         history: rows of the epochs already done.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
-        checkpoints: Checkpoints,
+        run: RunDirectory | None,
         facts: dict,
         images_per_epoch: int,
         corrupt,
+        save_best,
         history: list[dict] = (),
     ):
         super().__init__()
         self.run = run
         self.history = list(history)
-        self._checkpoints = checkpoints
-        self._facts = facts
+        self.facts = facts
+        self.corrupt = corrupt
         self._images_per_epoch = images_per_epoch
-        self._corrupt = corrupt
+        self._save_best = save_best
+        self.seconds_before = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
         self._began = time.perf_counter()
         self._seconds = None
 
+    def seconds(self) -> float:
+        """How long this epoch has trained, the part before an interruption included."""
+        return self.seconds_before + (self._seconds or time.perf_counter() - self._began)
+
     def on_test_begin(self, logs=None):  # noqa: D102
         self._seconds = time.perf_counter() - self._began
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        seconds = self._seconds or time.perf_counter() - self._began
+        seconds = self.seconds()
+        self.seconds_before = 0.0
         row = {
             "epoch": epoch + 1,
             **logs,
@@ -187,17 +210,14 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(
             {name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row}
         )
-        progress = {
-            "epochs": epoch + 1,
-            "history": self.history,
-            "corrupt_images": list(self._corrupt.names),
-            "dataset": self._facts["dataset"],
-        }
-        self._checkpoints.save(progress)
+        if self.run and row["val_top1"] == self.result()["best_top1"]:
+            self._save_best(self.run.best)
         self.write()
 
     def write(self):
         """Writes history.csv and metrics.json from the rows so far."""
+        if not self.run:
+            return
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -205,7 +225,7 @@ class RunRecorder(keras.callbacks.Callback):
             {name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()} for row in self.history
         )
         write_text(self.run.history, table.getvalue())
-        metrics = {**self._facts, "result": self.result(), "corrupt_images": list(self._corrupt.names)}
+        metrics = {**self.facts, "result": self.result(), "corrupt_images": list(self.corrupt.names)}
         write_text(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def result(self) -> dict:
@@ -224,8 +244,16 @@ class RunRecorder(keras.callbacks.Callback):
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints one line an epoch, for logs that are no terminal."""
+    """Prints one line an epoch, for logs that are no terminal.
+
+    Args:
+        epochs: of the whole training.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self._epochs = epochs
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         shown = " - ".join(f"{name} {logs[name]:.4g}" for name in METRICS if name in logs)
-        print(f"epoch {epoch + 1}/{self.params['epochs']} - {shown}", flush=True)
+        print(f"epoch {epoch + 1}/{self._epochs} - {shown}", flush=True)

@@ -1,5 +1,8 @@
-"""Training as a story: sources, network, state, fit, records."""
+"""Training as a story: workers, sources, network, state, fit, records."""
 
+import contextlib
+import functools
+import json
 import pathlib
 import sys
 
@@ -11,10 +14,23 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
+from keras_bot.training.cluster import Cluster
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss, clear_errors, load_network
-from keras_bot.training.records import EpochLine, RunDirectory, RunRecorder, check_same_data
-from keras_bot.training.strategy import build_from_spec, build_strategy, use_jit
+from keras_bot.training.fit import fit_from
+from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
+from keras_bot.training.run_lock import lock_run
+from keras_bot.training.saver import Saver, heeding_sigterm
+from keras_bot.training.strategy import (
+    build_strategy,
+    check_same_on_workers,
+    copy_chief,
+    find_cluster,
+    meet_workers,
+    tell_all,
+    use_jit,
+    workers_of,
+)
 
 
 def train(
@@ -27,85 +43,141 @@ def train(
 ) -> dict:
     """Trains a network by a recipe and leaves everything about it in a run directory.
 
+    Of several workers each calls this; the first one, the chief, reads and writes the directory.
+
     Args:
         recipe: what to train.
         run_dir: where the records go (see `records.py`).
-        resume: go on after the last whole epoch that the directory holds; the rest of the run is as if never stopped.
+        resume: go on from the newest checkpoint that the directory holds; the rest of the run is as if never stopped.
         overwrite: delete the run that the directory holds.
         progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
 
     Returns:
-        top1, top5 (fractions), loss, best_top1, epochs, images_per_second, training_seconds, run_dir.
+        top1, top5 (fractions), loss, best_top1, epochs, images_per_second, training_seconds; run_dir, on the chief.
 
     Raises:
-        MisuseError: if recipe, data or directory can't be used.
-        RunError: if too many images can't be decoded, or the loss stops being finite.
+        MisuseError: if recipe, data or directory can't be used, or workers differ in them.
+        RunError: if too many images can't be decoded, the loss stops being finite, a worker is lost, or the
+            disk can't be written to.
+        Terminated: after SIGTERM, with the state saved.
     """
-    run = RunDirectory(run_dir, recipe, resume=resume, overwrite=overwrite)
-    if recipe.teacher and run.path.resolve() in (path := pathlib.Path(recipe.teacher).resolve(), path.parent):
-        raise MisuseError(f"Expected the teacher outside the run_dir, received {recipe.teacher} in {run.path}.")
-    train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
-    steps_per_epoch = steps_in_epoch(recipe, train_source)
-    strategy = build_strategy(recipe)
+    cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
+    strategy = build_strategy(recipe, cluster)
+    train_source, eval_source = (assemble.open_source(recipe, split, strategy) for split in ("train", "eval"))
+    steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, workers_of(strategy))
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
-    with tricks.mixed_precision(recipe.precision), strategy.scope():
-        model, trainee = build_trainee(recipe, train_source, strategy)
-        trainee.optimizer.build(model.trainable_variables)
-        run.begin()
-        checkpoints = Checkpoints(run.checkpoints, model, trainee.optimizer)
+    with tricks.mixed_precision(recipe.precision), _writing(run), clear_errors(None, workers=workers_of(strategy)):
+        with strategy.scope():
+            model, trainee = build_trainee(recipe, train_source, strategy)
+            trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
-        progress = checkpoints.restore() if resume else {}
-        check_same_data(run, progress, facts["dataset"])
-        first_epoch = progress.get("epochs", 0)
+        check_same_on_workers(strategy, facts["dataset"])
+        checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
+        progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
         recorder = RunRecorder(
             run,
-            checkpoints,
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
+            functools.partial(save_for_anyone, model),
             progress.get("history", ()),
         )
+        saver = Saver(checkpoints, strategy, recorder, steps_per_epoch, recipe.checkpoint_every, progress)
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
-        train_data = assemble.training_data(recipe, train_source, corrupt, first_epoch=first_epoch)
-        eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
-        build_from_spec(trainee, eval_data)
-        _fit(
-            trainee,
-            train_data,
-            eval_data,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps_per_epoch,
-            shuffle=False,
-            verbose=1 if show_bar else 0,
-            callbacks=[
-                tricks.StopOnNonFinite(),
-                ExactLoss(),
-                tricks.LearningRateLog(),
-                keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
-                recorder,
-                *([] if show_bar else [EpochLine()]),
-            ],
-            corrupt=corrupt,
-            checkpoints=checkpoints,
-        )
+        with _clear_errors(corrupt, checkpoints, strategy), heeding_sigterm(saver):
+            fit_from(
+                trainee,
+                lambda epoch, step: assemble.training_data(
+                    recipe, train_source, corrupt, first_epoch=epoch, first_step=step, strategy=strategy
+                ),
+                assemble.evaluation_data(recipe, eval_source, corrupt, strategy),
+                strategy,
+                epoch=progress.get("epochs", 0),
+                step=progress.get("step", 0),
+                epochs=recipe.epochs,
+                steps_per_epoch=steps_per_epoch,
+                replica_batch=recipe.batch_size // strategy.num_replicas_in_sync,
+                callbacks=[
+                    tricks.StopOnNonFinite(),
+                    ExactLoss(),
+                    tricks.LearningRateLog(),
+                    *([keras.callbacks.TensorBoard(run.tensorboard, write_graph=False)] if run else []),
+                    recorder,
+                    saver,
+                    *([EpochLine(recipe.epochs)] if run and not show_bar else []),
+                ],
+                verbose=1 if show_bar and run else 0,
+            )
+    if not run:
+        return recorder.result()
     recorder.write()
     save_for_anyone(model, run.model)
     draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {pathlib.Path(recipe.dataset).name}")
     return {**recorder.result(), "run_dir": str(run.path)}
 
 
-def _fit(trainee, train_data, eval_data, *, initial_epoch, epochs, corrupt, checkpoints, **options):
-    """`fit`, with what can go wrong in it told as a user needs it."""
-    if initial_epoch >= epochs:
-        return
+def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | None]:
+    """The workers, agreed on the recipe, and on the chief the directory: what is wrong with it is told to all of them."""
+    cluster = find_cluster(recipe)
+    run, problem = None, None
+    if cluster is None or cluster.is_chief:
+        try:
+            run = RunDirectory(run_dir, recipe, **how)
+            if recipe.teacher and run.path.resolve() in (path := pathlib.Path(recipe.teacher).resolve(), path.parent):
+                raise MisuseError(f"Expected the teacher outside the run_dir, received {recipe.teacher} in {run.path}.")
+        except MisuseError as error:
+            problem = error
     try:
-        with clear_errors(corrupt):
-            trainee.fit(train_data, validation_data=eval_data, initial_epoch=initial_epoch, epochs=epochs, **options)
+        same = {name: value for name, value in recipe.as_text().items() if name not in MAY_DIFFER}
+        meet_workers(cluster, {**same, **_versions(), "trouble with run_dir": str(problem or "none")})
+    finally:
+        if problem:
+            raise problem
+    return cluster, run
+
+
+@contextlib.contextmanager
+def _writing(run):
+    """With the run's directory made, locked and begun; nothing on a worker that has none."""
+    if not run:
+        yield
+        return
+    run.make()
+    with lock_run(run.path):
+        run.begin()
+        yield
+
+
+def _state(model, trainee) -> dict[str, keras.Variable]:
+    """Every variable that a run goes on from, by name."""
+    return {
+        f"{owner}/{index}/{variable.name}": variable
+        for owner, variables in (("model", model.variables), ("optimizer", trainee.optimizer.variables))
+        for index, variable in enumerate(variables)
+    }
+
+
+def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
+    """Puts the newest good checkpoint's state back, on every worker; what it tells of the run's progress."""
+    progress = {}
+    if checkpoints and (newest := checkpoints.read_newest()):
+        progress, arrays = newest
+        check_same_data(run, progress, facts["dataset"])
+        checkpoints.assign(arrays)
+    copy_chief(strategy, list(_state(model, trainee).values()))
+    return json.loads(tell_all(strategy, json.dumps(progress).encode()))
+
+
+@contextlib.contextmanager
+def _clear_errors(corrupt, checkpoints, strategy):
+    """`clear_errors`, and what is kept of a run whose loss isn't finite any more."""
+    try:
+        with clear_errors(corrupt, workers=workers_of(strategy)):
+            yield
     except tricks.NonFiniteLoss as error:
-        kept = checkpoints.files()
-        state = f"The last good state is kept in {kept[-1]}." if kept else "No epoch was good, so nothing was saved."
+        kept = checkpoints.files() if checkpoints else []
+        state = f"The last good state is kept in {kept[-1]}." if kept else "Nothing good was saved."
         raise RunError(f"{error} {state}") from None
 
 
@@ -121,23 +193,11 @@ def build_trainee(
     trainee = assemble.compile_trainee(
         recipe,
         model,
-        assemble.build_schedule(recipe, steps_in_epoch(recipe, source)),
+        assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, workers_of(strategy))),
         teacher=load_teacher(recipe, source.num_classes),
         jit=use_jit(recipe, strategy),
     )
     return model, trainee
-
-
-def steps_in_epoch(recipe: Recipe, source) -> int:
-    """Whole batches in the training set. Raises MisuseError if there is none, or nothing to tell apart."""
-    if source.num_classes < 2:
-        raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
-    if recipe.batch_size > source.size:
-        raise MisuseError(
-            f"Expected a batch_size of at most the {source.size} training images of {source.name}, "
-            f"received {recipe.batch_size}."
-        )
-    return source.size // recipe.batch_size
 
 
 def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
@@ -162,8 +222,6 @@ def save_for_anyone(model: keras.Model, path: pathlib.Path):
 
 def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:
     """What metrics.json tells of a run besides its result."""
-    from keras_bot import __version__
-
     return {
         "recipe": recipe.as_text(),
         "tricks": assemble.active_tricks(recipe),
@@ -178,5 +236,11 @@ def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> d
             "parameters": models.count_parameters(model),
             "flops": models.count_flops(model, recipe.image_size),
         },
-        "versions": {"keras_bot": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    from keras_bot import __version__
+
+    return {"keras_bot": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}

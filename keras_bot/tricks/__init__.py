@@ -7,6 +7,7 @@
 | 3.1 | `zero_gamma` | function of a functional model |
 | 2.1, 3.1 | `NAG`, `is_kernel`, `split_by_decay` | optimizer that decays kernels only |
 | 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions of a model |
+| 3.2 | `LossScaling` | optimizer around an optimizer |
 | 2.1, 5.1 | `StepDecay`, `CosineDecay` | learning rate schedules |
 | 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
 | 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller`, `check_logits` | functions, loss, model |
@@ -20,6 +21,7 @@ from keras_bot.tricks.callbacks import LearningRateLog, MixUpOff, NonFiniteLoss,
 from keras_bot.tricks.decay import CosineDecay, StepDecay
 from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, check_logits, distillation_loss
 from keras_bot.tricks.label_smoothing import SmoothedCrossentropy, smooth
+from keras_bot.tricks.loss_scaling import LossScaling
 from keras_bot.tricks.lr_scaling import linear_scaling
 from keras_bot.tricks.mixup import MixUp, draw_weight, mix_with_reversal, mixup, symmetric_beta
 from keras_bot.tricks.nag import NAG
@@ -33,6 +35,7 @@ __all__ = [
     "CosineDecay",
     "Distiller",
     "LearningRateLog",
+    "LossScaling",
     "MixUp",
     "MixUpOff",
     "NonFiniteLoss",

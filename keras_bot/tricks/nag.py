@@ -7,10 +7,10 @@ Equation: g = grad + lambda * w (decayed variables only);  v <- mu * v + g;  w <
 Shapes and dtypes: one velocity a variable, of its shape and dtype; works in float32, mixed policies, half
     precision.
 The paper's value: mu = 0.9, lambda = 1e-4, eta = 0.1 at batch 256.
-Interactions: under mixed_float16 Keras wraps it in a LossScaleOptimizer; the penalty is added after the
-    unscaling and after any clipping. Kernel regularizers in the model would decay a second time. A path
-    in `decay` is a `variable.path`; it may leave out leading parts, as Keras leaves out the name of a
-    Sequential once it is loaded.
+Interactions: wrap it in `LossScaling` under mixed_float16; the penalty is added after the unscaling and after any
+    clipping, which sees the gradient summed over the replicas, not each one's own as Keras' optimizers do. Kernel
+    regularizers in the model would decay a second time. A path in `decay` is a `variable.path`; it may leave
+    out leading parts, as Keras leaves out the name of a Sequential once it is loaded.
 Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.optimizer.NAG; He et al., CVPR
     2019.
 """
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_bot.tricks.loss_scaling import gradients_are_summed, sum_once, sum_over_replicas
 from keras_bot.tricks.no_bias_decay import is_kernel
 
 
@@ -80,6 +81,7 @@ class NAG(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.l2 = weight_decay
         self.decay = decay if isinstance(decay, str) else tuple(decay)
+        sum_once(self)
 
     def build(self, variables):
         """Makes a velocity for each variable and settles which of them are decayed."""
@@ -97,6 +99,12 @@ class NAG(keras.optimizers.Optimizer):
             return tuple(is_kernel(v) for v in variables)
         named = {_find(path, variables) for path in self.decay}
         return tuple(v.path in named for v in variables)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Keras would sum after the clipping.
+        grads = sum_over_replicas(self, grads, trainable_variables)
+        with gradients_are_summed():
+            super()._backend_apply_gradients(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable."""

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.models import create
-from keras_bot.training.fused_batch_norm import fuse_batch_norm
+from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
 
 
 def _train(dtype, *, fuse):
@@ -65,3 +65,34 @@ def test_what_the_kernel_cannot_do_is_left():
     x = keras.layers.BatchNormalization(renorm=True)(x)
     x = keras.layers.BatchNormalization()(keras.layers.Flatten()(x))
     assert fuse_batch_norm(keras.Model(image, x)) == []
+
+
+def test_synchronised_on_one_device_is_plain():
+    image = keras.Input((6, 7, 5))
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(image, norm(image))
+    images = np.random.default_rng(0).normal(1, 3, (4, 6, 7, 5)).astype("float32")
+    outputs = []
+    for fuse in (False, True):
+        norm.moving_mean.assign(np.zeros(5))
+        norm.moving_variance.assign(np.ones(5))
+        if fuse:
+            assert fuse_batch_norm(model, synchronised=True) == [norm]
+        outputs.append([np.asarray(x) for x in (model(images, training=True), *norm.variables, model(images))])
+    for plain, fused in zip(*outputs, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_one_replica_are_left_as_they_are():
+    model = create("cifar_resnet20_d", num_classes=5)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    images = np.random.default_rng(0).standard_normal((4, 8, 8, 3), dtype="float32")
+    start, labels, weights = model.get_weights(), np.eye(5)[:4], []
+    for _ in range(2):
+        model.set_weights(start)
+        model.train_on_batch(images, labels)
+        weights.append(model.get_weights())
+        average_moving_statistics_in_step(model, model)
+        model.make_train_function(force=True)
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

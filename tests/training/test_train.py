@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -12,11 +14,13 @@ import pytest
 
 from keras_bot import tricks
 from keras_bot.cli.flags import read_recipe
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training import train as train_module
 from keras_bot.training.evaluate import evaluate
+from keras_bot.training.run_lock import lock_run
+from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
 
 
@@ -58,15 +62,8 @@ def test_a_run_directory_holds_everything(whole):
     recipe, path, result = whole
     present = {entry.name for entry in path.iterdir()}
     assert present == {
-        *(
-            "run.flags",
-            "metrics.json",
-            "history.csv",
-            "curves.png",
-            "tensorboard",
-            "checkpoints",
-            "model.keras",
-        ),
+        *("run.flags", "metrics.json", "history.csv", "curves.png", "tensorboard", "checkpoints"),
+        *("model.keras", "best.keras", ".lock"),
     }
     assert read_recipe(path) == recipe
     assert list((path / "tensorboard").rglob("events.*"))
@@ -99,39 +96,70 @@ class Stop(Exception):
     pass
 
 
-def stopped_after(epoch, monkeypatch, recipe, path):
-    """Trains until the checkpoint of an epoch is written, then stops as a kill would."""
-    from keras_bot.training import records
+def stopped_after(steps, monkeypatch, recipe, path):
+    """Trains until the state after so many steps is saved, then stops as a kill would."""
+    save = Saver._save
 
-    on_epoch_end = records.RunRecorder.on_epoch_end
-
-    def stop(self, index, logs=None):
-        on_epoch_end(self, index, logs)
-        if index + 1 == epoch:
+    def stop(self, metrics):
+        save(self, metrics)
+        if self._steps_done() == steps:
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.RunRecorder, "on_epoch_end", stop)
+        patch.setattr(Saver, "_save", stop)
         with pytest.raises(Stop):
-            train(recipe, path, progress_bar=False)
+            train(recipe, path, resume=True, progress_bar=False)
+
+
+def same_weights(*run_dirs):
+    first, *others = (keras.saving.load_model(run_dir / "model.keras").get_weights() for run_dir in run_dirs)
+    return all(np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, tmp_path, monkeypatch):
     recipe, whole_path, _ = whole
+    often = dataclasses.replace(recipe, checkpoint_every=1)
+    for steps in (3, 4, 9):  # within the first epoch, at its end, within the last epoch; 4 steps an epoch
+        stopped_after(steps, monkeypatch, often, tmp_path)
+    train(recipe, tmp_path, resume=True, progress_bar=False)
+    assert same_weights(tmp_path, whole_path)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
+    for ours, theirs in zip(rows(tmp_path), rows(whole_path), strict=True):
+        times = ("seconds", "images_per_second")
+        assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
+def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monkeypatch, moment):
+    recipe, whole_path, _ = whole
+    told = []
+
+    def terminate(self, batch, logs=None):
+        if not told and (moment == "on_test_batch_end" or self._steps_done() >= 5):
+            told.append(os.kill(os.getpid(), signal.SIGTERM))
+        return original(self, batch, logs)
+
+    original = getattr(Saver, moment)
+    monkeypatch.setattr(Saver, moment, terminate)
+    with pytest.raises(Terminated, match=r"state after step [4-7] is saved"):
+        train(recipe, tmp_path, progress_bar=False)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(recipe, tmp_path, resume=True, progress_bar=False)
+    assert same_weights(tmp_path, whole_path)
+    assert [row["loss"] for row in rows(tmp_path)] == [row["loss"] for row in rows(whole_path)]
+
+
+def test_a_run_dir_in_use_is_refused(tmp_path):
     path = tmp_path / "run"
-    stopped_after(2, monkeypatch, recipe, path)
-    train(recipe, path, resume=True, progress_bar=False)
-    ours, theirs = (keras.saving.load_model(p / "model.keras").get_weights() for p in (path, whole_path))
-    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert [row["epoch"] for row in rows(path)] == ["1", "2", "3"]
-    for ours, theirs in zip(rows(path), rows(whole_path), strict=True):
-        assert ours["loss"] == theirs["loss"] and ours["val_loss"] == theirs["val_loss"]
+    path.mkdir()
+    with lock_run(path), pytest.raises(MisuseError, match="Another process"):
+        train(tiny(), path, progress_bar=False)
 
 
 def test_a_run_is_not_resumed_on_other_data(image_folder, tmp_path, monkeypatch):
     folder = image_folder(classes=3, train=8, val=2)
     recipe = tiny(dataset=str(folder), num_classes=0, max_corrupt=0)
-    stopped_after(1, monkeypatch, recipe, tmp_path / "run")
+    stopped_after(3, monkeypatch, recipe, tmp_path / "run")
     for split in ("train", "val"):
         (folder / split / "class0").rename(folder / split / "zebra")
     with pytest.raises(MisuseError, match="a run on other data: the classes are others"):
@@ -166,7 +194,7 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
     (folder / "train/class1/2.jpg").write_bytes(b"broken")
     recipe = tiny(dataset=str(folder), epochs=2)
     path = tmp_path / "run"
-    stopped_after(1, monkeypatch, recipe, path)
+    stopped_after(2, monkeypatch, recipe, path)
     (folder / "train/class1/2.jpg").write_bytes((folder / "train/class1/3.jpg").read_bytes())
     train(dataclasses.replace(recipe, max_corrupt=50, jit="off"), path, resume=True, progress_bar=False)
     assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
@@ -174,12 +202,11 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
 
 @pytest.mark.parametrize("change", [{"dataset": "digits", "num_classes": 10}, {"precision": "mixed_float16"}])
 def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
-    recipe = tiny(**{"epochs": 2, "batch_size": 32, "synthetic_images": 64, "shuffle_buffer": 100, **change})
+    recipe = tiny(**{"epochs": 2, "batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **change})
     train(recipe, tmp_path / "whole", progress_bar=False)
-    stopped_after(1, monkeypatch, recipe, tmp_path / "run")
+    stopped_after(3, monkeypatch, dataclasses.replace(recipe, checkpoint_every=3), tmp_path / "run")
     train(recipe, tmp_path / "run", resume=True, progress_bar=False)
-    ours, theirs = (keras.saving.load_model(tmp_path / p / "model.keras").get_weights() for p in ("run", "whole"))
-    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
@@ -217,20 +244,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         return transform_late
 
     monkeypatch.setattr(train_module.assemble, "build_batch_transform", poisoned)
-    with pytest.raises(RunError, match=r"epoch 2.*step.*epoch-00001.npz"):
+    with pytest.raises(RunError, match=r"epoch 2.*step.*step-00000004.npz"):
         train(tiny(), path, progress_bar=False)
-    with np.load(path / "checkpoints/epoch-00001.npz") as stored:
+    with np.load(path / "checkpoints/step-00000004.npz") as stored:
         assert all(np.isfinite(stored[name]).all() for name in stored.files if name != "state.json")
     assert len(rows(path)) == 1
 
 
-def test_a_checkpoint_cut_short_is_told(tmp_path, monkeypatch):
-    path = tmp_path / "run"
-    stopped_after(1, monkeypatch, tiny(), path)
-    checkpoint = path / "checkpoints/epoch-00001.npz"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(RunError, match=r"Can't read the checkpoint .*epoch-00001.npz"):
-        train(tiny(), path, resume=True, progress_bar=False)
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, tmp_path, monkeypatch, capsys, damage):
+    recipe, whole_path, _ = whole
+    stopped_after(6, monkeypatch, dataclasses.replace(recipe, checkpoint_every=1), tmp_path)
+    newest = tmp_path / "checkpoints/step-00000006.npz"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content[:5000] if damage == "cut" else content)
+    train(recipe, tmp_path, resume=True, progress_bar=False)
+    told = capsys.readouterr().err
+    assert "step-00000006.npz" in told and "step-00000005.npz" in told
+    assert same_weights(tmp_path, whole_path)
 
 
 def test_the_dtype_policy_is_put_back(whole):
@@ -269,6 +301,8 @@ def test_two_mirrored_replicas_train(tmp_path, five_to_evaluate, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on)
     code = f"""
 from keras_bot.recipe import Recipe
+from keras_bot.training.run_lock import lock_run
+from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
 train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
 """

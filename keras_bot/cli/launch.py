@@ -1,0 +1,94 @@
+"""`keras-bot launch …`: a command in several worker processes on this machine, known to each other by TF_CONFIG."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import socket
+import sys
+import sysconfig
+
+from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.cli.supervise import supervise
+from keras_bot.errors import MisuseError, unknown
+
+USAGE = "usage: keras-bot launch --workers=N [--grace=SECONDS] -- train [--flag=value …]"
+PORT_RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT = 10000
+
+
+def main(argv):
+    """Runs the workers until all have ended; the exit code of the first that failed, or 0."""
+    flags = Flags("launch", USAGE)
+    flags.add(int, "workers", 2, "how many processes")
+    flags.add(float, "grace", 10.0, "seconds that the others get to end, after one has failed, before they are killed")
+    command = flags.parse(argv)
+    if flags.help_wanted():
+        return 0
+    if flags.workers < 1:
+        raise MisuseError(f"Expected --workers of at least 1, received {flags.workers}.")
+    if not flags.grace >= 0:
+        raise MisuseError(f"Expected --grace of at least 0 seconds, received {flags.grace:g}.")
+    if os.name != "posix":
+        raise MisuseError("Expected Linux or macOS for launch. Start each worker with its TF_CONFIG instead.")
+    command = [sys.executable, "-m", "keras_bot", *worker_arguments(command)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(flags.workers)]
+    environments = [worker_environment(addresses, index) for index in range(flags.workers)]
+    return supervise([command] * flags.workers, environments, grace=flags.grace)
+
+
+def worker_arguments(command: list[str]) -> list[str]:
+    """What a worker is started with: the command and its flags. Raises MisuseError if there is no such command."""
+    from keras_bot.cli.main import COMMANDS
+
+    if not command:
+        raise MisuseError(f"Expected a command after --, received nothing. {USAGE}")
+    name, *arguments = command
+    if name == "launch":
+        raise MisuseError("Expected a command other than launch after --, received launch.")
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    given = (argument.lstrip("-").partition("=")[0] for argument in expand_flagfiles(arguments))
+    if name == "train" and "strategy" not in given:
+        arguments = ["--strategy=multi_worker", *arguments]
+    return [name, *arguments]
+
+
+def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
+    """This process' environment with what makes a worker of a child.
+
+    Args:
+        addresses: "host:port" of each worker.
+        index: the child's place among them.
+    """
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
+    root = str(pathlib.Path(importlib.util.find_spec("keras_bot").origin).resolve().parents[1])
+    if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:  # a source tree
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+    return environment
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nothing uses, below those that the system gives to outgoing connections."""
+    try:
+        end = int(PORT_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        end = 32768
+    candidates = random.SystemRandom().sample(range(LOWEST_PORT, end), 1000) if end > LOWEST_PORT + 1000 else []
+    held = []
+    try:
+        for port in [*candidates, *[0] * count]:
+            if len(held) == count:
+                break
+            try:
+                held.append(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+        if len(held) < count:
+            raise MisuseError(f"Expected {count} free ports for the workers, found {len(held)}. Give fewer --workers.")
+        return [listener.getsockname()[1] for listener in held]
+    finally:
+        for listener in held:
+            listener.close()

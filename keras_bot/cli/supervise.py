@@ -1,0 +1,231 @@
+"""Several processes as one: their lines with a prefix, one exit code, and none left behind."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+LONGEST_LINE = 1 << 16
+PROGRESS_SECONDS = 1.0  # between the states of a progress bar that are shown
+_TERMINATION = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
+
+
+def supervise(
+    commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], *, grace: float = 10.0
+) -> int:
+    """Runs processes side by side until all have ended; in the main thread of a process without other threads.
+
+    When one fails, the others get SIGTERM and, `grace` seconds later, SIGKILL. SIGTERM and SIGINT are handed on to all
+    of them once, to end as they like; a second SIGINT kills them, and so does this process' own death (on Linux).
+
+    Args:
+        commands: each one's arguments.
+        environments: each one's environment.
+        grace: seconds.
+
+    Returns:
+        0 if all ended with 0, else the exit code of the first that failed, 128 + n where signal n killed it.
+
+    Raises:
+        OSError: if a process can't be started, or the output can't be written; none is left then.
+    """
+    return _Supervisor(grace).run(commands, environments)
+
+
+class _Supervisor:
+    def __init__(self, grace):
+        self._grace = grace
+        self._events = queue.SimpleQueue()  # its put is safe in a signal's handler
+        self._processes: list[subprocess.Popen] = []
+        self._readers: list[threading.Thread] = []
+        self._running: set[int] = set()
+        self._handed_on: set[int] = set()
+        self._deadline = None
+        self._code = 0
+        self._broken = None
+
+    def run(self, commands, environments):
+        with self._heeding_signals():
+            try:
+                for command, environment in zip(commands, environments, strict=True):
+                    self._processes.append(_start(command, environment))
+                for index in range(len(commands)):  # threads, once nothing is left to fork
+                    self._watch(index)
+                while self._running:
+                    self._step()
+            finally:
+                self._kill()
+        for reader in self._readers:
+            reader.join(timeout=5)
+        if self._broken:
+            raise self._broken
+        return self._code
+
+    @contextlib.contextmanager
+    def _heeding_signals(self):
+        wanted = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if _heeded(number)]
+        before = {
+            number: signal.signal(number, lambda number, _: self._events.put(("signal", number))) for number in wanted
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _watch(self, index):
+        process = self._processes[index]
+        self._running.add(index)
+        threading.Thread(target=lambda: self._events.put(("end", (index, process.wait()))), daemon=True).start()
+        for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            arguments = (stream, out.buffer, f"[worker {index}] ".encode(), self._tell_broken)
+            self._readers.append(threading.Thread(target=copy_lines, args=arguments, daemon=True))
+            self._readers[-1].start()
+
+    def _tell_broken(self, error):
+        self._events.put(("broken", error))
+
+    def _step(self):
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        try:
+            kind, what = self._events.get(timeout=left)
+        except queue.Empty:
+            self._say(f"killing what has not ended within {self._grace:g} s")
+            self._deadline = None
+            self._kill()
+            return
+        {"signal": self._take_signal, "end": self._take_end, "broken": self._take_broken}[kind](what)
+
+    def _take_signal(self, number):
+        if number == signal.SIGINT and number in self._handed_on:
+            self._code = 128 + number
+            self._kill()
+        elif number not in self._handed_on:
+            self._handed_on.add(number)
+            # A terminal that closes ends them as properly as SIGTERM does.
+            self._send(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    def _take_end(self, end):
+        index, code = end
+        self._running.discard(index)
+        _kill_group(self._processes[index])  # what it has started
+        code = 128 - code if code < 0 else code
+        if code == 0:
+            return
+        self._code = self._code or code
+        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # which is as it was asked for
+            self._say(f"worker {index} ended with exit code {code}{', the others are stopped' * bool(self._running)}")
+            self._stop()
+
+    def _take_broken(self, error):
+        self._broken = self._broken or error
+        self._stop()
+
+    def _stop(self):
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace
+            self._send(signal.SIGTERM)
+
+    def _send(self, number):
+        for index in self._running:
+            self._processes[index].send_signal(number)
+
+    def _kill(self):
+        for process in self._processes:
+            if process.returncode is None:
+                _kill_group(process)
+
+    def _say(self, text):
+        with contextlib.suppress(OSError):
+            print(f"keras-bot: {text}", file=sys.stderr, flush=True)
+
+
+def _heeded(number):
+    """Not so for what `nohup` or a shell's & has set to be ignored."""
+    return signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _start(command, environment):
+    """A process in a session of its own, so that a terminal's Ctrl-C comes to it through us alone, and once."""
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_tie_to_parent(),
+    )
+
+
+def _tie_to_parent():
+    """For `preexec_fn`: the kernel kills the child when this process dies, however it does. None where Linux isn't."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+
+    def tie():
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return tie
+
+
+def _kill_group(process):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in it
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambda error: None):
+    """Copies a stream with a prefix before each line, each written as a whole.
+
+    A carriage return ends a line too, as of a progress bar; of such lines one a second is shown, and the last one.
+
+    Args:
+        source: read to its end, whatever becomes of `out`.
+        out: written to.
+        prefix: of each line.
+        tell_broken: called once with the OSError if `out` can't be written to.
+    """
+    broken, shown, rest = False, 0.0, b""
+
+    def write(line):
+        nonlocal broken
+        if not broken:
+            try:
+                out.write(prefix + line + b"\n")
+                out.flush()
+            except OSError as error:
+                broken = True
+                tell_broken(error)
+
+    with source:
+        while chunk := source.read1(LONGEST_LINE):
+            *lines, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+            for line in lines:
+                write(_last_state(line))
+            states, _, unfinished = rest.rpartition(b"\r")
+            rest = unfinished or rest
+            state = _last_state(states)
+            if state and time.monotonic() - shown >= PROGRESS_SECONDS:
+                write(state)
+                shown = time.monotonic()
+            if len(rest) > LONGEST_LINE:
+                write(rest)
+                rest = b""
+        if rest.strip():
+            write(_last_state(rest))
+
+
+def _last_state(line):
+    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")

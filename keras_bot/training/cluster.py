@@ -1,0 +1,188 @@
+"""The workers of a run, as TF_CONFIG names them, and their meeting before TensorFlow brings them together.
+
+TensorFlow waits long for a worker that doesn't come, and doesn't know that one trains by another recipe. So the workers
+meet first, at the chief's own address: the chief hears each one's facts and answers all of them with one verdict.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.training.meeting import Desk, Verdict, hello_line, listen, read_line
+
+EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+CONNECT_SECONDS = 5.0  # of one attempt
+PAUSE_SECONDS = 0.3  # between attempts
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes that train together, and which of them this is.
+
+    Args:
+        addresses: "host:port" of each worker; the chief's is the first.
+        index: this worker's place among them.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self.addresses)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is worker 0, which alone reads and writes the run directory."""
+        return self.index == 0
+
+
+def read_cluster(environ: Mapping[str, str] = os.environ) -> Cluster:
+    """The workers that TF_CONFIG names. A `chief` job is counted as the first worker, as TensorFlow does.
+
+    Raises:
+        MisuseError: if TF_CONFIG is missing or can't be used.
+    """
+    text = environ.get("TF_CONFIG", "").strip()
+    if not text:
+        raise MisuseError(
+            "Expected the workers in TF_CONFIG, which isn't set. Set it on every worker, or start local workers by "
+            "`keras-bot launch --workers=N -- train …`."
+        )
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise MisuseError(f"Expected TF_CONFIG as JSON, received {text[:100]!r} ({error}). As in {EXAMPLE}") from None
+    jobs, (kind, index) = _jobs(config), _task(config)
+    if kind not in jobs:
+        raise _misshapen("task.type to be a job of the cluster", kind)
+    if not 0 <= index < len(jobs[kind]):
+        raise _misshapen(f"task.index below {len(jobs[kind])}, the number of {kind} addresses", index)
+    addresses = (*jobs.get("chief", ()), *jobs.get("worker", ()))
+    for address in addresses:
+        split_address(address)
+        if addresses.count(address) > 1:
+            raise _misshapen("an address of its own for each worker", f"{address} twice")
+    return Cluster(addresses, index + (len(jobs.get("chief", ())) if kind == "worker" else 0))
+
+
+def _jobs(config) -> dict[str, list[str]]:
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(cluster, dict) or not cluster:
+        raise _misshapen("an object with cluster.worker", config)
+    for job, addresses in cluster.items():
+        if job not in ("chief", "worker"):
+            raise _misshapen("worker jobs, with or without a chief", job)
+        if not isinstance(addresses, list) or not addresses or not all(isinstance(each, str) for each in addresses):
+            raise _misshapen(f'cluster.{job} as a list of "host:port"', addresses)
+    if len(cluster.get("chief", "1")) > 1:
+        raise _misshapen("one chief", cluster["chief"])
+    return cluster
+
+
+def _task(config) -> tuple[str, int]:
+    task = config.get("task")
+    if not isinstance(task, dict) or not isinstance(task.get("type"), str):
+        raise _misshapen("an object with task.type and task.index", task)
+    index = task.get("index")
+    if isinstance(index, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(index)):
+        raise _misshapen("task.index as a whole number", index)
+    return task["type"], int(index)
+
+
+def _misshapen(expected, received):
+    shown = received if isinstance(received, str) else json.dumps(received)
+    return MisuseError(f"Expected {expected} in TF_CONFIG, received {shown[:200]}. As in {EXAMPLE}")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of "host:port" or "[::1]:port". Raises MisuseError if it is neither."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s/]+):([0-9]{1,5})", address)
+    try:
+        host, port = match[1].strip("[]"), int(match[2])
+        host.encode("idna")
+    except (TypeError, UnicodeError):  # no match; no name of a host
+        raise _misshapen("each worker as host:port", address) from None
+    if not 0 < port < 65536:
+        raise _misshapen("ports from 1 to 65535", address)
+    return host, port
+
+
+def meet(cluster: Cluster, facts: Mapping[str, str], timeout: float = 300.0):
+    """Waits until all workers are there and have compared their facts. Each worker calls it, before TensorFlow starts.
+
+    When it returns, the workers' ports are free again for TensorFlow.
+
+    Args:
+        cluster: the workers, and which one calls.
+        facts: what must be the same everywhere, by name.
+        timeout: seconds to wait for workers that aren't there. A worker that has reached the chief waits for its
+            verdict, which comes when the chief's own time is over at the latest.
+
+    Raises:
+        MisuseError: if facts differ between workers, or two have the same index.
+        RunError: if workers don't come in time, or this worker's port is in use.
+    """
+    if cluster.workers == 1:
+        return
+    facts = {**facts, "TF_CONFIG's cluster": ",".join(cluster.addresses)}
+    listener = _own_port(cluster)
+    if cluster.is_chief:
+        verdict = Desk(listener, cluster.addresses, facts).judge(timeout)
+    else:
+        listener.close()
+        verdict = _ask(cluster, facts, timeout)
+    verdict.enforce()
+
+
+def _own_port(cluster) -> socket.socket:
+    port = split_address(cluster.addresses[cluster.index])[1]
+    try:
+        return listen(port)
+    except OSError as error:
+        raise RunError(
+            f"Worker {cluster.index} can't listen on its port {port}: {os.strerror(error.errno)}. End the process that "
+            "uses it, or choose another port in every worker's TF_CONFIG."
+        ) from None
+
+
+def _ask(cluster, facts, timeout) -> Verdict:
+    """The chief's verdict. A chief whose host or port isn't there yet may be about to start, so it is tried again."""
+    deadline = time.monotonic() + timeout
+    chief, told = f"worker 0 ({cluster.addresses[0]})", False
+    while True:
+        try:
+            return _ask_once(cluster, facts, timeout, max(0.1, min(CONNECT_SECONDS, deadline - time.monotonic())))
+        except socket.gaierror as error:
+            problem = f"its host can't be resolved ({error.strerror})"
+            if not told:
+                print(f"keras-bot: waiting for {chief}: {problem}", file=sys.stderr, flush=True)
+                told = True
+        except TimeoutError:
+            problem = "no connection in time"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except ValueError:
+            problem = "what listens there is no worker that waits for others"
+        if time.monotonic() + PAUSE_SECONDS > deadline:
+            raise RunError(
+                f"W{chief[1:]} didn't answer worker {cluster.index} within {timeout:g} s: {problem}. "
+                "Start it, or mend TF_CONFIG."
+            )
+        time.sleep(PAUSE_SECONDS)
+
+
+def _ask_once(cluster, facts, timeout, connect_seconds) -> Verdict:
+    with socket.create_connection(split_address(cluster.addresses[0]), connect_seconds) as connection:
+        if connection.getsockname() == connection.getpeername():  # TCP can connect a free local port to itself
+            raise ConnectionRefusedError("nothing listens there")
+        connection.sendall(hello_line(cluster.index, facts))
+        connection.settimeout(timeout + CONNECT_SECONDS)
+        return Verdict.read(read_line(connection))

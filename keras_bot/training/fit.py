@@ -1,0 +1,78 @@
+"""`fit` from any step of any epoch on, on any strategy."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from keras_bot.training.strategy import build_from_spec, mended_keras, spread
+
+
+def fit_from(
+    trainee: keras.Model,
+    train_data: Callable[[int, int], tf.data.Dataset],
+    eval_data: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    *,
+    epoch: int,
+    step: int,
+    epochs: int,
+    steps_per_epoch: int,
+    replica_batch: int,
+    callbacks: list[keras.callbacks.Callback],
+    verbose: int,
+):
+    """What is left of epoch `epoch` after its step `step`, then the other epochs up to `epochs`.
+
+    Keras begins epochs at their beginning only; the rest of an epoch is a `fit` of one epoch with fewer steps. Callbacks count that
+    epoch's steps from 0.
+
+    Args:
+        trainee: compiled, with its optimizer built.
+        train_data: `train_data(epoch, step)` gives the batches from there to the end of the training: a worker's own.
+        eval_data: batches of images, labels and weights: a worker's own.
+        strategy: the run's.
+        epoch, step: counted from 0; the step may be `steps_per_epoch`, when only the evaluation is left.
+        epochs, steps_per_epoch: of the whole training.
+        replica_batch: rows that a replica sees of a step.
+        callbacks, verbose: as in Keras' `fit`.
+    """
+    build_from_spec(trainee, eval_data.rebatch(replica_batch), strategy)
+    validation = {
+        "validation_data": spread(strategy, eval_data, replica_batch),
+        "validation_steps": int(eval_data.cardinality()),
+    }
+
+    def fit(epoch, step, last):
+        trainee.fit(
+            spread(strategy, train_data(epoch, step), replica_batch),
+            initial_epoch=epoch,
+            epochs=last,
+            steps_per_epoch=steps_per_epoch - step,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=verbose,
+            **validation,
+        )
+
+    with mended_keras(strategy):
+        if step == steps_per_epoch:
+            _evaluate_epoch(trainee, epoch, callbacks, *validation.values())
+        elif step:
+            fit(epoch, step, epoch + 1)
+        epoch += bool(step)
+        if epoch < epochs:
+            fit(epoch, 0, epochs)
+
+
+def _evaluate_epoch(trainee, epoch, callbacks, eval_data, steps):
+    """The end of an epoch that has had all its training steps, as `fit` would have it."""
+    callbacks = keras.callbacks.CallbackList(callbacks, model=trainee)
+    trainee.reset_metrics()
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(epoch)
+    logs = trainee.get_metrics_result()
+    evaluated = trainee.evaluate(eval_data, steps=steps, callbacks=callbacks, return_dict=True, verbose=0)
+    logs = {name: float(value) for name, value in logs.items()}
+    callbacks.on_epoch_end(epoch, {**logs, **{f"val_{name}": value for name, value in evaluated.items()}})
+    callbacks.on_train_end()

@@ -1,0 +1,227 @@
+"""The chief's side of the workers' meeting, and what goes over the wire: a line of JSON each way."""
+
+import dataclasses
+import errno
+import json
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+
+from keras_bot.errors import MisuseError, RunError, first_few
+
+LONGEST_LINE = 1 << 20
+LONGEST_VALUE = 200
+PARTING_SECONDS = 5.0
+_ERRORS = {"misuse": MisuseError, "failure": RunError}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What all workers do after the meeting.
+
+    Args:
+        kind: "go", "misuse" or "failure".
+        message: why they don't go on.
+    """
+
+    kind: str
+    message: str = ""
+
+    def line(self) -> bytes:
+        """As it is sent."""
+        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+
+    @staticmethod
+    def read(line: bytes) -> "Verdict":
+        """The verdict of a line. Raises ValueError if it is none."""
+        try:
+            verdict = Verdict(**json.loads(line))
+        except TypeError:
+            raise ValueError("no verdict") from None
+        if verdict.kind not in ("go", *_ERRORS):
+            raise ValueError("no verdict")
+        return verdict
+
+    def enforce(self):
+        """Raises the error that it stands for, if any."""
+        if self.kind in _ERRORS:
+            raise _ERRORS[self.kind](self.message)
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on a port of every address of this host. Raises OSError if the port is in use."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return socket.create_server(("", port))
+
+
+def hello_line(index: int, facts: Mapping[str, str]) -> bytes:
+    """What worker `index` says to the chief."""
+    return json.dumps({"keras_bot_worker": index, "facts": dict(facts)}).encode() + b"\n"
+
+
+def read_line(connection: socket.socket) -> bytes:
+    """The first line. Raises ConnectionError if the other side closes before its end, ValueError if it is too long."""
+    line = b""
+    while not line.endswith(b"\n"):
+        received = connection.recv(65536)
+        if not received:
+            raise ConnectionError("it closed the connection")
+        line += received
+        if len(line) > LONGEST_LINE:
+            raise ValueError("a line too long")
+    return line
+
+
+@dataclasses.dataclass(eq=False)
+class _Guest:
+    """A connection to the chief; one that has said hello has an index, others may be anyone's."""
+
+    connection: socket.socket
+    peer: str
+    heard: bytes = b""
+    index: int | None = None
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Desk:
+    """Where the chief hears the other workers. Whoever says something else is shown out, whoever leaves may come again.
+
+    Args:
+        listener: the chief's listening socket; closed before anyone gets the verdict.
+        addresses: of all workers, the chief's first.
+        facts: the chief's.
+    """
+
+    def __init__(self, listener: socket.socket, addresses: Sequence[str], facts: Mapping[str, str]):
+        self._listener, self._addresses, self._facts = listener, addresses, dict(facts)
+        self._guests: list[_Guest] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def judge(self, timeout: float) -> Verdict:
+        """Waits for all workers, up to `timeout` seconds; the verdict, which those who came have got too."""
+        try:
+            verdict = self._wait(timeout)
+            self._listener.close()  # TensorFlow's servers are the next to listen here
+            self._tell(verdict)
+        finally:
+            self._listener.close()
+            self._selector.close()
+            for guest in self._guests:
+                guest.connection.close()
+        return verdict
+
+    def _wait(self, timeout) -> Verdict:
+        deadline = time.monotonic() + timeout
+        while missing := [index for index in range(1, len(self._addresses)) if index not in self._workers()]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                named = first_few([f"worker {index} ({self._addresses[index]})" for index in missing])
+                return Verdict(
+                    "failure", f"No answer from {named} within {timeout:g} s. See what became of it, or mend TF_CONFIG."
+                )
+            for key, _ in self._selector.select(left):
+                if key.data is None:
+                    self._welcome()
+                elif self._hear(key.data) and (trouble := self._odd_index(key.data)):
+                    return Verdict("misuse", trouble)
+        everyone = [self._facts, *(guest.facts for _, guest in sorted(self._workers().items()))]
+        differences = tell_differences(everyone)
+        return Verdict("misuse", differences) if differences else Verdict("go")
+
+    def _workers(self) -> dict[int, _Guest]:
+        return {guest.index: guest for guest in self._guests if guest.index is not None}
+
+    def _welcome(self):
+        try:
+            connection, peer = self._listener.accept()
+        except OSError:  # gone already
+            return
+        connection.setblocking(False)
+        self._guests.append(_Guest(connection, f"{peer[0].removeprefix('::ffff:')}:{peer[1]}"))
+        self._selector.register(connection, selectors.EVENT_READ, self._guests[-1])
+
+    def _hear(self, guest) -> bool:
+        """Takes what came from a connection; whether that makes it a worker."""
+        try:
+            received = guest.connection.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            received = b""
+        guest.heard += received
+        if not received or len(guest.heard) > LONGEST_LINE:
+            self._show_out(guest)
+        elif guest.index is None and guest.heard.endswith(b"\n"):
+            try:
+                hello = json.loads(guest.heard)
+                guest.index, guest.facts = int(hello["keras_bot_worker"]), dict(hello["facts"])
+            except (ValueError, TypeError, LookupError, RecursionError):
+                self._show_out(guest)
+            else:
+                return True
+        return False
+
+    def _show_out(self, guest):
+        self._selector.unregister(guest.connection)
+        self._guests.remove(guest)
+        # A reset, so that the port isn't left in TIME_WAIT.
+        guest.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        guest.connection.close()
+
+    def _odd_index(self, guest) -> str:
+        others = [other.peer for other in self._guests if other is not guest and other.index == guest.index]
+        if others or guest.index == 0:
+            both = f"{(others or [self._addresses[0]])[0]} and {guest.peer}"
+            return f"Expected an index of its own for each worker, received {guest.index} from {both}. Mend TF_CONFIG."
+        if not 0 < guest.index < len(self._addresses):
+            return (
+                f"Expected the same TF_CONFIG on every worker; it names {len(self._addresses)} workers on worker 0, "
+                f"and worker {guest.index} came, from {guest.peer}."
+            )
+        return ""
+
+    def _tell(self, verdict):
+        """Answers the workers and lets each close first: the side that does holds its port for a while."""
+        deadline = time.monotonic() + PARTING_SECONDS
+        told = [guest.connection for guest in self._guests if guest.index is not None]
+        for connection in told:
+            connection.settimeout(PARTING_SECONDS)
+            try:
+                connection.sendall(verdict.line())
+            except OSError:  # it died meanwhile, as TensorFlow will find
+                continue
+        for connection in told:
+            try:
+                connection.settimeout(max(0.01, deadline - time.monotonic()))
+                while connection.recv(65536):
+                    pass
+            except OSError:
+                continue
+
+
+def tell_differences(facts: Sequence[Mapping[str, str]]) -> str:
+    """What the facts of the workers, by index, differ in; empty if in nothing."""
+    differences = []
+    for name in dict.fromkeys(name for each in facts for name in each):
+        holders: dict[str, list[str]] = {}
+        for index, each in enumerate(facts):
+            holders.setdefault(str(each.get(name, "unknown")), []).append(str(index))
+        if len(holders) > 1:
+            told = (
+                f"{value[:LONGEST_VALUE]} on worker{'s' * (len(who) > 1)} {first_few(who)}"
+                for value, who in holders.items()
+            )
+            differences.append(f"{name} is {' and '.join(told)}")
+    if not differences:
+        return ""
+    more = len(differences) - 5
+    shown = "; ".join(differences[:5]) + (f"; and {more} more differ" if more > 0 else "")
+    return f"Expected the same recipe on every worker; {shown}."

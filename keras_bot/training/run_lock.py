@@ -1,0 +1,82 @@
+"""One process at a time trains in a run directory."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from keras_bot.errors import MisuseError, RunError
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network file systems
+
+
+@contextlib.contextmanager
+def lock_run(folder: str | pathlib.Path) -> Iterator[None]:
+    """`with lock_run(run_dir)`: no other process gets in until the block ends or this process does, killed or not.
+
+    The file `.lock` in the directory tells who holds it, and stays. Where the system has no such locks, any may enter.
+
+    Args:
+        folder: the run directory; made if missing.
+
+    Raises:
+        MisuseError: if another process holds it, or the directory can't be made.
+        RunError: if the directory can't be written to.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MisuseError(f"Can't make the run_dir {folder}: {error.strerror}. Choose another.") from None
+    fcntl = _fcntl()
+    if fcntl is None:
+        yield
+        return
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        _take(fcntl, descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fcntl():
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    return fcntl
+
+
+def _take(fcntl, descriptor, folder):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MisuseError(
+            f"Another process{_holder(descriptor)} is training in {folder}. Wait for it, stop it, or choose another "
+            "run_dir."
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _unwritable(folder, error) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _holder(descriptor):
+    """Who wrote the file, if it is written yet."""
+    pid, _, host = os.pread(descriptor, 1000, 0).decode(errors="replace").strip().partition(" ")
+    return f" (pid {pid} on {host})" if pid.isdigit() and host else ""
+
+
+def _unwritable(folder, error):
+    return RunError(f"Can't write in the run_dir {folder}: {error.strerror}. Make it writable or choose another.")

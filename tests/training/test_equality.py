@@ -1,0 +1,100 @@
+"""One device, two mirrored replicas and two workers train the same network from the same batches."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_bot.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def commands(flags, run_dir):
+    """The same training three ways."""
+    train = ["train", *flags, f"--run_dir={run_dir}"]
+    return {
+        "one_device": [sys.executable, "-m", "keras_bot", *train, "--strategy=one_device"],
+        "mirrored": [sys.executable, "-c", MIRRORED, *train, "--strategy=mirrored"],
+        "multi_worker": [sys.executable, "-m", "keras_bot", "launch", "--workers=2", "--", *train],
+    }
+
+
+def train_by(way, flags, run_dir):
+    """The weights by path and the history of a training."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(commands(flags, run_dir)[way], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    model = keras.saving.load_model(run_dir / "model.keras")
+    with open(run_dir / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    return {variable.path: np.asarray(variable) for variable in model.variables}, rows
+
+
+def furthest(ours, theirs):
+    """The largest relative difference of a variable, in the Euclidean norm, and its path."""
+    distances = {
+        path: float(np.linalg.norm(ours[path] - theirs[path]) / max(np.linalg.norm(theirs[path]), 1e-3))
+        for path in theirs
+    }
+    worst = max(distances, key=distances.get)
+    return distances[worst], worst
+
+
+def check_equal(ways, flags, tmp_path, weights=1e-4, metrics=1e-5):
+    results = {way: train_by(way, flags, tmp_path / way) for way in ways}
+    reference, rows = results[ways[0]]
+    for way in ways[1:]:
+        theirs, their_rows = results[way]
+        distance, path = furthest(theirs, reference)
+        told = {name: (rows[-1][name], their_rows[-1][name]) for name in ("loss", "top1", "val_loss", "val_top1")}
+        print(f"{way}: weights differ by {distance:.2g} ({path}); {told}")
+        assert distance < weights, f"{way}: {path}"
+        for ours, other in zip(rows, their_rows, strict=True):
+            for name in told:
+                assert float(other[name]) == pytest.approx(float(ours[name]), rel=metrics, abs=1e-7), (way, name)
+
+
+SMALL = [
+    "--num_classes=4",
+    "--batch_size=8",
+    "--image_size=8",
+    "--transform=cifar",
+    "--model=cifar_resnet20_d",
+    "--width=0.25",
+    "--epochs=2",
+    "--sync_bn",
+    "--learning_rate=0.01",
+    "--mixup_alpha=0.2",
+    "--label_smoothing=0.1",
+]
+
+
+def test_two_replicas_and_two_workers_equal_one_device(tmp_path, npz_file):
+    check_equal(("one_device", "mirrored", "multi_worker"), [f"--dataset={npz_file()}", *SMALL], tmp_path)
+
+
+@pytest.mark.slow
+def test_they_are_equal_on_photos_too(tmp_path, test_data):
+    flags = [
+        f"--dataset={test_data / 'imagenette224'}",
+        "--model=resnet18_d",
+        "--width=0.5",
+        "--image_size=128",
+        "--batch_size=40",
+        "--epochs=1",
+        "--sync_bn",
+        "--mixup_alpha=0.2",
+        "--label_smoothing=0.1",
+        "--learning_rate=0.05",
+    ]
+    check_equal(("one_device", "mirrored", "multi_worker"), flags, tmp_path)  # 20 steps
