@@ -107,7 +107,7 @@ class Recipe:
 
     strategy: str = knob(
         "auto",
-        "auto: multi_worker where TF_CONFIG names several workers, mirrored where there are several GPUs, else one device",
+        "auto: multi_worker where TF_CONFIG is set, mirrored where there are several GPUs, else one device",
         section="Machine",
         choices=("auto", "one_device", "mirrored", "multi_worker"),
     )

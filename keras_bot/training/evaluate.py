@@ -69,7 +69,8 @@ def clear_errors(corrupt, workers: int = 1):
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
         if workers > 1 and isinstance(error, lost):
             raise RunError(
-                f"Another worker was lost: {first_line(error)} Look at its log, and start all workers again with --resume."
+                f"Another worker was lost: {first_line(error)} Look at its log, and start all workers again "
+                "with --resume."
             ) from None
         raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
 

@@ -24,8 +24,8 @@ def fit_from(
 ):
     """What is left of epoch `epoch` after its step `step`, then the other epochs up to `epochs`.
 
-    Keras begins epochs at their beginning only; the rest of an epoch is a `fit` of one epoch with fewer steps. Callbacks count that
-    epoch's steps from 0.
+    Keras begins epochs at their beginning only; the rest of an epoch is a `fit` of one epoch with fewer steps.
+    Callbacks count that epoch's steps from 0.
 
     Args:
         trainee: compiled, with its optimizer built.

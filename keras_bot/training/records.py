@@ -26,15 +26,8 @@ from keras_bot.training.checkpoint import replacing
 
 METRICS = ("loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
 COLUMNS = ("epoch", *METRICS, "seconds", "images_per_second")
-MAY_DIFFER = (
-    "data_dir",
-    "max_corrupt",
-    "strategy",
-    "ram_budget",
-    "jit",
-    "checkpoint_every",
-    "keep",
-)  # between a run and its resumption
+# Between a run and its resumption, and between workers.
+MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep")
 
 
 class RunDirectory:

@@ -1,8 +1,8 @@
 """When the state of a run is saved: at the ends of epochs, every so many steps, and when the run is asked to end.
 
-The state is every variable of network and optimizer (velocity, schedule step, loss scale, seed generators among them), the
-place in the data (whole epochs, and steps within the next one), each replica's part of the running metrics, the history and the
-names of broken images. The data need no more: order and draws are functions of seed, epoch and position.
+The state is every variable of network and optimizer (velocity, schedule step, loss scale, seed generators among them),
+the place in the data (whole epochs, and steps within the next one), each replica's part of the running metrics, the
+history and the names of broken images. The data need no more: order and draws are functions of seed, epoch, position.
 """
 
 import contextlib

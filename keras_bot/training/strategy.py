@@ -1,7 +1,7 @@
 """On which devices a run computes, and what Keras 3 needs mended for several of them, in this one place.
 
-One replica is one device; a worker is a process with its replicas. Each step is over the batch of all replicas together, and
-after each step all replicas hold the same variables, so one copy of them is the state of the run.
+One replica is one device; a worker is a process with its replicas. Each step is over the batch of all replicas
+together, and after each step all replicas hold the same variables, so one copy of them is the state of the run.
 """
 
 import contextlib
@@ -128,8 +128,8 @@ def spread(strategy: tf.distribute.Strategy, batches: tf.data.Dataset, replica_b
 def build_from_spec(trainee: keras.Model, batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
     """Builds loss and metrics from the form of an evaluation batch: images, labels and weights.
 
-    Keras would draw a batch for it, which isn't what the network takes when the training step augments it, and average the
-    replicas' parts of it, which fails for several workers (keras issue 20585).
+    Keras would draw a batch for it, which isn't what the network takes when the training step augments it, and average
+    the replicas' parts of it, which fails for several workers (keras issue 20585).
     """
     with strategy.scope():
         trainee._symbolic_build(data_batch=batches.element_spec)
@@ -138,8 +138,10 @@ def build_from_spec(trainee: keras.Model, batches: tf.data.Dataset, strategy: tf
 
 @contextlib.contextmanager
 def mended_keras(strategy: tf.distribute.Strategy):
-    """Around `fit` and `evaluate`: Keras' mean over replicas, which it takes along an axis that scalars lack when there are
-    several workers (keras issue 20585). With one worker nothing is changed."""
+    """Around `fit` and `evaluate`: the mean of the logs over replicas, where there are several workers.
+
+    Keras takes it along an axis that scalars lack (keras issue 20585).
+    """
     if workers_of(strategy) == 1:
         yield
         return
@@ -184,10 +186,8 @@ def check_same_on_workers(strategy: tf.distribute.Strategy, dataset: dict):
     told = {fact: (theirs[fact], dataset[fact]) for fact in differing if fact != "class_names"}
     changes = [f"{fact} are {first} on worker 0 and {here} here" for fact, (first, here) in told.items()]
     changes += ["the classes are others than on worker 0"] if "class_names" in differing else []
-    raise MisuseError(
-        f"Expected the same data on every worker: {'; '.join(changes) or 'another worker has other data than this one'}. "
-        "Give all of them one data set."
-    )
+    told = "; ".join(changes) or "another worker has other data than this one"
+    raise MisuseError(f"Expected the same data on every worker: {told}. Give all of them one data set.")
 
 
 def copy_chief(strategy: tf.distribute.Strategy, variables: list[keras.Variable]):

@@ -118,7 +118,7 @@ def train(
 
 
 def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | None]:
-    """The workers, agreed on the recipe, and on the chief the directory: what is wrong with it is told to all of them."""
+    """The workers, agreed on the recipe, and on the chief the directory: what is wrong with it all of them hear."""
     cluster = find_cluster(recipe)
     run, problem = None, None
     if cluster is None or cluster.is_chief:

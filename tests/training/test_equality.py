@@ -40,14 +40,18 @@ def train_by(way, flags, run_dir):
     return {variable.path: np.asarray(variable) for variable in model.variables}, rows
 
 
-def furthest(ours, theirs):
-    """The largest relative difference of a variable, in the Euclidean norm, and its path."""
-    distances = {
-        path: float(np.linalg.norm(ours[path] - theirs[path]) / max(np.linalg.norm(theirs[path]), 1e-3))
+def distances(ours, theirs):
+    """Relative differences in the Euclidean norm: of all weights as one vector, and of each that isn't a shift."""
+    norm = np.linalg.norm
+    whole = norm([norm(ours[path] - theirs[path]) for path in theirs]) / norm([norm(theirs[path]) for path in theirs])
+    # A shift (beta, moving mean) begins at 0 and is still nearly 0 after a few steps.
+    each = {
+        path: norm(ours[path] - theirs[path]) / norm(theirs[path])
         for path in theirs
+        if not path.endswith(("beta", "bias", "moving_mean")) and norm(theirs[path]) > 0
     }
-    worst = max(distances, key=distances.get)
-    return distances[worst], worst
+    worst = max(each, key=each.get)
+    return float(whole), float(each[worst]), worst
 
 
 def check_equal(ways, flags, tmp_path, weights=1e-4, metrics=1e-5):
@@ -55,10 +59,10 @@ def check_equal(ways, flags, tmp_path, weights=1e-4, metrics=1e-5):
     reference, rows = results[ways[0]]
     for way in ways[1:]:
         theirs, their_rows = results[way]
-        distance, path = furthest(theirs, reference)
+        whole, worst, path = distances(theirs, reference)
         told = {name: (rows[-1][name], their_rows[-1][name]) for name in ("loss", "top1", "val_loss", "val_top1")}
-        print(f"{way}: weights differ by {distance:.2g} ({path}); {told}")
-        assert distance < weights, f"{way}: {path}"
+        print(f"{way}: weights differ by {whole:.2g}, a variable by {worst:.2g} ({path}); {told}")
+        assert whole < weights and worst < weights, f"{way}: {path}"
         for ours, other in zip(rows, their_rows, strict=True):
             for name in told:
                 assert float(other[name]) == pytest.approx(float(ours[name]), rel=metrics, abs=1e-7), (way, name)
@@ -73,7 +77,7 @@ SMALL = [
     "--width=0.25",
     "--epochs=2",
     "--sync_bn",
-    "--learning_rate=0.01",
+    "--learning_rate=0.001",
     "--mixup_alpha=0.2",
     "--label_smoothing=0.1",
 ]
@@ -95,6 +99,7 @@ def test_they_are_equal_on_photos_too(tmp_path, test_data):
         "--sync_bn",
         "--mixup_alpha=0.2",
         "--label_smoothing=0.1",
-        "--learning_rate=0.05",
+        "--learning_rate=0.1",
+        "--warmup_epochs=0.9",
     ]
     check_equal(("one_device", "mirrored", "multi_worker"), flags, tmp_path)  # 20 steps

@@ -70,7 +70,8 @@ def nag(gradients, rate=0.1, momentum=0.9):
 OURS = "LossScaling(NAG(0.1, weight_decay=0.0), initial_scale=1024.0, dynamic_growth_steps={growth})"
 
 
-def case(replicas, culprit, planted, make=OURS.format(growth=100)):
+def case(replicas, culprit, planted, make=None):
+    make = make or OURS.format(growth=100)
     return f"dict(make=lambda: {make}, replicas={replicas}, culprit={culprit}, planted=float('{planted}'))"
 
 
