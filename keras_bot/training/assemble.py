@@ -91,8 +91,7 @@ def compile_trainee(
     )
     if recipe.accumulate > 1:
         accumulate_in_step(trainee, recipe.accumulate)
-    if not recipe.sync_bn:
-        average_moving_statistics_in_step(trainee, model)
+    average_moving_statistics_in_step(trainee, model)
     if recipe.augment_on == "device":
         finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
     return trainee
