@@ -30,14 +30,15 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
     """Keras' LossScaleOptimizer, safe on several replicas.
 
     Args:
-        inner_optimizer: any Keras optimizer.
+        inner_optimizer: any Keras optimizer that scales no loss itself.
         initial_scale: the scale of the first step.
         dynamic_growth_steps: after so many good steps in a row the scale is doubled.
         min_scale: the scale isn't halved below it.
         name, **kwargs: as in `keras.optimizers.LossScaleOptimizer`.
 
     Raises:
-        ValueError: for a min_scale that isn't above 0, or is above initial_scale.
+        ValueError: for an inner optimizer that is a LossScaleOptimizer, or a min_scale that isn't above 0 or is above
+            initial_scale.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         name: str | None = None,
         **kwargs,
     ):
+        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(f"Expected an optimizer without loss scaling, received {inner_optimizer!r}. Unwrap it.")
         if not 0 < min_scale <= initial_scale:
             raise ValueError(
                 f"Expected min_scale above 0 and at most initial_scale ({initial_scale!r}), received {min_scale!r}."
@@ -102,9 +105,12 @@ def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, va
     gradient, for one, is of the global batch.
     """
     reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
-    if reduce is None:
+    # Keras fails on a None among them: it passes its warning a list where the category belongs.
+    present = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+    if reduce is None or not present:
         return gradients
-    return [gradient for gradient, _ in reduce(list(zip(gradients, variables, strict=True)))]
+    summed = iter([gradient for gradient, _ in reduce(present)])
+    return [None if gradient is None else next(summed) for gradient in gradients]
 
 
 def sum_once(optimizer: keras.optimizers.Optimizer):

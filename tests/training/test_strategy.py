@@ -1,0 +1,74 @@
+"""What can't be shared out is refused before anything runs; and Keras still needs what is mended here."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_bot.cli.launch import free_ports
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training import strategy
+
+
+@pytest.mark.parametrize(
+    ("changes", "replicas", "workers", "told"),
+    [
+        ({"batch_size": 10}, 4, 1, "4 replicas can share equally, a multiple of 4, received 10. Try 8"),
+        ({"batch_size": 12, "accumulate": 4}, 2, 1, "2 replicas in 4 parts each can share equally, a multiple of 8"),
+        ({"batch_size": 6}, 2, 2, "a multiple of 4, received 6"),
+        ({"jit": "on"}, 2, 1, "--jit=auto or off for 2 replicas, received on"),
+        ({"sync_bn": True, "accumulate": 2}, 2, 1, "--sync_bn or --accumulate on 2 replicas, received both"),
+    ],
+)
+def test_what_replicas_cannot_do_is_refused(changes, replicas, workers, told):
+    with pytest.raises(MisuseError, match=told):
+        strategy._check(Recipe(**changes), replicas, workers)
+
+
+def test_what_they_can_do_is_not_refused():
+    strategy._check(Recipe(batch_size=1024, accumulate=4), 8, 2)
+    strategy._check(Recipe(batch_size=10, jit="on", sync_bn=True, accumulate=2), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [("{nonsense", "Expected TF_CONFIG as JSON"), ("", "TF_CONFIG, which isn't set")],
+)
+def test_a_bad_tf_config_is_told_by_the_command(config, told, tmp_path):
+    command = [sys.executable, "-m", "keras_bot", "train", "--dataset=digits", "--strategy=multi_worker"]
+    command += ["--image_size=8", "--transform=plain", f"--run_dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "TF_CONFIG": config}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+PLAIN = """
+import keras, numpy as np, tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+data = tf.data.Dataset.from_tensor_slices((np.ones([16, 4], "float32"), np.ones([16, 1], "float32"))).batch(8)
+options = tf.data.Options()
+options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+with strategy.scope():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+model.fit(data.with_options(options), epochs=1, verbose=0)
+"""
+
+
+def test_keras_own_fit_still_fails_on_two_workers():
+    """When this fails, Keras trains on several workers by itself: see what of strategy.py can go (keras issue 20585)."""
+    workers, ports = [], free_ports(2)
+    for index in (0, 1):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        environment = {**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-c", PLAIN]
+        workers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert all(worker.returncode for worker in workers)
+    assert any("PerReplica" in error for error in errors), errors[0][-2000:]
