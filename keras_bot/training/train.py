@@ -16,7 +16,7 @@ from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.curves import draw_curves
-from keras_bot.training.evaluate import ExactLoss, clear_errors, load_network
+from keras_bot.training.evaluate import ExactLoss, clear_errors, first_line, load_network
 from keras_bot.training.fit import fit_from
 from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
@@ -214,10 +214,18 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
 
 
 def save_for_anyone(model: keras.Model, path: pathlib.Path):
-    """Saves the network as float32, without its training state: it loads where keras_bot isn't installed."""
-    partial = path.with_name(".model.part.keras")
-    tricks.recast(model, "float32").save(partial)
-    partial.replace(path)
+    """Saves the network as float32, without its training state: it loads where keras_bot isn't installed.
+
+    Raises:
+        RunError: if the disk is full, or can't be written to. What was there before stays.
+    """
+    partial = path.with_name(f".{path.stem}.part.keras")
+    try:
+        tricks.recast(model, "float32").save(partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"Can't write {path}: {first_line(error)}. The checkpoints hold the state; --resume.") from None
 
 
 def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:

@@ -61,7 +61,7 @@ model.fit(data.with_options(options), epochs=1, verbose=0)
 
 
 def test_keras_own_fit_still_fails_on_two_workers():
-    """When this fails, Keras trains on several workers by itself: see what of strategy.py can go (keras issue 20585)."""
+    """When this fails, Keras trains on several workers by itself (issue 20585): see what of strategy.py can go."""
     workers, ports = [], free_ports(2)
     for index in (0, 1):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}

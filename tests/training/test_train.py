@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -387,3 +389,18 @@ def test_the_decay_reaches_all_or_kernels_alone():
     assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
     assert assemble.build_optimizer(tiny(), 0.1).get_config()["decay"] == "kernels"
     assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1).get_config()["decay"] == "all"
+
+
+@pytest.mark.parametrize("name", ["best.keras", "model.keras"])
+def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, name):
+    replace = pathlib.Path.replace
+
+    def full(self, target):
+        if pathlib.Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", full)
+    with pytest.raises(RunError, match=rf"Can't write .*{name}: .*No space left"):
+        train(tiny(epochs=1, warmup_epochs=0), tmp_path, progress_bar=False)
+    assert not list(tmp_path.glob(".*part*"))
