@@ -66,12 +66,17 @@ def train(
     train_source, eval_source = (assemble.open_source(recipe, split, strategy) for split in ("train", "eval"))
     steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, workers_of(strategy))
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
-    with tricks.mixed_precision(recipe.precision), _writing(run), clear_errors(None, workers=workers_of(strategy)):
+    with (
+        tricks.mixed_precision(recipe.precision),
+        clear_errors(None, workers=workers_of(strategy)),
+        contextlib.ExitStack() as opened,
+    ):
         with strategy.scope():
             model, trainee = build_trainee(recipe, train_source, strategy)
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
         check_same_on_workers(strategy, facts["dataset"])
+        opened.enter_context(_writing(run))  # no sooner: what is refused leaves nothing behind
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
@@ -177,7 +182,7 @@ def _clear_errors(corrupt, checkpoints, strategy):
             yield
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files() if checkpoints else []
-        state = f"The last good state is kept in {kept[-1]}." if kept else "Nothing good was saved."
+        state = f"The last good state is kept in {kept[-1]}." if kept else "Nothing was good yet, so nothing was saved."
         raise RunError(f"{error} {state}") from None
 
 

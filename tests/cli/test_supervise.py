@@ -39,7 +39,8 @@ def supervised(tmp_path):
             for index, code in enumerate(children)
         ]
         code = (
-            "import os, sys; from keras_bot.cli.supervise import supervise; "
+            "import os, signal, sys; from keras_bot.cli.supervise import supervise; "
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
             f"sys.exit(supervise({commands!r}, [os.environ] * {len(commands)}, grace={grace}))"
         )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

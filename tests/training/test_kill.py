@@ -107,7 +107,7 @@ def test_25_kills_change_nothing(strategy, tmp_path, npz_file):
     assert killed >= 20
 
 
-@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+@pytest.mark.parametrize("strategy", ["one_device", pytest.param("mirrored", marks=pytest.mark.slow)])
 def test_a_kill_within_a_save_changes_nothing(strategy, tmp_path, npz_file):
     recipe = {**RECIPE, "dataset": str(npz_file()), "strategy": strategy, "epochs": 3}
     assert start(recipe, tmp_path / "whole").wait() == 0
