@@ -296,13 +296,18 @@ def test_leftovers_of_a_kill_are_taken_for_nothing(tmp_path):
     assert _hashes(first) == _hashes(tmp_path / "unbroken")
 
 
+def _written(folder):
+    """Which files there are and when each was written; reading one moves its st_atime."""
+    return {p.name: (p.stat().st_ino, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
 def test_a_finished_conversion_is_left_alone(tmp_path):
     folder, out = _many(tmp_path, images=12), tmp_path / "out"
     first = convert(str(folder), str(out), shards=6)
-    before = {p.name: p.stat() for p in out.iterdir()}
+    before = _written(out)
     reports = []
     assert convert(str(folder), str(out), shards=6, progress=lambda *r: reports.append(r)) == first
-    assert {p.name: p.stat() for p in out.iterdir()} == before
+    assert _written(out) == before
     assert [done for done, _, _ in reports] == [16, 32, 48, 64, 80, 96, 136]
 
 
