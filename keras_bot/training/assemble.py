@@ -168,8 +168,7 @@ def _rows(recipe, batch_size, strategy):
 
 def evaluation_data(recipe: Recipe, source, corrupt, strategy: tf.distribute.Strategy | None = None) -> tf.data.Dataset:
     """Batches of plainly preprocessed images, one-hot labels and weights, every image once, on one of the workers."""
-    several = strategy is not None and workers_of(strategy) > 1
-    sharing = {"worker": worker_of(strategy), "workers": workers_of(strategy)} if several else {}
+    sharing = {"worker": worker_of(strategy), "workers": workers_of(strategy)} if strategy else {}
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,

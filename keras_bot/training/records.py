@@ -86,22 +86,14 @@ class RunDirectory:
                 "Choose another directory, or --overwrite to delete that run."
             )
 
-    def make(self):
-        """Makes the directory. Raises MisuseError if it can't be."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MisuseError(f"Can't make the run_dir {self.path}: {error.strerror}. Choose another.") from None
-
     def begin(self):
-        """Makes the directory, deletes what is to be overwritten, and writes run.flags."""
+        """In the directory, which `lock_run` has made: deletes what is to be overwritten, and writes run.flags."""
         if self._delete:
             for file in (self.history, self.metrics, self.curves, self.model, self.best):
                 file.unlink(missing_ok=True)
             for folder in (self.tensorboard, self.checkpoints):
                 if folder.exists():
                     shutil.rmtree(folder)
-        self.make()
         write_text(self.flags, run_flags(self._recipe))
 
 

@@ -144,11 +144,10 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
 
 @contextlib.contextmanager
 def _writing(run):
-    """With the run's directory made, locked and begun; nothing on a worker that has none."""
+    """With the run's directory locked, which makes it, and begun; nothing on a worker that has none."""
     if not run:
         yield
         return
-    run.make()
     with lock_run(run.path):
         run.begin()
         yield
