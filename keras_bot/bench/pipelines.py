@@ -15,7 +15,7 @@ from keras_bot.errors import MisuseError, RunError, unknown
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.evaluate import clear_errors, evaluate
-from keras_bot.training.strategy import build_from_spec, build_strategy
+from keras_bot.training.strategy import build_strategy
 from keras_bot.training.train import build_trainee
 
 ARMS = ("fast", "plain")
@@ -76,7 +76,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model, trainee = build_trainee(recipe, train_source, strategy)
         eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
-        build_from_spec(trainee, eval_data, strategy)
+        strategy.build_from_spec(trainee, eval_data)
         try:
             with clear_errors(corrupt):
                 trainee.fit(

@@ -9,7 +9,7 @@ import keras
 from keras_bot import tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.strategy import build_strategy, use_jit
+from keras_bot.training.strategy import build_strategy
 
 BAG = {
     "linear_scaling": True,
@@ -62,8 +62,7 @@ class _Runner:
         source = assemble.open_source(recipe, "train")
         schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source))
         model = assemble.build_model(recipe, source.num_classes)
-        strategy = build_strategy(recipe)
-        trainee = assemble.compile_trainee(recipe, model, schedule, teacher=None, jit=use_jit(recipe, strategy))
+        trainee = assemble.compile_trainee(recipe, model, schedule, build_strategy(recipe), teacher=None)
         trainee.make_train_function()
         self._step = trainee.train_function
         self._batches = iter(assemble.training_data(recipe, source, corrupt=None))

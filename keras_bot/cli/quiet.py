@@ -16,6 +16,8 @@ def import_tensorflow():
             import tensorflow as tf
             from absl import logging
 
+            if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+                tf.config.set_visible_devices([], "GPU")  # the input pipeline needs none, and would fill them
             tf.config.list_physical_devices()
             if "TF_CONFIG" not in os.environ:  # several workers must be known to TensorFlow before it starts
                 tf.config.list_logical_devices()

@@ -1,5 +1,6 @@
 """Data: sources of labelled images and the paper's input pipeline (2.1), on tf.data."""
 
+from keras_bot.data import ops
 from keras_bot.data.corrupt import CorruptLog
 from keras_bot.data.evaluation import eval_pipeline, preprocess_eval
 from keras_bot.data.grid import sample_grid
@@ -16,6 +17,7 @@ __all__ = [
     "eval_pipeline",
     "finish_batch",
     "open_source",
+    "ops",
     "pipeline",
     "preprocess_eval",
     "sample_grid",

@@ -22,10 +22,24 @@ def accumulate_in_step(trainee: keras.Model, parts: int):
     Raises:
         MisuseError: for parts below 1; when the step is traced, for a batch that doesn't divide.
     """
-    if parts < 1:
-        raise MisuseError(f"Expected at least 1 part to accumulate, received {parts}. Give 1 for the whole batch.")
+    check_parts(parts)
     if parts > 1:
         trainee.train_step = lambda batch: _train_step(trainee, parts, batch)
+
+
+def check_parts(parts: int):
+    """MisuseError unless a batch can be divided into so many."""
+    if parts < 1:
+        raise MisuseError(f"Expected at least 1 part to accumulate, received {parts}. Give 1 for the whole batch.")
+
+
+def check_divides(images: int, parts: int):
+    """MisuseError unless a batch of so many images divides into equal parts."""
+    if images % parts or not images:
+        raise MisuseError(
+            f"Expected a replica's batch of {images} images to divide into {parts} parts. "
+            "Choose another batch size or number of parts."
+        )
 
 
 def _train_step(trainee, parts, batch):
@@ -49,11 +63,7 @@ def _count_rows(x, parts):
         told = f"Expected a replica's batch of images to divide into {parts} parts"
         with tf.control_dependencies([tf.debugging.assert_equal(rows % parts, 0, told)]):
             return tf.identity(rows)
-    if images % parts or not images:
-        raise MisuseError(
-            f"Expected a replica's batch of {images} images to divide into {parts} parts. "
-            "Choose another batch size or number of parts."
-        )
+    check_divides(images, parts)
     return images
 
 

@@ -10,10 +10,8 @@ import tensorflow_datasets as tfds
 from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
-from keras_bot.training.accumulate import accumulate_in_step
 from keras_bot.training.device_augment import finish_in_step
-from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
-from keras_bot.training.strategy import worker_of, workers_of
+from keras_bot.training.strategy import Strategy
 
 
 def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
@@ -62,19 +60,18 @@ def build_batch_transform(recipe: Recipe):
             labels = tricks.smooth(labels, recipe.label_smoothing)
         if recipe.mixup_alpha:
             uniforms = tf.random.stateless_uniform([2], seed, alg="philox")  # the same on every device
-            weight = tricks.symmetric_beta(uniforms, recipe.mixup_alpha)
+            weight = tricks.symmetric_beta(uniforms, recipe.mixup_alpha, data.ops)
             weight = tf.where(epoch < last_mixed_epoch, weight, 1.0)
-            images, labels = (tricks.mix_with_reversal(x, weight) for x in (images, labels))
+            images, labels = (tricks.mix_with_reversal(x, weight, data.ops) for x in (images, labels))
         return images, labels
 
     return transform
 
 
 def compile_trainee(
-    recipe: Recipe, model: keras.Model, schedule, *, teacher: keras.Model | None, jit: bool
+    recipe: Recipe, model: keras.Model, schedule, strategy: Strategy, *, teacher: keras.Model | None
 ) -> keras.Model:
-    """The compiled model that `fit` is called on: the network, its batch norm fused, or a Distiller around it."""
-    fuse_batch_norm(model, synchronised=recipe.sync_bn)
+    """The compiled model that `fit` is called on: the network, its step prepared, or a Distiller around it."""
     trainee = model
     if teacher is not None:
         trainee = tricks.Distiller(
@@ -87,11 +84,9 @@ def compile_trainee(
         optimizer=optimizer,
         loss=build_loss(),
         weighted_metrics=build_metrics(),
-        jit_compile=jit,
+        jit_compile=strategy.use_jit(recipe),
     )
-    if recipe.accumulate > 1:
-        accumulate_in_step(trainee, recipe.accumulate)
-    average_moving_statistics_in_step(trainee, model)
+    strategy.prepare_step(trainee, model, synchronised=recipe.sync_bn, parts=recipe.accumulate)
     if recipe.augment_on == "device":
         finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
     return trainee
@@ -128,7 +123,7 @@ def training_data(
     first_step: int = 0,
     batch_size: int | None = None,
     augment_on: str | None = None,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy | None = None,
 ) -> tf.data.Dataset:
     """Batches of augmented images and soft labels from a step of an epoch on: of several workers, this one's rows."""
     return data.train_pipeline(
@@ -157,18 +152,16 @@ def training_data(
 
 def _rows(recipe, batch_size, strategy):
     """Which part of a batch the pipeline gives: all of it, or a worker's."""
-    workers = workers_of(strategy) if strategy else 1
-    if workers == 1:
+    if not strategy or strategy.workers == 1:
         return {"batch_size": batch_size}
-    worker = worker_of(strategy)
     if recipe.shard == "file":
-        return {"batch_size": batch_size // workers, "draws_of": worker}
-    return {"batch_size": batch_size, "worker": worker, "workers": workers}
+        return {"batch_size": batch_size // strategy.workers, "draws_of": strategy.worker}
+    return {"batch_size": batch_size, "worker": strategy.worker, "workers": strategy.workers}
 
 
-def evaluation_data(recipe: Recipe, source, corrupt, strategy: tf.distribute.Strategy | None = None) -> tf.data.Dataset:
+def evaluation_data(recipe: Recipe, source, corrupt, strategy: Strategy | None = None) -> tf.data.Dataset:
     """Batches of plainly preprocessed images, one-hot labels and weights, every image once, on one of the workers."""
-    sharing = {"worker": worker_of(strategy), "workers": workers_of(strategy)} if strategy else {}
+    sharing = {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,
@@ -183,11 +176,11 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy: tf.distribute.Str
     )
 
 
-def open_source(recipe: Recipe, split: str, strategy: tf.distribute.Strategy | None = None):
+def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None):
     """The records of the recipe's data set, split "train" or "eval"; where workers share out files, this one's."""
     context = None
-    if strategy and recipe.shard == "file" and split == "train" and workers_of(strategy) > 1:
-        context = tf.distribute.InputContext(workers_of(strategy), worker_of(strategy), strategy.num_replicas_in_sync)
+    if strategy and recipe.shard == "file" and split == "train" and strategy.workers > 1:
+        context = tf.distribute.InputContext(strategy.workers, strategy.worker, strategy.replicas)
     return data.open_source(
         recipe.dataset,
         split,

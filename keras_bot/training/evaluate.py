@@ -60,7 +60,13 @@ def clear_errors(corrupt, workers: int = 1):
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        raise RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.") from None
+        raise _out_of_memory(error) from None
+    except _jax_errors() as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise _out_of_memory(error) from None
+        if workers > 1:
+            raise _lost_worker(error) from None
+        raise RunError(f"JAX stopped: {first_line(error)}") from error
     except tf.errors.OpError as error:
         if corrupt is not None and corrupt.exceeded:
             raise corrupt.error() from None
@@ -68,11 +74,26 @@ def clear_errors(corrupt, workers: int = 1):
             raise own from None
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
         if workers > 1 and isinstance(error, lost):
-            raise RunError(
-                f"Another worker was lost: {first_line(error)} Look at its log, and start all workers again "
-                "with --resume."
-            ) from None
+            raise _lost_worker(error) from None
         raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+
+
+def _jax_errors() -> tuple[type[Exception], ...]:
+    if keras.backend.backend() != "jax":
+        return ()
+    import jax
+
+    return (jax.errors.JaxRuntimeError,)
+
+
+def _out_of_memory(error):
+    return RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.")
+
+
+def _lost_worker(error):
+    return RunError(
+        f"Another worker was lost: {first_line(error)} Look at its log, and start all workers again with --resume."
+    )
 
 
 def first_line(error: Exception) -> str:

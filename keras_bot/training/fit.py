@@ -5,14 +5,14 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_bot.training.strategy import build_from_spec, mended_keras, spread
+from keras_bot.training.strategy import Strategy
 
 
 def fit_from(
     trainee: keras.Model,
     train_data: Callable[[int, int], tf.data.Dataset],
     eval_data: tf.data.Dataset,
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     *,
     epoch: int,
     step: int,
@@ -37,15 +37,15 @@ def fit_from(
         replica_batch: rows that a replica sees of a step.
         callbacks, verbose: as in Keras' `fit`.
     """
-    build_from_spec(trainee, eval_data.rebatch(replica_batch), strategy)
+    strategy.build_from_spec(trainee, eval_data.rebatch(replica_batch))
     validation = {
-        "validation_data": spread(strategy, eval_data, replica_batch),
+        "validation_data": strategy.spread(eval_data, replica_batch),
         "validation_steps": int(eval_data.cardinality()),
     }
 
     def fit(epoch, step, last):
         trainee.fit(
-            spread(strategy, train_data(epoch, step), replica_batch),
+            strategy.spread(train_data(epoch, step), replica_batch),
             initial_epoch=epoch,
             epochs=last,
             steps_per_epoch=steps_per_epoch - step,
@@ -55,7 +55,7 @@ def fit_from(
             **validation,
         )
 
-    with mended_keras(strategy):
+    with strategy.fitting():
         if step == steps_per_epoch:
             _evaluate_epoch(trainee, epoch, callbacks, *validation.values())
         elif step:

@@ -10,12 +10,11 @@ import signal
 import threading
 
 import keras
-import tensorflow as tf
 
 from keras_bot.errors import Terminated
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.records import RunRecorder
-from keras_bot.training.strategy import Parts, any_worker
+from keras_bot.training.strategy import Strategy
 
 
 class Saver(keras.callbacks.Callback):
@@ -33,7 +32,7 @@ class Saver(keras.callbacks.Callback):
     def __init__(
         self,
         checkpoints: Checkpoints | None,
-        strategy: tf.distribute.Strategy,
+        strategy: Strategy,
         recorder: RunRecorder,
         steps_per_epoch: int,
         every: int,
@@ -49,7 +48,7 @@ class Saver(keras.callbacks.Callback):
         self._resumed = progress if progress.get("step") else {}
 
     def on_train_begin(self, logs=None):  # noqa: D102
-        self._totals = Parts(self._strategy, [v for metric in self.model.metrics for v in metric.variables])
+        self._totals = self._strategy.parts([v for metric in self.model.metrics for v in metric.variables])
 
     def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
         self._epoch = epoch
@@ -61,9 +60,10 @@ class Saver(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):  # noqa: D102
         self._step = self._first_step + batch + 1
-        stop = any_worker(self._strategy, self.terminated)
+        stop = self._strategy.any_worker(self.terminated)
         due = self._every and self._steps_done() % self._every == 0 and self._step < self._steps_per_epoch
         if stop or due:
+            self._strategy.settle(self.model)
             self._save(self._totals.read())
         if stop:
             self._end()
@@ -72,14 +72,15 @@ class Saver(keras.callbacks.Callback):
         self._trained = self._totals.read()  # before Keras resets them for the evaluation
 
     def on_test_batch_end(self, batch, logs=None):  # noqa: D102
-        if any_worker(self._strategy, self.terminated):
+        if self._strategy.any_worker(self.terminated):
+            self._strategy.settle(self.model)
             self._save(self._trained)
             self._end()
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         self._epoch, self._step = epoch + 1, 0
         self._save([])
-        if any_worker(self._strategy, self.terminated):
+        if self._strategy.any_worker(self.terminated):
             self._end()
 
     def _steps_done(self):

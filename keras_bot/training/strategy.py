@@ -1,25 +1,144 @@
-"""On which devices a run computes, and what Keras 3 needs mended for several of them, in this one place.
+"""On which devices a run computes: what all backends have in common.
 
 One replica is one device; a worker is a process with its replicas. Each step is over the batch of all replicas
 together, and after each step all replicas hold the same variables, so one copy of them is the state of the run.
 """
 
+import abc
 import contextlib
-import functools
 import json
 import math
 import os
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras.src.backend.tensorflow import trainer as keras_trainer
 
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, unknown
 from keras_bot.recipe import Recipe
 from keras_bot.training.cluster import Cluster, meet, read_cluster
 
 MEETING_SECONDS = 300.0
+BACKENDS = ("tensorflow", "jax")
+
+
+class Strategy(abc.ABC):
+    """The replicas of a run, and what the workers tell each other.
+
+    Where every worker must do the same at the same point, it says so: one that doesn't leaves the others waiting.
+
+    Attributes:
+        replicas: devices, of all workers together.
+        workers: processes.
+        worker: which of them this is; 0 is the chief, who alone reads and writes the run directory.
+    """
+
+    replicas: int
+    workers: int = 1
+    worker: int = 0
+
+    def check(self, recipe: Recipe):
+        """MisuseError if the replicas can't share the recipe's batch, or can't do what it asks for."""
+        check_batch(recipe, self.replicas, self.workers)
+
+    @abc.abstractmethod
+    def scope(self) -> contextlib.AbstractContextManager:
+        """In it network and optimizer are made, on every worker."""
+
+    @abc.abstractmethod
+    def fitting(self) -> contextlib.AbstractContextManager:
+        """Around `fit` and `evaluate`, on every worker."""
+
+    def apart(self) -> contextlib.AbstractContextManager:
+        """In it this worker makes networks of its own, within `fitting` too."""
+        return contextlib.nullcontext()
+
+    @abc.abstractmethod
+    def use_jit(self, recipe: Recipe) -> bool:
+        """Whether to compile the step with XLA."""
+
+    @abc.abstractmethod
+    def prepare_step(self, trainee: keras.Model, model: keras.Model, *, synchronised: bool, parts: int):
+        """Makes the training step of a compiled model what it should be on these replicas, in this process only.
+
+        Args:
+            trainee: is fitted; `model` or a Distiller around it.
+            model: the network.
+            synchronised: batch norm takes its statistics over the batches of all replicas.
+            parts: into how many a replica's batch is divided, see `accumulate.py`.
+        """
+
+    @abc.abstractmethod
+    def spread(self, batches, replica_batch: int):
+        """What `fit` takes, of a tf.data.Dataset with all rows of a step, or of several workers this one's."""
+
+    @abc.abstractmethod
+    def build_from_spec(self, trainee: keras.Model, batches):
+        """Builds loss and metrics from the form of a replica's evaluation batch: images, labels and weights.
+
+        Keras would draw a batch for it, which isn't what the network takes when the training step augments it.
+        """
+
+    def settle(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
+        """Between two steps of `fit`: sees to it that the variables have their values."""
+
+    @abc.abstractmethod
+    def parts(self, variables: list[keras.Variable]) -> "Parts":
+        """Of scalar variables that add up over replicas, such as a metric's, each replica's part."""
+
+    @abc.abstractmethod
+    def sum_of_workers(self, value: np.ndarray) -> np.ndarray:
+        """The sum of the workers' values; every worker must ask at the same point."""
+
+    def any_worker(self, flag: bool) -> bool:
+        """Whether a flag is up on any worker; every worker must ask at the same point."""
+        return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
+
+    def tell_all(self, message: bytes) -> bytes:
+        """The chief's message, on every worker; every worker must ask at the same point."""
+        if self.workers == 1:
+            return message
+        mine = np.frombuffer(message if self.worker == 0 else b"", np.uint8).astype(np.int32)
+        padded = np.zeros([int(self.sum_of_workers(np.int32(mine.size)))], np.int32)
+        padded[: mine.size] = mine
+        return self.sum_of_workers(padded).astype(np.uint8).tobytes()
+
+    def copy_chief(self, variables: list[keras.Variable]):
+        """Gives every worker the chief's values of variables; every worker must ask at the same point."""
+        for variable in variables if self.workers > 1 else ():
+            value = keras.ops.convert_to_numpy(variable)
+            variable.assign(self.sum_of_workers(value if self.worker == 0 else np.zeros_like(value)))
+
+    def check_same_data(self, dataset: dict):
+        """MisuseError on every worker if the data set isn't the same on all of them: by its sizes and classes."""
+        theirs = json.loads(self.tell_all(json.dumps(dataset).encode()))
+        differing = [fact for fact, value in dataset.items() if fact != "name" and value != theirs[fact]]
+        if not self.any_worker(bool(differing)):
+            return
+        told = {fact: (theirs[fact], dataset[fact]) for fact in differing if fact != "class_names"}
+        changes = [f"{fact} are {first} on worker 0 and {here} here" for fact, (first, here) in told.items()]
+        changes += ["the classes are others than on worker 0"] if "class_names" in differing else []
+        told = "; ".join(changes) or "another worker has other data than this one"
+        raise MisuseError(f"Expected the same data on every worker: {told}. Give all of them one data set.")
+
+
+class Parts(abc.ABC):
+    """Each replica's own value of scalar variables."""
+
+    @abc.abstractmethod
+    def read(self) -> list[list[float]]:
+        """A list a replica, in the order of the variables; every worker must ask at the same point."""
+
+    @abc.abstractmethod
+    def write(self, parts: list[list[float]]):
+        """Puts back what `read` gave; on another number of replicas the first one takes all."""
+
+
+def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
+    """What `Parts.read` gave, as float32 (replicas, variables): as it was, or all of it in the first row."""
+    values = np.asarray(parts, np.float32)
+    if len(values) == replicas:
+        return values
+    return np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
 
 
 def find_cluster(recipe: Recipe) -> Cluster | None:
@@ -33,7 +152,7 @@ def find_cluster(recipe: Recipe) -> Cluster | None:
 
 
 def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
-    """Waits for the other workers, if any, and compares facts with them. Before TensorFlow starts.
+    """Waits for the other workers, if any, and compares facts with them. Before the backend starts.
 
     KERAS_BOT_MEETING_SECONDS in the environment says how long to wait.
 
@@ -45,33 +164,28 @@ def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
         meet(cluster, facts, float(os.environ.get("KERAS_BOT_MEETING_SECONDS", MEETING_SECONDS)))
 
 
-def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> tf.distribute.Strategy:
-    """One device; one replica a GPU (a logical CPU where there is no GPU); or such on each of several workers.
+def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
+    """One device; one replica a GPU (where there is none, a CPU device); or such on each of several workers.
 
     Raises:
-        MisuseError: if the batch can't be divided among the replicas, or they can't do what the recipe asks for.
+        MisuseError: if the batch can't be divided among the replicas, they can't do what the recipe asks for, or
+            Keras runs on another backend.
+        RunError: if the workers can't be brought together.
     """
-    strategy = _several_workers() if cluster and cluster.workers > 1 else _one_worker(recipe, cluster is not None)
-    _check(recipe, strategy.num_replicas_in_sync, workers_of(strategy))
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from keras_bot.training.on_tensorflow import TensorFlowStrategy as Chosen
+    elif backend == "jax":
+        from keras_bot.training.on_jax import JaxStrategy as Chosen
+    else:
+        raise unknown("KERAS_BACKEND for training", backend, BACKENDS)
+    strategy = Chosen(recipe, cluster)
+    strategy.check(recipe)
     return strategy
 
 
-def _several_workers():
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (RuntimeError, tf.errors.OpError) as error:
-        raise RunError(f"TensorFlow can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
-
-
-def _one_worker(recipe, in_cluster):
-    gpus = tf.config.list_logical_devices("GPU")
-    automatic = recipe.strategy == "auto" or in_cluster
-    if recipe.strategy == "one_device" or (automatic and len(gpus) < 2):
-        return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
-
-
-def _check(recipe, replicas, workers):
+def check_batch(recipe: Recipe, replicas: int, workers: int):
+    """MisuseError if the recipe's batch can't be divided among replicas of so many workers in all."""
     # A worker takes the rows of a batch in mirrored pairs, for mixup.
     unit = math.lcm(replicas * recipe.accumulate, 2 * workers if workers > 1 else 1)
     if recipe.batch_size % unit:
@@ -80,171 +194,3 @@ def _check(recipe, replicas, workers):
             f"Expected a batch_size that {replicas} replicas{parts} can share equally, a multiple of {unit}, "
             f"received {recipe.batch_size}. Try {max(1, round(recipe.batch_size / unit)) * unit}."
         )
-    if replicas > 1 and recipe.jit == "on":
-        raise MisuseError(
-            f"Expected --jit=auto or off for {replicas} replicas, received on: XLA compiles for one device."
-        )
-    if replicas > 1 and recipe.sync_bn and recipe.accumulate > 1:
-        raise MisuseError(
-            f"Expected --sync_bn or --accumulate on {replicas} replicas, received both: statistics are "
-            "taken over the replicas or in parts. Drop one."
-        )
-
-
-def workers_of(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
-    return read_cluster().workers if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else 1
-
-
-def worker_of(strategy: tf.distribute.Strategy) -> int:
-    """Which of them this is; 0 is the chief, who alone reads and writes the run directory."""
-    return read_cluster().index if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else 0
-
-
-def use_jit(recipe: Recipe, strategy: tf.distribute.Strategy) -> bool:
-    """Whether to compile the step with XLA.
-
-    `auto` says yes on a single GPU only: on a CPU XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md), and
-    a step over several replicas is no program for one device (keras issue 21366).
-    """
-    if recipe.jit == "auto":
-        return bool(tf.config.list_logical_devices("GPU")) and strategy.num_replicas_in_sync == 1
-    return recipe.jit == "on"
-
-
-def spread(strategy: tf.distribute.Strategy, batches: tf.data.Dataset, replica_batch: int):
-    """What `fit` takes: the batches themselves, or, of several workers, this worker's rows for its replicas.
-
-    Args:
-        strategy: the run's.
-        batches: of all rows where there is one worker, of this worker's own otherwise.
-        replica_batch: rows of one replica.
-    """
-    if workers_of(strategy) == 1:
-        return batches
-    return strategy.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
-
-
-def build_from_spec(trainee: keras.Model, batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
-    """Builds loss and metrics from the form of an evaluation batch: images, labels and weights.
-
-    Keras would draw a batch for it, which isn't what the network takes when the training step augments it, and average
-    the replicas' parts of it, which fails for several workers (keras issue 20585).
-    """
-    with strategy.scope():
-        trainee._symbolic_build(data_batch=batches.element_spec)
-    trainee._maybe_symbolic_build = lambda **_: None
-
-
-@contextlib.contextmanager
-def mended_keras(strategy: tf.distribute.Strategy):
-    """Around `fit` and `evaluate`: the mean of the logs over replicas, where there are several workers.
-
-    Keras takes it along an axis that scalars lack (keras issue 20585).
-    """
-    if workers_of(strategy) == 1:
-        yield
-        return
-    theirs = keras_trainer.reduce_per_replica
-
-    def reduce_per_replica(values, strategy, reduction):
-        if reduction not in ("auto", "mean"):
-            return theirs(values, strategy, reduction)
-        return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
-
-    keras_trainer.reduce_per_replica = reduce_per_replica
-    try:
-        yield
-    finally:
-        keras_trainer.reduce_per_replica = theirs
-
-
-def any_worker(strategy: tf.distribute.Strategy, flag: bool) -> bool:
-    """Whether a flag is up on any worker; every worker must ask at the same point."""
-    if workers_of(strategy) == 1:
-        return flag
-    return bool(_sum(strategy, np.float32(flag)))
-
-
-def tell_all(strategy: tf.distribute.Strategy, message: bytes) -> bytes:
-    """The chief's message, on every worker."""
-    if workers_of(strategy) == 1:
-        return message
-    mine = np.frombuffer(message if worker_of(strategy) == 0 else b"", np.uint8).astype(np.int32)
-    length = int(_sum(strategy, np.int32(mine.size)))
-    padded = np.zeros([length], np.int32)
-    padded[: mine.size] = mine
-    return _sum(strategy, padded).astype(np.uint8).tobytes()
-
-
-def check_same_on_workers(strategy: tf.distribute.Strategy, dataset: dict):
-    """MisuseError on every worker if the data set isn't the same on all of them: by its sizes and classes."""
-    theirs = json.loads(tell_all(strategy, json.dumps(dataset).encode()))
-    differing = [fact for fact, value in dataset.items() if fact != "name" and value != theirs[fact]]
-    if not any_worker(strategy, bool(differing)):
-        return
-    told = {fact: (theirs[fact], dataset[fact]) for fact in differing if fact != "class_names"}
-    changes = [f"{fact} are {first} on worker 0 and {here} here" for fact, (first, here) in told.items()]
-    changes += ["the classes are others than on worker 0"] if "class_names" in differing else []
-    told = "; ".join(changes) or "another worker has other data than this one"
-    raise MisuseError(f"Expected the same data on every worker: {told}. Give all of them one data set.")
-
-
-def copy_chief(strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
-    """Gives every worker the chief's values of variables."""
-    if workers_of(strategy) == 1:
-        return
-    for variable in variables:
-        value = keras.ops.convert_to_numpy(variable)
-        variable.assign(_sum(strategy, value if worker_of(strategy) == 0 else np.zeros_like(value)))
-
-
-def _sum(strategy, value):
-    """The sum over workers, each counted once."""
-    return _summation(strategy)(tf.constant(value)).numpy()
-
-
-@functools.cache
-def _summation(strategy):
-    local = strategy.num_replicas_in_sync // workers_of(strategy)
-
-    def contribute(value):
-        first = tf.distribute.get_replica_context().replica_id_in_sync_group % local == 0
-        return tf.where(first, value, tf.zeros_like(value))
-
-    return tf.function(lambda value: strategy.reduce("SUM", strategy.run(contribute, (value,)), axis=None))
-
-
-class Parts:
-    """Each replica's own value of scalar variables that add up over replicas, as a metric's do.
-
-    Args:
-        strategy: the run's.
-        variables: made in its scope.
-    """
-
-    def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
-        self._strategy = strategy
-        self._variables = variables
-        self._read = tf.function(lambda: strategy.gather(strategy.run(self._own), axis=0))
-        self._write = tf.function(lambda values: strategy.run(self._take, (values,)))
-
-    def read(self) -> list[list[float]]:
-        """A list a replica, in the order of the variables; every worker must ask at the same point."""
-        return self._read().numpy().tolist()
-
-    def write(self, parts: list[list[float]]):
-        """Puts back what `read` gave; on another number of replicas the first one takes all."""
-        values = np.asarray(parts, np.float32)
-        replicas = self._strategy.num_replicas_in_sync
-        if len(values) != replicas:
-            values = np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
-        self._write(tf.constant(values))
-
-    def _own(self):
-        return tf.stack([tf.cast(variable.value, tf.float32) for variable in self._variables])[None]
-
-    def _take(self, values):
-        mine = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
-        for place, variable in enumerate(self._variables):
-            variable.value.assign(tf.cast(mine[place], variable.dtype))

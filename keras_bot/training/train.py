@@ -7,7 +7,6 @@ import pathlib
 import sys
 
 import keras
-import tensorflow as tf
 
 from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, RunError
@@ -21,16 +20,8 @@ from keras_bot.training.fit import fit_from
 from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
-from keras_bot.training.strategy import (
-    build_strategy,
-    check_same_on_workers,
-    copy_chief,
-    find_cluster,
-    meet_workers,
-    tell_all,
-    use_jit,
-    workers_of,
-)
+from keras_bot.training.strategy import Strategy, build_strategy, find_cluster, meet_workers
+from keras_bot.training.versions import versions
 
 
 def train(
@@ -64,18 +55,18 @@ def train(
     cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
     strategy = build_strategy(recipe, cluster)
     train_source, eval_source = (assemble.open_source(recipe, split, strategy) for split in ("train", "eval"))
-    steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, workers_of(strategy))
+    steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, strategy.workers)
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with (
         tricks.mixed_precision(recipe.precision),
-        clear_errors(None, workers=workers_of(strategy)),
+        clear_errors(None, workers=strategy.workers),
         contextlib.ExitStack() as opened,
     ):
         with strategy.scope():
             model, trainee = build_trainee(recipe, train_source, strategy)
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
-        check_same_on_workers(strategy, facts["dataset"])
+        strategy.check_same_data(facts["dataset"])
         opened.enter_context(_writing(run))  # no sooner: what is refused leaves nothing behind
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
@@ -85,7 +76,7 @@ def train(
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
-            functools.partial(save_for_anyone, model),
+            functools.partial(save_for_anyone, model, strategy),
             progress.get("history", ()),
         )
         saver = Saver(checkpoints, strategy, recorder, steps_per_epoch, recipe.checkpoint_every, progress)
@@ -102,7 +93,7 @@ def train(
                 step=progress.get("step", 0),
                 epochs=recipe.epochs,
                 steps_per_epoch=steps_per_epoch,
-                replica_batch=recipe.batch_size // strategy.num_replicas_in_sync,
+                replica_batch=recipe.batch_size // strategy.replicas,
                 callbacks=[
                     tricks.StopOnNonFinite(),
                     ExactLoss(),
@@ -117,7 +108,7 @@ def train(
     if not run:
         return recorder.result()
     recorder.write()
-    save_for_anyone(model, run.model)
+    save_for_anyone(model, strategy, run.model)
     draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {pathlib.Path(recipe.dataset).name}")
     return {**recorder.result(), "run_dir": str(run.path)}
 
@@ -135,7 +126,7 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
             problem = error
     try:
         same = {name: value for name, value in recipe.as_text().items() if name not in MAY_DIFFER}
-        meet_workers(cluster, {**same, **_versions(), "trouble with run_dir": str(problem or "none")})
+        meet_workers(cluster, {**same, **versions(), "trouble with run_dir": str(problem or "none")})
     finally:
         if problem:
             raise problem
@@ -169,15 +160,15 @@ def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
         progress, arrays = newest
         check_same_data(run, progress, facts["dataset"])
         checkpoints.assign(arrays)
-    copy_chief(strategy, list(_state(model, trainee).values()))
-    return json.loads(tell_all(strategy, json.dumps(progress).encode()))
+    strategy.copy_chief(list(_state(model, trainee).values()))
+    return json.loads(strategy.tell_all(json.dumps(progress).encode()))
 
 
 @contextlib.contextmanager
 def _clear_errors(corrupt, checkpoints, strategy):
     """`clear_errors`, and what is kept of a run whose loss isn't finite any more."""
     try:
-        with clear_errors(corrupt, workers=workers_of(strategy)):
+        with clear_errors(corrupt, workers=strategy.workers):
             yield
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files() if checkpoints else []
@@ -185,9 +176,7 @@ def _clear_errors(corrupt, checkpoints, strategy):
         raise RunError(f"{error} {state}") from None
 
 
-def build_trainee(
-    recipe: Recipe, source: data.Source, strategy: tf.distribute.Strategy
-) -> tuple[keras.Model, keras.Model]:
+def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
     """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
 
     Raises:
@@ -197,9 +186,9 @@ def build_trainee(
     trainee = assemble.compile_trainee(
         recipe,
         model,
-        assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, workers_of(strategy))),
+        assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers)),
+        strategy,
         teacher=load_teacher(recipe, source.num_classes),
-        jit=use_jit(recipe, strategy),
     )
     return model, trainee
 
@@ -217,7 +206,7 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
     return teacher
 
 
-def save_for_anyone(model: keras.Model, path: pathlib.Path):
+def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):
     """Saves the network as float32, without its training state: it loads where keras_bot isn't installed.
 
     Raises:
@@ -225,7 +214,8 @@ def save_for_anyone(model: keras.Model, path: pathlib.Path):
     """
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
-        tricks.recast(model, "float32").save(partial)
+        with strategy.apart():
+            tricks.recast(model, "float32").save(partial)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -248,11 +238,5 @@ def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> d
             "parameters": models.count_parameters(model),
             "flops": models.count_flops(model, recipe.image_size),
         },
-        "versions": _versions(),
+        "versions": versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    from keras_bot import __version__
-
-    return {"keras_bot": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}

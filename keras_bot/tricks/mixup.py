@@ -22,14 +22,20 @@ def mixup(x, partner, weight):
     return weight * x + (1 - weight) * partner
 
 
-def mix_with_reversal(x, weight):
-    """`mixup` of a batch (B, …) with its own reversal, computed in float32 at least; the dtype stays."""
+def mix_with_reversal(x, weight, ops=keras.ops):
+    """`mixup` of a batch (B, …) with its own reversal, computed in float32 at least; the dtype stays.
+
+    Args:
+        x: a tensor of `ops`' framework.
+        weight: a scalar.
+        ops: has `cast` and `flip`; `keras_bot.data.ops` inside tf.data where Keras runs on another backend.
+    """
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     mixed = mixup(wide, ops.flip(wide, axis=0), ops.cast(weight, wide.dtype))
     return ops.cast(mixed, x.dtype)
 
 
-def symmetric_beta(uniforms, alpha: float):
+def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
     """Beta(alpha, alpha) from two uniforms: a float32 scalar in 0 … 1.
 
     Bailey's polar method: Student's t with 2 * alpha degrees of freedom, mapped to the symmetric beta. It holds for
@@ -39,6 +45,7 @@ def symmetric_beta(uniforms, alpha: float):
     Args:
         uniforms: float32 (2,), in [0, 1).
         alpha: above 0. Small values give weights near 0 or 1; 1 is uniform.
+        ops: has `cos`, `expm1`, `log` and `sqrt`, as in `mix_with_reversal`.
     """
     cosine = ops.cos(2 * math.pi * uniforms[0])
     radius = ops.expm1(-ops.log(uniforms[1]) / alpha)

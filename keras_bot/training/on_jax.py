@@ -1,0 +1,153 @@
+"""Training on JAX's devices by `keras.distribution.DataParallel`: one program over the global batch.
+
+So a batch norm's statistics, a gradient, a loss scale and a metric are the whole batch's by themselves, and one copy of
+a variable is all of them. The input pipeline stays TensorFlow's, on the CPU.
+"""
+
+import atexit
+import contextlib
+import os
+import sys
+
+import jax
+import keras
+import numpy as np
+from jax.experimental import multihost_utils
+
+from keras_bot.errors import MisuseError, RunError, Terminated
+from keras_bot.recipe import Recipe
+from keras_bot.training.accumulate_jax import accumulate_in_jax_step
+from keras_bot.training.cluster import Cluster
+from keras_bot.training.strategy import Parts, Strategy
+
+LOST_SECONDS = 30  # without a sign of life, until a worker is taken for lost
+
+
+class JaxStrategy(Strategy):
+    """One device, all of this worker's, or all of every worker's.
+
+    Args:
+        recipe: says which.
+        cluster: the workers, None for one.
+
+    Raises:
+        RunError: if the workers can't be brought together.
+    """
+
+    def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
+        if cluster and cluster.workers > 1:
+            _bring_together(cluster)
+            self.workers, self.worker = cluster.workers, cluster.index
+        devices = _devices(recipe, cluster is not None)
+        self.replicas = len(devices)
+        self._distribution = None
+        if self.replicas > 1:
+            self._distribution = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
+
+    def check(self, recipe):  # noqa: D102
+        super().check(recipe)
+        if recipe.augment_on == "device":
+            raise MisuseError("Expected --augment_on=host on the JAX backend, received device: it is TensorFlow's.")
+
+    def scope(self):  # noqa: D102
+        return self._distribution.scope() if self._distribution else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def fitting(self):
+        """With the distribution set. If it fails, this worker won't wait at its end for the others."""
+        try:
+            with self.scope():
+                yield
+        except Exception as error:
+            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # those end all workers
+                _leave_at_once()
+            raise
+
+    @contextlib.contextmanager
+    def apart(self):  # noqa: D102
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(distribution)
+
+    def use_jit(self, recipe):
+        """Yes, unless the recipe says off: JAX is slow without."""
+        return recipe.jit != "off"
+
+    def prepare_step(self, trainee, model, *, synchronised, parts):
+        """Batch norm is synchronised, asked for or not: the step sees one batch."""
+        accumulate_in_jax_step(trainee, parts)
+
+    def spread(self, batches, replica_batch):  # noqa: D102
+        return batches
+
+    def build_from_spec(self, trainee, batches):  # noqa: D102
+        with self.scope():
+            trainee._symbolic_build(data_batch=keras.tree.map_structure(_as_jax_sees, batches.element_spec))
+
+    def settle(self, trainee):
+        """Keras holds them in the trainee's `_jax_state` during an epoch."""
+        trainee.jax_state_sync()
+
+    def parts(self, variables):  # noqa: D102
+        return _JaxParts(variables)
+
+    def sum_of_workers(self, value):  # noqa: D102
+        return np.sum(multihost_utils.process_allgather(value), axis=0, dtype=np.asarray(value).dtype)
+
+
+def _bring_together(cluster):
+    """`keras.distribution.initialize` gives neither time-outs nor, under SLURM, a worker all devices of its host."""
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
+    try:
+        jax.distributed.initialize(
+            cluster.addresses[0],
+            cluster.workers,
+            cluster.index,
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=LOST_SECONDS,
+            shutdown_timeout_seconds=LOST_SECONDS,
+        )
+    except RuntimeError as error:
+        raise RunError(f"JAX can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
+
+
+def _devices(recipe, in_cluster) -> list[str]:
+    """What DataParallel names the devices that compute, of all workers."""
+    devices = keras.distribution.list_devices()
+    automatic = recipe.strategy == "auto" or in_cluster
+    several = jax.process_count() > 1 or (recipe.strategy == "mirrored" and not in_cluster)
+    if several or (automatic and jax.default_backend() != "cpu"):
+        return devices
+    return devices[:1]
+
+
+def _leave_at_once():
+    """At the end of a worker that has failed JAX would wait for the others, which may be lost, and then abort."""
+
+    def leave():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+    atexit.register(leave)  # the last one registered is the first one called
+
+
+def _as_jax_sees(spec):
+    return keras.KerasTensor(spec.shape, spec.dtype.name)
+
+
+class _JaxParts(Parts):
+    """A metric's variables are those of the global batch: one part."""
+
+    def __init__(self, variables: list[keras.Variable]):
+        self._variables = variables
+
+    def read(self):
+        return [[float(variable.numpy()) for variable in self._variables]]
+
+    def write(self, parts):
+        for variable, total in zip(self._variables, np.asarray(parts, np.float32).sum(0), strict=True):
+            variable.assign(total)

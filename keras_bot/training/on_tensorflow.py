@@ -1,0 +1,153 @@
+"""Training on TensorFlow's devices, and what Keras 3 needs mended for several of them, in this one place."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+from keras.src.backend.tensorflow import trainer as keras_trainer
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.training.accumulate import accumulate_in_step
+from keras_bot.training.cluster import Cluster
+from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
+from keras_bot.training.strategy import Parts, Strategy, fitting_parts
+
+
+class TensorFlowStrategy(Strategy):
+    """A `tf.distribute` strategy: TensorFlow's own for one device, mirrored, or for several workers.
+
+    Args:
+        recipe: says which.
+        cluster: the workers, None for one.
+
+    Raises:
+        RunError: if the workers can't be brought together.
+    """
+
+    def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
+        if cluster and cluster.workers > 1:
+            self._own = _several_workers()
+            self.workers, self.worker = cluster.workers, cluster.index
+        else:
+            self._own = _one_worker(recipe, cluster is not None)
+        self.replicas = self._own.num_replicas_in_sync
+        self._sum = tf.function(
+            lambda value: self._own.reduce("SUM", self._own.run(self._contribute, (value,)), axis=None)
+        )
+
+    def check(self, recipe):  # noqa: D102
+        super().check(recipe)
+        check_replicas(recipe, self.replicas)
+
+    def scope(self):  # noqa: D102
+        return self._own.scope()
+
+    @contextlib.contextmanager
+    def fitting(self):
+        """Mends the mean of the logs over replicas, where there are several workers.
+
+        Keras takes it along an axis that scalars lack (keras issue 20585).
+        """
+        if self.workers == 1:
+            yield
+            return
+        theirs = keras_trainer.reduce_per_replica
+
+        def reduce_per_replica(values, strategy, reduction):
+            if reduction not in ("auto", "mean"):
+                return theirs(values, strategy, reduction)
+            return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+
+        keras_trainer.reduce_per_replica = reduce_per_replica
+        try:
+            yield
+        finally:
+            keras_trainer.reduce_per_replica = theirs
+
+    def use_jit(self, recipe):
+        """As the recipe says; `auto` says yes on a single GPU only.
+
+        On a CPU XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md), and a step over several replicas is no
+        program for one device (keras issue 21366).
+        """
+        if recipe.jit == "auto":
+            return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
+        return recipe.jit == "on"
+
+    def prepare_step(self, trainee, model, *, synchronised, parts):  # noqa: D102
+        fuse_batch_norm(model, synchronised=synchronised)
+        accumulate_in_step(trainee, parts)
+        average_moving_statistics_in_step(trainee, model)
+
+    def spread(self, batches, replica_batch):  # noqa: D102
+        if self.workers == 1:
+            return batches
+        return self._own.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
+
+    def build_from_spec(self, trainee, batches):
+        """As the base class says. Keras would also average the replicas' parts, and fail (keras issue 20585)."""
+        with self.scope():
+            trainee._symbolic_build(data_batch=batches.element_spec)
+        trainee._maybe_symbolic_build = lambda **_: None
+
+    def parts(self, variables):  # noqa: D102
+        return _TensorFlowParts(self._own, variables)
+
+    def sum_of_workers(self, value):  # noqa: D102
+        return self._sum(tf.constant(value)).numpy()
+
+    def _contribute(self, value):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        first = replica % (self.replicas // self.workers) == 0
+        return tf.where(first, value, tf.zeros_like(value))
+
+
+def _several_workers():
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise RunError(f"TensorFlow can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
+
+
+def _one_worker(recipe, in_cluster):
+    gpus = tf.config.list_logical_devices("GPU")
+    automatic = recipe.strategy == "auto" or in_cluster
+    if recipe.strategy == "one_device" or (automatic and len(gpus) < 2):
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+
+
+def check_replicas(recipe: Recipe, replicas: int):
+    """MisuseError for what TensorFlow can't do on several replicas."""
+    if replicas > 1 and recipe.jit == "on":
+        raise MisuseError(
+            f"Expected --jit=auto or off for {replicas} replicas, received on: XLA compiles for one device."
+        )
+    if replicas > 1 and recipe.sync_bn and recipe.accumulate > 1:
+        raise MisuseError(
+            f"Expected --sync_bn or --accumulate on {replicas} replicas, received both: statistics are "
+            "taken over the replicas or in parts. Drop one."
+        )
+
+
+class _TensorFlowParts(Parts):
+    def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
+        self._strategy = strategy
+        self._variables = variables
+        self._read = tf.function(lambda: strategy.gather(strategy.run(self._own), axis=0))
+        self._write = tf.function(lambda values: strategy.run(self._take, (values,)))
+
+    def read(self):
+        return self._read().numpy().tolist()
+
+    def write(self, parts):
+        self._write(tf.constant(fitting_parts(parts, self._strategy.num_replicas_in_sync)))
+
+    def _own(self):
+        return tf.stack([tf.cast(variable.value, tf.float32) for variable in self._variables])[None]
+
+    def _take(self, values):
+        mine = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
+        for place, variable in enumerate(self._variables):
+            variable.value.assign(tf.cast(mine[place], variable.dtype))
