@@ -142,12 +142,8 @@ class Checkpoints:
             names = first_few([path.name for path in remains])
             raise RunError(f"No checkpoint in {self.folder} is usable; {why}: {names}. Use --overwrite to begin anew.")
 
-    def assign(self, arrays: dict[str, np.ndarray]):
-        """Puts the arrays into the variables.
-
-        Raises:
-            RunError: if names or shapes aren't those of the variables; none is changed then.
-        """
+    def check(self, arrays: dict[str, np.ndarray]):
+        """RunError if the arrays' names or shapes aren't those of the variables."""
         mine = {name: array.shape for name, array in self.collect().items()}
         theirs = {name: array.shape for name, array in arrays.items()}
         for name in (name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)):
@@ -155,14 +151,18 @@ class Checkpoints:
                 f"The checkpoint in {self.folder} is of another network, number of classes or version: {name} has "
                 f"shape {theirs.get(name, '(missing)')} in it, {mine.get(name, '(missing)')} here. Use --overwrite."
             )
-        for name, variable in self._variables.items():
-            self._write(variable, arrays[name])
 
     def restore(self) -> dict:
-        """`read_newest` and `assign`; returns the progress, {} if there is no checkpoint."""
-        progress, arrays = self.read_newest() or ({}, None)
-        if arrays is not None:
-            self.assign(arrays)
+        """`read_newest` into the variables; returns the progress, {} if there is no checkpoint.
+
+        Raises:
+            RunError: as `read_newest` and `check`; no variable is changed then.
+        """
+        progress, arrays = self.read_newest() or ({}, {})
+        if progress:
+            self.check(arrays)
+        for name, array in arrays.items():
+            self._write(self._variables[name], array)
         return progress
 
 

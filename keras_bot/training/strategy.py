@@ -102,11 +102,19 @@ class Strategy(abc.ABC):
         padded[: mine.size] = mine
         return self.sum_of_workers(padded).astype(np.uint8).tobytes()
 
-    def copy_chief(self, variables: list[keras.Variable]):
-        """Gives every worker the chief's values of variables; every worker must ask at the same point."""
-        for variable in variables if self.workers > 1 else ():
-            value = keras.ops.convert_to_numpy(variable)
-            variable.assign(self.sum_of_workers(value if self.worker == 0 else np.zeros_like(value)))
+    def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]):
+        """Puts the chief's arrays into every worker's variables; every worker must ask at the same point.
+
+        Args:
+            variables: by name; the same names in the same order everywhere.
+            arrays: by name, on the chief.
+        """
+        for name, variable in variables.items():
+            if self.workers == 1:
+                variable.assign(arrays[name])
+            else:
+                mine = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
+                variable.assign(self.sum_of_workers(mine))
 
     def check_same_data(self, dataset: dict):
         """MisuseError on every worker if the data set isn't the same on all of them: by its sizes and classes."""

@@ -155,13 +155,15 @@ def _state(model, trainee) -> dict[str, keras.Variable]:
 
 def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
     """Puts the newest good checkpoint's state back, on every worker; what it tells of the run's progress."""
-    progress = {}
+    progress, arrays = {}, {}
     if checkpoints and (newest := checkpoints.read_newest()):
         progress, arrays = newest
         check_same_data(run, progress, facts["dataset"])
-        checkpoints.assign(arrays)
-    strategy.copy_chief(list(_state(model, trainee).values()))
-    return json.loads(strategy.tell_all(json.dumps(progress).encode()))
+        checkpoints.check(arrays)
+    progress = json.loads(strategy.tell_all(json.dumps(progress).encode()))
+    if progress:
+        strategy.restore(_state(model, trainee), arrays)
+    return progress
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One device, two mirrored replicas and two workers train the same network from the same batches."""
+"""One device, two mirrored replicas and two workers train the same network from the same batches, on each backend."""
 
 import csv
 import os
@@ -29,9 +29,11 @@ def commands(flags, run_dir):
     }
 
 
-def train_by(way, flags, run_dir):
+def train_by(way, flags, run_dir, backend):
     """The weights by path and the history of a training."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
+    if way == "mirrored":
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # two for JAX
     done = subprocess.run(commands(flags, run_dir)[way], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     model = keras.saving.load_model(run_dir / "model.keras")
@@ -48,8 +50,11 @@ def distances(ours, theirs):
     return [norm([norm(ours[p] - theirs[p]) for p in part]) / norm([norm(theirs[p]) for p in part]) for part in parts]
 
 
-def check_equal(ways, flags, tmp_path, weights=1e-4, metrics=1e-5):
-    results = {way: train_by(way, flags, tmp_path / way) for way in ways}
+def check_equal(flags, tmp_path, backend, weights=1e-4, metrics=1e-5):
+    if backend == "jax":
+        pytest.importorskip("jax", reason="JAX isn't installed")
+    ways = ("one_device", "mirrored", "multi_worker")
+    results = {way: train_by(way, flags, tmp_path / way, backend) for way in ways}
     reference, rows = results[ways[0]]
     for way in ways[1:]:
         theirs, their_rows = results[way]
@@ -77,12 +82,14 @@ SMALL = [
 ]
 
 
-def test_two_replicas_and_two_workers_equal_one_device(tmp_path, npz_file):
-    check_equal(("one_device", "mirrored", "multi_worker"), [f"--dataset={npz_file()}", *SMALL], tmp_path)
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_replicas_and_two_workers_equal_one_device(backend, tmp_path, npz_file):
+    check_equal([f"--dataset={npz_file()}", *SMALL], tmp_path, backend)
 
 
 @pytest.mark.slow
-def test_they_are_equal_on_photos_too(tmp_path, test_data):
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_they_are_equal_on_photos_too(backend, tmp_path, test_data):
     flags = [
         f"--dataset={test_data / 'imagenette224'}",
         "--model=resnet18_d",
@@ -97,4 +104,4 @@ def test_they_are_equal_on_photos_too(tmp_path, test_data):
         "--learning_rate=0.0005",
         "--warmup_epochs=0.9",
     ]
-    check_equal(("one_device", "mirrored", "multi_worker"), flags, tmp_path)  # 20 steps
+    check_equal(flags, tmp_path, backend)  # 20 steps

@@ -32,7 +32,7 @@ RECIPE = {
 CHILD = """
 import os, signal, sys
 import tensorflow as tf
-if RECIPE["strategy"] == "mirrored":
+if RECIPE["strategy"] == "mirrored":  # and two for JAX by XLA_FLAGS
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from keras_bot.recipe import Recipe
@@ -59,8 +59,12 @@ train(Recipe(**RECIPE), sys.argv[1], resume=True, progress_bar=False)
 
 
 def start(recipe, run_dir, calls=0):
+    recipe = dict(recipe)
+    environment = {**os.environ, "KERAS_BACKEND": recipe.pop("backend")}
+    if recipe["strategy"] == "mirrored":
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     command = [sys.executable, "-c", f"RECIPE = {recipe!r}\n{CHILD}", str(run_dir), str(calls)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def kill_somewhere(recipe, run_dir, draw):
@@ -96,20 +100,28 @@ def check_kills(recipe, tmp_path, kills, seed):
     return killed
 
 
+@pytest.fixture(params=["tensorflow", "jax"])
+def backend(request):
+    if request.param == "jax":
+        pytest.importorskip("jax", reason="JAX isn't installed")
+    return request.param
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
-def test_25_kills_change_nothing(strategy, tmp_path, npz_file):
+def test_25_kills_change_nothing(strategy, backend, tmp_path, npz_file):
     draw = np.random.default_rng(1)
     images, labels = draw.integers(0, 256, (96, 16, 16, 3), np.uint8), np.arange(96) % 4
-    recipe = {**RECIPE, "dataset": str(npz_file(x_train=images, y_train=labels)), "strategy": strategy, "epochs": 60}
+    recipe = {**RECIPE, "strategy": strategy, "epochs": 60, "backend": backend}
+    recipe["dataset"] = str(npz_file(x_train=images, y_train=labels))
     killed = check_kills(recipe, tmp_path, 25, int(os.environ.get("KERAS_BOT_KILL_SEED", "0")))
-    print(f"{strategy}: killed {killed} times")
+    print(f"{backend}, {strategy}: killed {killed} times")
     assert killed >= 20
 
 
 @pytest.mark.parametrize("strategy", ["one_device", pytest.param("mirrored", marks=pytest.mark.slow)])
-def test_a_kill_within_a_save_changes_nothing(strategy, tmp_path, npz_file):
-    recipe = {**RECIPE, "dataset": str(npz_file()), "strategy": strategy, "epochs": 3}
+def test_a_kill_within_a_save_changes_nothing(strategy, backend, tmp_path, npz_file):
+    recipe = {**RECIPE, "dataset": str(npz_file()), "strategy": strategy, "epochs": 3, "backend": backend}
     assert start(recipe, tmp_path / "whole").wait() == 0
     child = start(recipe, tmp_path / "run", calls=11)
     error = child.communicate()[1]

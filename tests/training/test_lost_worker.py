@@ -10,6 +10,7 @@ import time
 
 import keras
 import numpy as np
+import pytest
 
 from keras_bot.cli.launch import free_ports
 
@@ -21,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 60  # in which all must have ended after one is killed
 
 
-def start(npz, run_dir, ports, flags=((), ()), folders=(None, None)):
+def start(npz, run_dir, ports, flags=((), ()), folders=(None, None), backend="tensorflow"):
     """Two workers without a launcher, that nobody but themselves can end."""
     workers = []
     for index in (0, 1):
@@ -32,6 +33,7 @@ def start(npz, run_dir, ports, flags=((), ()), folders=(None, None)):
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_BOT_MEETING_SECONDS": "60",
             "PYTHONPATH": str(ROOT),
+            "KERAS_BACKEND": backend,
         }
         command = [sys.executable, "-m", "keras_bot", "train", f"--dataset={npz}", *FLAGS, *flags[index]]
         command += [f"--run_dir={run_dir}", "--resume"]
@@ -45,9 +47,12 @@ def end(workers):
     return [(worker.returncode, out + error) for worker, (out, error) in zip(workers, told, strict=True)]
 
 
-def test_a_killed_worker_ends_the_job_and_a_restart_goes_on(npz_file, tmp_path):
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_killed_worker_ends_the_job_and_a_restart_goes_on(backend, npz_file, tmp_path):
+    if backend == "jax":
+        pytest.importorskip("jax", reason="JAX isn't installed")
     npz = npz_file()
-    workers = start(npz, tmp_path / "run", free_ports(2))
+    workers = start(npz, tmp_path / "run", free_ports(2), backend=backend)
     while not (tmp_path / "run/history.csv").exists() and workers[0].poll() is None:
         time.sleep(0.05)
     workers[1].send_signal(signal.SIGKILL)
@@ -56,10 +61,9 @@ def test_a_killed_worker_ends_the_job_and_a_restart_goes_on(npz_file, tmp_path):
     took = time.monotonic() - began
     assert code == 1 and "Another worker was lost" in told and "--resume" in told and "Traceback" not in told, told
     assert took < SECONDS
-    for code, told in end(start(npz, tmp_path / "run", free_ports(2))):
-        assert code == 0, told
-    for code, told in end(start(npz, tmp_path / "whole", free_ports(2))):
-        assert code == 0, told
+    for name in ("run", "whole"):
+        for code, told in end(start(npz, tmp_path / name, free_ports(2), backend=backend)):
+            assert code == 0, told
     ours, theirs = (keras.saving.load_model(tmp_path / p / "model.keras").get_weights() for p in ("run", "whole"))
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 

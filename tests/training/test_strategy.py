@@ -10,7 +10,8 @@ import pytest
 from keras_bot.cli.launch import free_ports
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.training import strategy
+from keras_bot.training.on_tensorflow import check_replicas
+from keras_bot.training.strategy import check_batch
 
 
 @pytest.mark.parametrize(
@@ -25,12 +26,17 @@ from keras_bot.training import strategy
 )
 def test_what_replicas_cannot_do_is_refused(changes, replicas, workers, told):
     with pytest.raises(MisuseError, match=told):
-        strategy._check(Recipe(**changes), replicas, workers)
+        check(Recipe(**changes), replicas, workers)
 
 
 def test_what_they_can_do_is_not_refused():
-    strategy._check(Recipe(batch_size=1024, accumulate=4), 8, 2)
-    strategy._check(Recipe(batch_size=10, jit="on", sync_bn=True, accumulate=2), 1, 1)
+    check(Recipe(batch_size=1024, accumulate=4), 8, 2)
+    check(Recipe(batch_size=10, jit="on", sync_bn=True, accumulate=2), 1, 1)
+
+
+def check(recipe, replicas, workers):
+    check_batch(recipe, replicas, workers)
+    check_replicas(recipe, replicas)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ model.fit(data.with_options(options), epochs=1, verbose=0)
 
 
 def test_keras_own_fit_still_fails_on_two_workers():
-    """When this fails, Keras trains on several workers by itself (issue 20585): see what of strategy.py can go."""
+    """When this fails, Keras trains on several workers by itself (issue 20585): see what of on_tensorflow.py can go."""
     workers, ports = [], free_ports(2)
     for index in (0, 1):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
