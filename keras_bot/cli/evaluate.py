@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from keras_bot.cli.flags import Flags, read_recipe
-from keras_bot.cli.quiet import import_tensorflow
+from keras_bot.cli.quiet import start_backend
 from keras_bot.errors import MisuseError
 
 USAGE = (
@@ -23,7 +23,7 @@ def main(argv):
     if not (flags.run_dir or flags.model_file):
         raise MisuseError("Expected --run_dir or --model_file, received neither.")
     recipe = read_recipe(flags.run_dir, flags.given_recipe()) if flags.run_dir else flags.recipe()
-    import_tensorflow()
+    start_backend()
 
     from keras_bot import data
     from keras_bot.training import assemble

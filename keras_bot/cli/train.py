@@ -4,7 +4,7 @@ import json
 import time
 
 from keras_bot.cli.flags import Flags
-from keras_bot.cli.quiet import import_tensorflow
+from keras_bot.cli.quiet import start_backend
 
 USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
 
@@ -25,7 +25,7 @@ def main(argv):
     if flags.help_wanted():
         return
     recipe = flags.recipe()
-    import_tensorflow()
+    start_backend()
     if flags.dry_run:
         from keras_bot.training.plan import plan
 

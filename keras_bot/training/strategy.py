@@ -13,12 +13,11 @@ import os
 import keras
 import numpy as np
 
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training.cluster import Cluster, meet, read_cluster
 
 MEETING_SECONDS = 300.0
-BACKENDS = ("tensorflow", "jax")
 
 
 class Strategy(abc.ABC):
@@ -186,7 +185,7 @@ def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
     elif backend == "jax":
         from keras_bot.training.on_jax import JaxStrategy as Chosen
     else:
-        raise unknown("KERAS_BACKEND for training", backend, BACKENDS)
+        raise MisuseError(f"Expected Keras on TensorFlow or JAX to train, received {backend}. Set KERAS_BACKEND.")
     strategy = Chosen(recipe, cluster)
     strategy.check(recipe)
     return strategy
