@@ -24,6 +24,7 @@ setup(
         "tensorflow-datasets>=4.9",
         "absl-py>=2.0",
         "matplotlib>=3.7",
+        "ml_dtypes>=0.4",
         "numpy>=1.26",
         "pillow>=9",
         "tqdm>=4",
@@ -33,7 +34,8 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.18"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+        "jax": ["jax>=0.9"],
+        "dev": ["jax>=0.9", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["keras-bot = keras_bot.cli.main:main"]},
     classifiers=[

@@ -111,7 +111,9 @@ class Recipe:
         section="Machine",
         choices=("auto", "one_device", "mirrored", "multi_worker"),
     )
-    sync_bn: bool = knob(False, "batch norm over the batches of all replicas, not over each replica's own")
+    sync_bn: bool = knob(
+        False, "batch norm over the batches of all replicas, not over each replica's own; on JAX it always is"
+    )
     accumulate: int = knob(
         1, "parts that a replica works through one after the other in a step, for its memory", at_least=1
     )
@@ -126,7 +128,9 @@ class Recipe:
         "host", "where colour and mixup are computed: device leaves the CPU the decoding", choices=("host", "device")
     )
     ram_budget: int = knob(1024, "MiB that the input pipeline's buffers may grow to", at_least=1)
-    jit: str = knob("auto", "compile the step with XLA; auto: on a single GPU only", choices=("auto", "on", "off"))
+    jit: str = knob(
+        "auto", "compile the step with XLA; auto: on a single GPU only, on JAX always", choices=("auto", "on", "off")
+    )
     seed: int = knob(0, "of the weights, the order and every random draw", at_least=0)
 
     def __post_init__(self):

@@ -6,6 +6,7 @@ Each command parses into a FlagValues of its own, so that no library's flags get
 import dataclasses
 import difflib
 import pathlib
+import re
 import textwrap
 
 from absl import flags as absl_flags
@@ -21,6 +22,7 @@ _DEFINE = {
     float | None: absl_flags.DEFINE_float,
     tuple[int, ...]: absl_flags.DEFINE_list,
 }
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class Flags:
@@ -68,6 +70,12 @@ class Flags:
             hint = f"Did you mean {' or '.join('--' + name for name in near)}? " if near else ""
             raise MisuseError(
                 f"Unknown flag --{error.flagname}. {hint}`keras-bot {self.command} --help` lists the flags."
+            ) from None
+        except absl_flags.IllegalFlagValueError as error:
+            name, value = re.match(r"flag --(\w+)=(.*?): ", f"{error}: ", re.DOTALL).groups()
+            kind = _KINDS.get(self._values[name].flag_type(), "another value")
+            raise MisuseError(
+                f"Expected --{name} as {kind}, received {value!r}. `keras-bot {self.command} --help` tells more."
             ) from None
         except absl_flags.Error as error:
             raise MisuseError(f"{error}. `keras-bot {self.command} --help` tells what a flag takes.") from None

@@ -20,9 +20,13 @@ LOWEST_PORT = 10000
 
 def main(argv):
     """Runs the workers until all have ended; the exit code of the first that failed, or 0."""
+    from keras_bot.cli.main import COMMANDS
+
     flags = Flags("launch", USAGE)
     flags.add(int, "workers", 2, "how many processes")
     flags.add(float, "grace", 10.0, "seconds that the others get to end, after one has failed, before they are killed")
+    if "--" not in argv and (named := [argument for argument in argv if argument in COMMANDS]):
+        raise MisuseError(f"Expected -- before {named[0]}, received none. {USAGE}")
     command = flags.parse(argv)
     if flags.help_wanted():
         return 0

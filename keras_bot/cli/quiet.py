@@ -12,7 +12,7 @@ BACKENDS = ("tensorflow", "jax")  # that train and evaluate
 
 
 def import_tensorflow():
-    """Starts TensorFlow, and Keras on it whatever KERAS_BACKEND says: for commands that are the same on every backend."""
+    """Starts TensorFlow, and Keras on it whatever KERAS_BACKEND says: for what is the same on every backend."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     start_backend()
 

@@ -5,6 +5,7 @@ import time
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import start_backend
+from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
 
@@ -24,6 +25,11 @@ def main(argv):
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
+    if not flags.run_dir and (flags.resume or flags.overwrite):
+        raise MisuseError(
+            f"Expected --run_dir with --{'resume' if flags.resume else 'overwrite'}, the directory of the run; "
+            "received none."
+        )
     recipe = flags.recipe()
     start_backend()
     if flags.dry_run:

@@ -1,4 +1,4 @@
-"""What the tricks need of `keras.ops`, by TensorFlow: inside tf.data Keras' own runs on its backend, which may be JAX."""
+"""What the tricks need of `keras.ops`, by TensorFlow: in tf.data Keras' own would run on its backend, maybe JAX."""
 
 import tensorflow as tf
 

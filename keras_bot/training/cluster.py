@@ -64,7 +64,7 @@ def read_cluster(environ: Mapping[str, str] = os.environ) -> Cluster:
     if kind not in jobs:
         raise _misshapen("task.type to be a job of the cluster", kind)
     if not 0 <= index < len(jobs[kind]):
-        raise _misshapen(f"task.index below {len(jobs[kind])}, the number of {kind} addresses", index)
+        raise _misshapen(f"task.index of 0 to {len(jobs[kind]) - 1}, as there are {len(jobs[kind])} {kind}s", index)
     addresses = (*jobs.get("chief", ()), *jobs.get("worker", ()))
     for address in addresses:
         split_address(address)

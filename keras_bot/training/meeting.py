@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from keras_bot.errors import MisuseError, RunError, first_few
 
+TROUBLE = "trouble"  # the fact by which a worker tells that it can't begin
 LONGEST_LINE = 1 << 20
 LONGEST_VALUE = 200
 PARTING_SECONDS = 5.0
@@ -208,7 +209,10 @@ class Desk:
 
 
 def tell_differences(facts: Sequence[Mapping[str, str]]) -> str:
-    """What the facts of the workers, by index, differ in; empty if in nothing."""
+    """What the facts of the workers, by index, differ in, or a worker's `TROUBLE`; empty if there is nothing."""
+    for index, each in enumerate(facts):
+        if each.get(TROUBLE):
+            return f"Worker {index} can't begin: {each[TROUBLE]}"
     differences = []
     for name in dict.fromkeys(name for each in facts for name in each):
         holders: dict[str, list[str]] = {}

@@ -196,8 +196,10 @@ def check_batch(recipe: Recipe, replicas: int, workers: int):
     # A worker takes the rows of a batch in mirrored pairs, for mixup.
     unit = math.lcm(replicas * recipe.accumulate, 2 * workers if workers > 1 else 1)
     if recipe.batch_size % unit:
-        parts = f" in {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
+        shared = f"{replicas} replicas can share equally" if replicas > 1 else "divides"
+        parts = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        pairs = f", by {workers} workers in pairs of images" if workers > 1 else ""
         raise MisuseError(
-            f"Expected a batch_size that {replicas} replicas{parts} can share equally, a multiple of {unit}, "
+            f"Expected a batch_size that {shared}{parts}{pairs}: a multiple of {unit}; "
             f"received {recipe.batch_size}. Try {max(1, round(recipe.batch_size / unit)) * unit}."
         )

@@ -17,6 +17,7 @@ from keras_bot.training.cluster import Cluster
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss, clear_errors, first_line, load_network
 from keras_bot.training.fit import fit_from
+from keras_bot.training.meeting import TROUBLE
 from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
@@ -126,7 +127,7 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
             problem = error
     try:
         same = {name: value for name, value in recipe.as_text().items() if name not in MAY_DIFFER}
-        meet_workers(cluster, {**same, **versions(), "trouble with run_dir": str(problem or "none")})
+        meet_workers(cluster, {**same, **versions(), TROUBLE: str(problem or "")})
     finally:
         if problem:
             raise problem

@@ -28,7 +28,7 @@ def mix_with_reversal(x, weight, ops=keras.ops):
     Args:
         x: a tensor of `ops`' framework.
         weight: a scalar.
-        ops: has `cast` and `flip`; `keras_bot.data.ops` inside tf.data where Keras runs on another backend.
+        ops: has `cast` and `flip`; inside tf.data TensorFlow's, where Keras runs on another backend.
     """
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     mixed = mixup(wide, ops.flip(wide, axis=0), ops.cast(weight, wide.dtype))

@@ -67,9 +67,9 @@ def test_nothing_is_expanded_after_two_dashes():
     [
         ("--epoch=3", "Unknown flag --epoch. Did you mean --epochs?"),
         ("--qqqqq=3", "Unknown flag --qqqqq. `keras-bot train --help`"),
-        ("--epochs=many", "--epochs=many: invalid literal"),
+        ("--epochs=many", "Expected --epochs as a whole number, received 'many'"),
         ("--epochs", "Missing value for flag --epochs"),
-        ("--zero_gamma=perhaps", "--zero_gamma=perhaps"),
+        ("--zero_gamma=perhaps", "Expected --zero_gamma as true or false, received 'perhaps'"),
         ("--decay_epochs=1,x", "whole numbers with commas, received '1,x'"),
         ("--flagfile=nowhere.flags", "Can't read the flagfile nowhere.flags: No such file"),
         ("--flagfile", "a file after --flagfile"),

@@ -56,6 +56,7 @@ def test_training_gets_its_strategy_unless_it_has_one(tmp_path):
         (["--workers=two", "--", "train"], "workers"),
         (["--grace=-1", "--", "train"], "--grace of at least 0"),
         (["--workers=2"], "Expected a command after --, received nothing."),
+        (["--workers=2", "train", "--dataset=digits"], "Expected -- before train, received none."),
         (["--workers=2", "--"], "Expected a command after --, received nothing."),
         (["--", "launch", "--", "train"], "a command other than launch"),
         (["--", "trian"], "Unknown command 'trian'. Did you mean train?"),

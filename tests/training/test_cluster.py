@@ -39,7 +39,7 @@ def test_a_chief_job_counts_as_the_first_worker():
         (config({**TWO, "ps": ["c:3"]}), "worker jobs, with or without a chief in TF_CONFIG, received ps"),
         (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "one chief"),
         (config(task=("evaluator", 0)), "received evaluator"),
-        (config(task=("worker", 2)), "task.index below 2, the number of worker addresses in TF_CONFIG, received 2"),
+        (config(task=("worker", 2)), "task.index of 0 to 1, as there are 2 workers in TF_CONFIG, received 2"),
         (config(task=("worker", -1)), "received -1"),
         (config(task=("worker", None)), "whole number"),
         (config(task=("worker", True)), "whole number"),

@@ -47,7 +47,7 @@ def end(workers):
     return [(worker.returncode, out + error) for worker, (out, error) in zip(workers, told, strict=True)]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_job_and_a_restart_goes_on(backend, npz_file, tmp_path):
     if backend == "jax":
         pytest.importorskip("jax", reason="JAX isn't installed")

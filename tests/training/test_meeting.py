@@ -11,7 +11,7 @@ import pytest
 from keras_bot.cli.launch import free_ports
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.training.cluster import Cluster, meet, split_address
-from keras_bot.training.meeting import Verdict, hello_line, read_line
+from keras_bot.training.meeting import TROUBLE, Verdict, hello_line, read_line, tell_differences
 
 
 def addresses(count):
@@ -228,3 +228,8 @@ def test_the_chiefs_port_is_free_when_its_verdict_comes():
             with servers_at(names):  # as TensorFlow's are, while the chief may still be parting
                 pass
         assert chief.result() == [None]
+
+
+def test_a_workers_trouble_is_told_before_differences():
+    facts = [{"seed": "1", TROUBLE: "The run_dir is a file."}, {"seed": "2", TROUBLE: ""}]
+    assert tell_differences(facts) == "Worker 0 can't begin: The run_dir is a file."

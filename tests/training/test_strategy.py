@@ -17,9 +17,10 @@ from keras_bot.training.strategy import check_batch
 @pytest.mark.parametrize(
     ("changes", "replicas", "workers", "told"),
     [
-        ({"batch_size": 10}, 4, 1, "4 replicas can share equally, a multiple of 4, received 10. Try 8"),
-        ({"batch_size": 12, "accumulate": 4}, 2, 1, "2 replicas in 4 parts each can share equally, a multiple of 8"),
-        ({"batch_size": 6}, 2, 2, "a multiple of 4, received 6"),
+        ({"batch_size": 10}, 4, 1, "4 replicas can share equally: a multiple of 4; received 10. Try 8"),
+        ({"batch_size": 12, "accumulate": 4}, 2, 1, "2 replicas can share equally, in 4 parts: a multiple of 8"),
+        ({"batch_size": 6}, 2, 2, "equally, by 2 workers in pairs of images: a multiple of 4; received 6"),
+        ({"batch_size": 10, "accumulate": 3}, 1, 1, "a batch_size that divides, in 3 parts: a multiple of 3; received"),
         ({"jit": "on"}, 2, 1, "--jit=auto or off for 2 replicas, received on"),
         ({"sync_bn": True, "accumulate": 2}, 2, 1, "--sync_bn or --accumulate on 2 replicas, received both"),
     ],
