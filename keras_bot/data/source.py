@@ -1,6 +1,7 @@
 """`Source`: where records come from, in two halves: a cheap order of keys, and a costly read of each."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,20 @@ class Source:
     def records(self) -> tf.data.Dataset:
         """All records in their natural order, read in parallel; raises where one can't be read."""
         return self.keys(None, 1).map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def fingerprint(self, samples: int = 16) -> str:
+        """A checksum of so many records, evenly spread over the natural order: labels and images as they are stored.
+
+        One that can't be read counts as empty. 16 hexadecimal digits.
+        """
+        digest = hashlib.sha256()
+        for place in np.unique(np.linspace(0, self.size - 1, samples, dtype=np.int64)):
+            try:
+                record = next(iter(self.keys(None, 1, place).take(1).map(self.read)))
+                digest.update(b"%d %b" % (record["label"].numpy(), np.asarray(record["image"].numpy()).tobytes()))
+            except tf.errors.OpError:
+                digest.update(b"unreadable")
+        return digest.hexdigest()[:16]
 
     def batches(
         self, keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False

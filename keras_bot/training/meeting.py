@@ -208,8 +208,13 @@ class Desk:
                 continue
 
 
-def tell_differences(facts: Sequence[Mapping[str, str]]) -> str:
-    """What the facts of the workers, by index, differ in, or a worker's `TROUBLE`; empty if there is nothing."""
+def tell_differences(facts: Sequence[Mapping[str, str]], what: str = "recipe") -> str:
+    """What the facts of the workers, by index, differ in, or a worker's `TROUBLE`; empty if there is nothing.
+
+    Args:
+        facts: of each worker, by name.
+        what: they are of, for the message.
+    """
     for index, each in enumerate(facts):
         if each.get(TROUBLE):
             return f"Worker {index} can't begin: {each[TROUBLE]}"
@@ -228,4 +233,4 @@ def tell_differences(facts: Sequence[Mapping[str, str]]) -> str:
         return ""
     more = len(differences) - 5
     shown = "; ".join(differences[:5]) + (f"; and {more} more differ" if more > 0 else "")
-    return f"Expected the same recipe on every worker; {shown}."
+    return f"Expected the same {what} on every worker; {shown}."

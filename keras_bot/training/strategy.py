@@ -16,6 +16,7 @@ import numpy as np
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training.cluster import Cluster, meet, read_cluster
+from keras_bot.training.meeting import tell_differences
 
 MEETING_SECONDS = 300.0
 
@@ -92,11 +93,11 @@ class Strategy(abc.ABC):
         """Whether a flag is up on any worker; every worker must ask at the same point."""
         return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
 
-    def tell_all(self, message: bytes) -> bytes:
-        """The chief's message, on every worker; every worker must ask at the same point."""
+    def tell_all(self, message: bytes, teller: int = 0) -> bytes:
+        """One worker's message, the chief's unless said, on every worker; every worker must ask at the same point."""
         if self.workers == 1:
             return message
-        mine = np.frombuffer(message if self.worker == 0 else b"", np.uint8).astype(np.int32)
+        mine = np.frombuffer(message if self.worker == teller else b"", np.uint8).astype(np.int32)
         padded = np.zeros([int(self.sum_of_workers(np.int32(mine.size)))], np.int32)
         padded[: mine.size] = mine
         return self.sum_of_workers(padded).astype(np.uint8).tobytes()
@@ -115,17 +116,11 @@ class Strategy(abc.ABC):
                 mine = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
                 variable.assign(self.sum_of_workers(mine))
 
-    def check_same_data(self, dataset: dict):
-        """MisuseError on every worker if the data set isn't the same on all of them: by its sizes and classes."""
-        theirs = json.loads(self.tell_all(json.dumps(dataset).encode()))
-        differing = [fact for fact, value in dataset.items() if fact != "name" and value != theirs[fact]]
-        if not self.any_worker(bool(differing)):
-            return
-        told = {fact: (theirs[fact], dataset[fact]) for fact in differing if fact != "class_names"}
-        changes = [f"{fact} are {first} on worker 0 and {here} here" for fact, (first, here) in told.items()]
-        changes += ["the classes are others than on worker 0"] if "class_names" in differing else []
-        told = "; ".join(changes) or "another worker has other data than this one"
-        raise MisuseError(f"Expected the same data on every worker: {told}. Give all of them one data set.")
+    def check_same_data(self, dataset: dict[str, str]):
+        """MisuseError on every worker if what is told of the data set isn't the same on all of them."""
+        facts = [json.loads(self.tell_all(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
+        if differences := tell_differences(facts, "data"):
+            raise MisuseError(f"{differences} Give all of them one data set.")
 
 
 class Parts(abc.ABC):

@@ -67,7 +67,8 @@ def train(
             model, trainee = build_trainee(recipe, train_source, strategy)
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
-        strategy.check_same_data(facts["dataset"])
+        if strategy.workers > 1:
+            strategy.check_same_data(describe_data(recipe, train_source, eval_source))
         opened.enter_context(_writing(run))  # no sooner: what is refused leaves nothing behind
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
@@ -223,6 +224,19 @@ def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise RunError(f"Can't write {path}: {first_line(error)}. The checkpoints hold the state; --resume.") from None
+
+
+def describe_data(recipe: Recipe, train_source: data.Source, eval_source: data.Source) -> dict[str, str]:
+    """What several workers must have alike."""
+    facts = {
+        "number of training images": train_source.size,
+        "number of evaluation images": eval_source.size,
+        "list of classes": ", ".join(train_source.class_names),
+        "checksum of some evaluation images": eval_source.fingerprint(),
+    }
+    if recipe.shard != "file":  # else each has files of its own
+        facts["checksum of some training images"] = train_source.fingerprint()
+    return {name: str(value) for name, value in facts.items()}
 
 
 def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:

@@ -214,3 +214,22 @@ def test_cifar10_file_opens_and_flows(test_data):
     assert source.size == 10_000 and source.class_names[0] == "airplane"
     images, labels = next(iter(train_pipeline(source, batch_size=100, image_size=32, transform="cifar", epochs=1)))
     assert images.shape == (100, 32, 32, 3) and labels.shape == (100, 10)
+
+
+def test_a_fingerprint_is_of_labels_and_stored_images(npz_file, image_folder):
+    plain, again = (open_source(str(npz_file(name))).fingerprint() for name in ("a.npz", "b.npz"))
+    assert plain == again and re.fullmatch("[0-9a-f]{16}", plain)
+    other_labels = open_source(str(npz_file("c.npz", y_train=np.arange(24) // 6))).fingerprint()
+    other_images = open_source(str(npz_file("d.npz", x_train=np.zeros((24, 8, 8, 3), np.uint8)))).fingerprint()
+    folder = image_folder()
+    photos = open_source(str(folder)).fingerprint()
+    (folder / "train/class0/0.jpg").write_bytes(b"no picture")
+    assert len({plain, other_labels, other_images, photos, open_source(str(folder)).fingerprint()}) == 5
+
+
+def test_a_fingerprint_counts_what_cannot_be_read_as_empty(image_folder):
+    folder = image_folder()
+    source = open_source(str(folder))
+    before = source.fingerprint()
+    (folder / "train/class0/0.jpg").unlink()
+    assert source.fingerprint() != before

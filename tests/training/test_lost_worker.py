@@ -72,11 +72,21 @@ def test_workers_that_differ_all_say_so(npz_file, tmp_path):
     npz = npz_file()
     for code, told in end(start(npz, tmp_path / "run", free_ports(2), ((), ("--learning_rate=0.3",)))):
         assert code == 2 and "learning_rate is 0.1 on worker 0 and 0.3 on worker 1" in told, told
-    other = npz_file("other.npz", x_test=np.zeros([4, 8, 8, 3], np.uint8), y_test=np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"x_test": np.zeros([4, 8, 8, 3], np.uint8), "y_test": np.arange(4)}, "number of evaluation images is 10 on"),
+        ({"y_train": np.arange(24) // 6}, "checksum of some training images is"),
+    ],
+)
+def test_workers_with_other_data_all_say_so(changed, told, npz_file, tmp_path):
     folders = []
-    for name, file in (("host0", npz), ("host1", other)):  # one path, another set on each host
-        folders.append(tmp_path / name)
+    for name, file in (("host0", npz_file()), ("host1", npz_file("other.npz", **changed))):
+        folders.append(tmp_path / name)  # one path, another set on each host
         folders[-1].mkdir()
         (folders[-1] / "set.npz").symlink_to(file)
-    for code, told in end(start("set.npz", tmp_path / "run", free_ports(2), folders=folders)):
-        assert code == 2 and "Expected the same data on every worker" in told and "Traceback" not in told, told
+    for code, said in end(start("set.npz", tmp_path / "run", free_ports(2), folders=folders)):
+        assert code == 2 and f"Expected the same data on every worker; {told}" in said, said
+        assert "Traceback" not in said
