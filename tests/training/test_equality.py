@@ -88,8 +88,8 @@ def test_two_replicas_and_two_workers_equal_one_device(backend, tmp_path, npz_fi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_they_are_equal_on_photos_too(backend, tmp_path, test_data):
+@pytest.mark.parametrize(("backend", "metrics"), [("tensorflow", 1e-5), ("jax", 5e-5)])  # BUILD_NOTES: 2.5e-5 there
+def test_they_are_equal_on_photos_too(backend, metrics, tmp_path, test_data):
     flags = [
         f"--dataset={test_data / 'imagenette224'}",
         "--model=resnet18_d",
@@ -104,4 +104,4 @@ def test_they_are_equal_on_photos_too(backend, tmp_path, test_data):
         "--learning_rate=0.0005",
         "--warmup_epochs=0.9",
     ]
-    check_equal(flags, tmp_path, backend)  # 20 steps
+    check_equal(flags, tmp_path, backend, metrics=metrics)  # 20 steps
