@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_bot import tricks
 from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
 from keras_bot.training.accumulate import accumulate_in_step
 
 rng = np.random.default_rng(0)
@@ -184,3 +186,28 @@ def test_two_replicas_each_in_parts(request):
     code = TWO_REPLICAS.format(folder=str(request.path.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_parts_are_the_whole_on_photos(test_data):
+    """20 steps of a network without batch norm on augmented, mixed photos: weights to 1e-4, metrics to 1e-5."""
+    recipe = Recipe(
+        dataset=str(test_data / "imagenette224"), image_size=64, batch_size=40, epochs=1, mixup_alpha=0.2, seed=1
+    )
+    source = assemble.open_source(recipe, "train")
+    results = []
+    for parts in (None, 4):
+        keras.utils.set_random_seed(1)
+        x = image = keras.Input((64, 64, 3))
+        for filters in (16, 32, 64):
+            x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        model = compiled(keras.Model(image, keras.layers.Dense(10)(x)), parts)
+        logs = model.fit(assemble.training_data(recipe, source, None), verbose=0, steps_per_epoch=20).history
+        results.append((np.concatenate([w.ravel() for w in model.get_weights()]), logs))
+    (whole, whole_logs), (ours, logs) = results
+    distance = np.linalg.norm(ours - whole) / np.linalg.norm(whole)
+    print(f"weights differ by {distance:.2g}; {logs} and {whole_logs}")
+    assert distance < 1e-4
+    for name in logs:
+        np.testing.assert_allclose(logs[name], whole_logs[name], rtol=1e-5)
