@@ -105,6 +105,19 @@ class Recipe:
         at_most=1,
     )
 
+    init_from: str = knob(
+        "",
+        "SavedModel, run directory or .keras to take the weights from; the head only where the classes are the same",
+        section="Transfer",
+    )
+    frozen_stages: int = knob(
+        0, "parts that stay as they are: 1 the stem, 2 and the first stage, … 5", at_least=0, at_most=5
+    )
+    freeze_bn: bool = knob(False, "batch norm stays in inference mode, its weights as they are")
+    layer_decay: float = knob(
+        1.0, "factor on the learning rate for each part of the network below the head", above=0, at_most=1
+    )
+
     strategy: str = knob(
         "auto",
         "auto: multi_worker where TF_CONFIG is set, mirrored where there are several GPUs, else one device",

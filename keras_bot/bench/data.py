@@ -20,7 +20,7 @@ from keras_bot.bench.plain_pipeline import plain_pipeline
 from keras_bot.bench.torch_peer import TorchPeer, draw
 from keras_bot.data import color, image
 from keras_bot.errors import MisuseError
-from keras_bot.training.evaluate import clear_errors
+from keras_bot.training.failures import clear_errors
 
 EVAL_CROP = 0.875
 PAIRS = (("ours", "limit"), ("ours", "plain"), ("ours", "torchvision"), ("ours_eval", "keras_eval"))

@@ -26,7 +26,7 @@ def main(argv):
 
     from keras_bot import data
     from keras_bot.training import assemble
-    from keras_bot.training.evaluate import clear_errors
+    from keras_bot.training.failures import clear_errors
 
     train, evaluation = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     names = ", ".join(train.class_names[:20]) + (", …" if train.num_classes > 20 else "")

@@ -27,7 +27,8 @@ def main(argv):
 
     from keras_bot import data
     from keras_bot.training import assemble
-    from keras_bot.training.evaluate import evaluate, load_network
+    from keras_bot.training.evaluate import evaluate
+    from keras_bot.training.network import load_network
 
     path = pathlib.Path(flags.model_file or pathlib.Path(flags.run_dir) / "model.keras")
     source = assemble.open_source(recipe, "eval")

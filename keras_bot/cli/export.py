@@ -29,7 +29,7 @@ def main(argv):
     import_tensorflow()
 
     from keras_bot.export.savedmodel import export_savedmodel
-    from keras_bot.training.evaluate import load_network
+    from keras_bot.training.network import load_network
     from keras_bot.training.records import read_metrics
 
     metrics = read_metrics(run_dir)

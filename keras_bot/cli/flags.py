@@ -100,6 +100,10 @@ class Flags:
         given = (self._values[field.name] for field in dataclasses.fields(Recipe))
         return [flag.serialize() for flag in given if flag.present]
 
+    def given_names(self) -> set[str]:
+        """The names of the recipe's flags that were given."""
+        return {field.name for field in dataclasses.fields(Recipe) if self._values[field.name].present}
+
     def recipe(self) -> Recipe:
         """The recipe that the flags make. Raises MisuseError if it can't be."""
         values = {field.name: self._values[field.name].value for field in dataclasses.fields(Recipe)}

@@ -68,6 +68,7 @@ def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
     """
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONSAFEPATH"] = "1"  # what lies in the current directory must not be imported (from Python 3.11 on)
     root = str(pathlib.Path(importlib.util.find_spec("keras_bot").origin).resolve().parents[1])
     if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:  # a source tree
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))

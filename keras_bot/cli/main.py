@@ -7,6 +7,7 @@ from keras_bot.errors import MisuseError, RunError, Terminated, unknown
 
 COMMANDS = {
     "train": "train a network by a recipe of flags",
+    "finetune": "train on from a trained network, on other data",
     "launch": "train in several worker processes on this machine",
     "evaluate": "top-1 and top-5 of a trained network",
     "export": "write a SavedModel of a run, preprocessing included",

@@ -13,9 +13,7 @@ USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=valu
 def main(argv):
     """Trains, and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
-    flags.add(str, "run_dir", "", "where the records go; empty is runs/MODEL-DATE-TIME")
-    flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
-    flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
+    add_run_flags(flags)
     flags.add(
         bool,
         "dry_run",
@@ -25,11 +23,7 @@ def main(argv):
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
-    if not flags.run_dir and (flags.resume or flags.overwrite):
-        raise MisuseError(
-            f"Expected --run_dir with --{'resume' if flags.resume else 'overwrite'}, the directory of the run; "
-            "received none."
-        )
+    expect_run_dir(flags)
     recipe = flags.recipe()
     start_backend()
     if flags.dry_run:
@@ -43,3 +37,17 @@ def main(argv):
     result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
     if "run_dir" in result:  # the chief's
         print(json.dumps(result))
+
+
+def add_run_flags(flags: Flags):
+    """The flags of a command that trains into a run directory."""
+    flags.add(str, "run_dir", "", "where the records go; empty is a new directory in runs/, by model and time")
+    flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
+    flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
+
+
+def expect_run_dir(flags: Flags):
+    """MisuseError unless a run_dir is given where a run in it is to be resumed or deleted."""
+    for name in ("resume", "overwrite"):
+        if getattr(flags, name) and not flags.run_dir:
+            raise MisuseError(f"Expected --run_dir with --{name}, the directory of the run, received none.")

@@ -1,13 +1,21 @@
-"""A trained network as a SavedModel: images in, probabilities out, preprocessing included.
+"""A trained network as a SavedModel that anyone can serve and fine-tune, with TensorFlow alone.
 
     loaded = tf.saved_model.load("savedmodels/digits")
-    probabilities = loaded.serve(images)            # (batch, height, width, 3), uint8 or float32 in [0, 255]
+    loaded.serve(images)              # (B, H, W, 3) uint8 or float32 in 0 … 255 -> probabilities (B, K)
 
-It needs TensorFlow alone. `assets.extra/model.json` beside the graph tells the classes and how it was trained.
+| endpoint | images | gives |
+|---|---|---|
+| `serve` | any size, uint8 or float32; resized, cropped and normalised as in evaluation | probabilities (B, K) |
+| `logits` | the same, float32 | logits (B, K) |
+| `features` | float32, taken at their size, normalised | {"C2": (B, H / 4, W / 4, C), … "C5"} |
+| `features_train` | the same | the same with batch norm in training mode: moves its statistics |
+
+Everything is float32; sizes are rounded up. `variables`, `trainable_variables` and `non_trainable_variables` are in
+the network's order. In `assets.extra/`: model.json tells classes, preprocessing and how it was trained; network.json
+is the Keras configuration, from which `network.read_network` builds the model without running this graph.
 """
 
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -15,11 +23,13 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from keras_bot import data
+from keras_bot import data, models
+from keras_bot.data import color
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.training.evaluate import first_line
+from keras_bot.training.failures import first_line
+from keras_bot.training.network import DESCRIPTION, NETWORK, check_savedmodel
 
-DESCRIPTION = pathlib.Path("assets.extra") / "model.json"
+ENDPOINTS = ("serve", "logits", "features", "features_train")
 
 
 def export_savedmodel(
@@ -35,7 +45,8 @@ def export_savedmodel(
     """Writes a SavedModel whole or not at all.
 
     Args:
-        model: takes normalised float32 (batch, size, size, 3), gives (batch, classes) logits; float32.
+        model: takes normalised float32 (batch, size, size, 3), gives (batch, classes) logits; float32. With the layers
+            C2 … C5 of our networks it gets the endpoints `features` and `features_train`.
         path: the directory to make.
         image_size: pixels that the network was trained with.
         transform: whose evaluation preprocessing is built in: "imagenet", "cifar" or "plain".
@@ -50,27 +61,37 @@ def export_savedmodel(
         MisuseError: if `path` exists and `overwrite` is false, or it is no SavedModel.
     """
     path = pathlib.Path(path)
-    if path.exists():
-        if not overwrite:
-            raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
-        if not (path / "saved_model.pb").exists():
-            raise MisuseError(f"{path} exists and is no SavedModel, so it is not overwritten. Choose another --name.")
+    check_place(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        module = _serving_module(model, image_size, transform, eval_crop)
-        tf.saved_model.save(
-            module,
-            partial,
-            signatures={"serving_default": module.serve.get_concrete_function(_images(tf.float32))},
-        )
+        exported = tf.train.Checkpoint()  # any trackable object; Keras' ExportArchive stores every weight twice
+        for name in ("variables", "trainable_variables", "non_trainable_variables"):
+            setattr(exported, name, [variable.value for variable in getattr(model, name)])
+        for name, endpoint in (endpoints := _endpoints(model, **preprocessing)).items():
+            setattr(exported, name, endpoint)
+        signatures = {name: endpoint.get_concrete_function(_images(tf.float32)) for name, endpoint in endpoints.items()}
+        tf.saved_model.save(exported, partial, {"serving_default": signatures["serve"], **signatures})
+        told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
         (partial / DESCRIPTION).parent.mkdir()
-        (partial / DESCRIPTION).write_text(json.dumps(description or {}, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({**(description or {}), "preprocessing": told}, indent=2)
+        (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        (partial / NETWORK).write_text(model.to_json() + "\n", encoding="utf-8")
         partial.chmod(0o755)
         _take_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def check_place(path: pathlib.Path, overwrite: bool):
+    """MisuseError unless a SavedModel may be written at `path`."""
+    if path.exists():
+        if not overwrite:
+            raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
+        if not (path / "saved_model.pb").exists():
+            raise MisuseError(f"{path} exists and is no SavedModel, so it is not overwritten. Choose another --name.")
 
 
 def _take_place(partial, path):
@@ -81,25 +102,33 @@ def _take_place(partial, path):
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _endpoints(model, image_size, transform, eval_crop):
+    """The traced functions by name; `serve` first, which becomes the serving_default signature."""
+
+    def logits(images):
+        return model(data.preprocess_eval(images, image_size, transform, eval_crop), training=False)
+
+    functions = {"serve": lambda images: tf.nn.softmax(logits(images)), "logits": logits}
+    try:
+        ends = models.features(model)
+    except ValueError:  # a network of another make
+        ends = None
+    if ends:
+        functions["features"] = lambda images: ends(color.normalise(images), training=False)
+        functions["features_train"] = lambda images: ends(color.normalise(images), training=True)
+    traced = {name: tf.function(function, autograph=False) for name, function in functions.items()}
+    for function in traced.values():
+        function.get_concrete_function(_images(tf.float32))
+    traced["serve"].get_concrete_function(_images(tf.uint8))
+    return traced
+
+
 def _images(dtype):
     return tf.TensorSpec((None, None, None, 3), dtype, name="images")
 
 
-def _serving_module(model, image_size, transform, eval_crop):
-    module = tf.Module()
-    module.model_variables = [variable.value for variable in model.variables]
-    module.serve = tf.function(
-        lambda images: tf.nn.softmax(
-            model(data.preprocess_eval(images, image_size, transform, eval_crop), training=False)
-        ),
-        autograph=False,
-    )
-    module.serve.get_concrete_function(_images(tf.uint8))
-    return module
-
-
 def load_savedmodel(path: str | pathlib.Path):
-    """Loads a SavedModel that `export_savedmodel` wrote.
+    """Loads a SavedModel that `export_savedmodel` wrote. Calling it runs the graph that it holds: trust its maker.
 
     Returns:
         The loaded object, whose `serve` takes images, and its description (a dict, with `class_names`).
@@ -108,8 +137,7 @@ def load_savedmodel(path: str | pathlib.Path):
         MisuseError: if there is none at `path`, RunError if it can't be read.
     """
     path = pathlib.Path(path)
-    if not (path / "saved_model.pb").exists():
-        raise MisuseError(f"Expected a SavedModel directory, received {os.fspath(path)}. `keras-bot export` makes one.")
+    check_savedmodel(path)
     try:
         loaded = tf.saved_model.load(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))

@@ -11,12 +11,21 @@ from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 from keras_bot.training.device_augment import finish_in_step
+from keras_bot.training.start import freeze, rates, start_from
 from keras_bot.training.strategy import Strategy
 
 
-def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
-    """The network that is trained, giving logits."""
-    return models.create(recipe.model, num_classes=num_classes, width=recipe.width, zero_gamma=recipe.zero_gamma)
+def build_model(recipe: Recipe, num_classes: int, class_names: tuple[str, ...] = ()) -> keras.Model:
+    """The network that is trained, giving logits, with what it starts from.
+
+    Raises:
+        MisuseError: if `init_from` can't be used.
+    """
+    model = models.create(recipe.model, num_classes=num_classes, width=recipe.width, zero_gamma=recipe.zero_gamma)
+    if recipe.init_from:
+        start_from(model, recipe.init_from, class_names)
+    freeze(model, stages=recipe.frozen_stages, batch_norm=recipe.freeze_bn)
+    return model
 
 
 def peak_learning_rate(recipe: Recipe) -> float:
@@ -45,10 +54,11 @@ def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.sch
     return tricks.Warmup(schedule, warmup_steps) if warmup_steps else schedule
 
 
-def build_optimizer(recipe: Recipe, schedule) -> tricks.NAG:
+def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> tricks.NAG:
     """Nesterov's method with L2 in the gradient, on kernels alone or on every weight."""
     decay = "kernels" if recipe.no_bias_decay else "all"
-    return tricks.NAG(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay=decay)
+    factors = rates(model, recipe.layer_decay) if recipe.layer_decay < 1 else None
+    return tricks.NAG(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay=decay, rates=factors)
 
 
 def build_batch_transform(recipe: Recipe):
@@ -77,7 +87,7 @@ def compile_trainee(
         trainee = tricks.Distiller(
             model, teacher, temperature=recipe.distill_temperature, hard_weight=recipe.distill_hard_weight
         )
-    optimizer = build_optimizer(recipe, schedule)
+    optimizer = build_optimizer(recipe, schedule, model)
     if recipe.precision == "mixed_float16":
         optimizer = tricks.LossScaling(optimizer)
     trainee.compile(

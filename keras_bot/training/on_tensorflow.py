@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
@@ -32,9 +33,7 @@ class TensorFlowStrategy(Strategy):
         else:
             self._own = _one_worker(recipe, cluster is not None)
         self.replicas = self._own.num_replicas_in_sync
-        self._sum = tf.function(
-            lambda value: self._own.reduce("SUM", self._own.run(self._contribute, (value,)), axis=None)
-        )
+        self._sums = {}  # a function each dtype, of any length: it is traced once
 
     def check(self, recipe):  # noqa: D102
         super().check(recipe)
@@ -95,7 +94,13 @@ class TensorFlowStrategy(Strategy):
         return _TensorFlowParts(self._own, variables)
 
     def sum_of_workers(self, value):  # noqa: D102
-        return self._sum(tf.constant(value)).numpy()
+        value = np.asarray(value)
+        if value.dtype not in self._sums:
+            self._sums[value.dtype] = tf.function(
+                lambda flat: self._own.reduce("SUM", self._own.run(self._contribute, (flat,)), axis=None),
+                input_signature=[tf.TensorSpec([None], value.dtype)],
+            )
+        return self._sums[value.dtype](value.reshape(-1)).numpy().reshape(value.shape)
 
     def _contribute(self, value):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -16,6 +16,7 @@ import json
 import pathlib
 import shutil
 import statistics
+import sys
 import time
 
 import keras
@@ -68,9 +69,19 @@ class RunDirectory:
                     f"The run_dir {self.path} already holds a run of this recipe. "
                     "Use --resume to go on with it, or --overwrite to delete it."
                 )
+            self._refuse_lost_checkpoints()
 
     def _holds_a_run(self):
         return self.metrics.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+
+    def _refuse_lost_checkpoints(self):
+        """The first epoch's row is written before its checkpoint, every other one after some checkpoint."""
+        epochs = read_metrics(self.path).get("result", {}).get("epochs", 0) if self.metrics.exists() else 0
+        if epochs > 1 and not (self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
+            raise MisuseError(
+                f"Expected checkpoints in {self.checkpoints}, as {epochs} epochs are done, received none. Put them "
+                "back, or --overwrite to begin anew."
+            )
 
     def _refuse_another_recipe(self):
         stored = _settings(self.flags.read_text(encoding="utf-8"))
@@ -98,11 +109,18 @@ class RunDirectory:
 
 
 def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
-    """MisuseError if the data set isn't what it was when the checkpoint was written: by its sizes and classes."""
+    """MisuseError if sizes or classes of the data set aren't what they were when the checkpoint was written.
+
+    Other images of the same number are told on stderr.
+    """
     for fact, was in progress.get("dataset", {}).items():
-        if fact == "name" or dataset[fact] == was:
+        if fact == "name" or dataset.get(fact) == was:
             continue
-        change = f"{fact} were {was} and are {dataset[fact]}" if fact != "class_names" else "the classes are others"
+        if fact.endswith("_checksum"):  # one image mended, or all others: who knows
+            told = f"some images are others than when {run.path} was stopped ({fact} was {was}, is {dataset.get(fact)})"
+            print(f"keras-bot: {told}. The rest of the run is on what is there now.", file=sys.stderr, flush=True)
+            continue
+        change = f"{fact} was {was} and is {dataset[fact]}" if fact != "class_names" else "the classes are others"
         raise MisuseError(
             f"The run_dir {run.path} holds a run on other data: {change}. Put the data back, choose another "
             "directory, or --overwrite to delete that run."

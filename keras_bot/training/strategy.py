@@ -118,6 +118,8 @@ class Strategy(abc.ABC):
 
     def check_same_data(self, dataset: dict[str, str]):
         """MisuseError on every worker if what is told of the data set isn't the same on all of them."""
+        if self.workers == 1:
+            return
         facts = [json.loads(self.tell_all(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
         if differences := tell_differences(facts, "data"):
             raise MisuseError(f"{differences} Give all of them one data set.")
@@ -159,11 +161,23 @@ def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
     KERAS_BOT_MEETING_SECONDS in the environment says how long to wait.
 
     Raises:
-        MisuseError: if workers differ in their facts.
+        MisuseError: if workers differ in their facts, or that isn't a time.
         RunError: if a worker doesn't come.
     """
     if cluster and cluster.workers > 1:
-        meet(cluster, facts, float(os.environ.get("KERAS_BOT_MEETING_SECONDS", MEETING_SECONDS)))
+        meet(cluster, facts, _meeting_seconds(os.environ.get("KERAS_BOT_MEETING_SECONDS", "")))
+
+
+def _meeting_seconds(text):
+    try:
+        seconds = float(text or MEETING_SECONDS)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise MisuseError(
+            f"Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received {text!r}. Unset it."
+        )
+    return seconds
 
 
 def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:

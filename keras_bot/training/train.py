@@ -15,9 +15,11 @@ from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.curves import draw_curves
-from keras_bot.training.evaluate import ExactLoss, clear_errors, first_line, load_network
+from keras_bot.training.evaluate import ExactLoss
+from keras_bot.training.failures import clear_errors, first_line
 from keras_bot.training.fit import fit_from
 from keras_bot.training.meeting import TROUBLE
+from keras_bot.training.network import load_network
 from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
@@ -67,8 +69,7 @@ def train(
             model, trainee = build_trainee(recipe, train_source, strategy)
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
-        if strategy.workers > 1:
-            strategy.check_same_data(describe_data(recipe, train_source, eval_source))
+        strategy.check_same_data(data_of_all_workers(recipe, facts["dataset"]))
         opened.enter_context(_writing(run))  # no sooner: what is refused leaves nothing behind
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
@@ -186,7 +187,7 @@ def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tu
     Raises:
         MisuseError: if the teacher, or the training set, can't be used.
     """
-    model = assemble.build_model(recipe, source.num_classes)
+    model = assemble.build_model(recipe, source.num_classes, source.class_names)
     trainee = assemble.compile_trainee(
         recipe,
         model,
@@ -219,24 +220,28 @@ def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
         with strategy.apart():
-            tricks.recast(model, "float32").save(partial)
+            copy = tricks.recast(model, "float32")
+            for layer in copy.layers:
+                layer.trainable = True  # what was frozen here is the next one's to decide
+            copy.save(partial)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise RunError(f"Can't write {path}: {first_line(error)}. The checkpoints hold the state; --resume.") from None
 
 
-def describe_data(recipe: Recipe, train_source: data.Source, eval_source: data.Source) -> dict[str, str]:
-    """What several workers must have alike."""
-    facts = {
-        "number of training images": train_source.size,
-        "number of evaluation images": eval_source.size,
-        "list of classes": ", ".join(train_source.class_names),
-        "checksum of some evaluation images": eval_source.fingerprint(),
+def data_of_all_workers(recipe: Recipe, dataset: dict) -> dict[str, str]:
+    """What several workers must have alike of what `describe` tells of the data set."""
+    names = {
+        "train_images": "number of training images",
+        "eval_images": "number of evaluation images",
+        "class_names": "list of classes",
+        "eval_checksum": "checksum of some evaluation images",
+        "train_checksum": "checksum of some training images",
     }
-    if recipe.shard != "file":  # else each has files of its own
-        facts["checksum of some training images"] = train_source.fingerprint()
-    return {name: str(value) for name, value in facts.items()}
+    if recipe.shard == "file":  # each has files of its own
+        del names["train_checksum"]
+    return {told: str(dataset[name]) for name, told in names.items()}
 
 
 def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:
@@ -249,6 +254,8 @@ def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> d
             "train_images": train_source.size,
             "eval_images": eval_source.size,
             "class_names": list(train_source.class_names),
+            "train_checksum": train_source.fingerprint(),
+            "eval_checksum": eval_source.fingerprint(),
         },
         "network": {
             "name": recipe.model,

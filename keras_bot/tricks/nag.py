@@ -15,7 +15,7 @@ Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.op
     2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
@@ -34,6 +34,7 @@ class NAG(keras.optimizers.Optimizer):
         weight_decay: lambda, at least 0.
         decay: what is decayed: "kernels" of convolutions and dense layers, "all" variables, or a sequence of
             paths.
+        rates: factors on the learning rate of some variables, by path: smaller ones for what is trained already.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
 
@@ -48,6 +49,7 @@ class NAG(keras.optimizers.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         decay: str | Sequence[str] = "kernels",
+        rates: Mapping[str, float] | None = None,
         clipnorm=None,
         clipvalue=None,
         global_clipnorm=None,
@@ -81,6 +83,7 @@ class NAG(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.l2 = weight_decay
         self.decay = decay if isinstance(decay, str) else tuple(decay)
+        self.rates = dict(rates or {})
         sum_once(self)
 
     def build(self, variables):
@@ -91,13 +94,15 @@ class NAG(keras.optimizers.Optimizer):
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         # Settled here, because TensorFlow's update_step sees raw variables, without path or role.
         self._is_decayed = self._settle_decay(variables)
+        factors = {_find(path, variables, "rates"): factor for path, factor in self.rates.items()}
+        self._factors = tuple(factors.get(v.path, 1.0) for v in variables)
 
     def _settle_decay(self, variables):
         if self.decay == "all":
             return (True,) * len(variables)
         if self.decay == "kernels":
             return tuple(is_kernel(v) for v in variables)
-        named = {_find(path, variables) for path in self.decay}
+        named = {_find(path, variables, "decay") for path in self.decay}
         return tuple(v.path in named for v in variables)
 
     def _backend_apply_gradients(self, grads, trainable_variables):
@@ -114,25 +119,27 @@ class NAG(keras.optimizers.Optimizer):
         if self._is_decayed[index]:
             gradient = gradient + self.l2 * variable
         new_velocity = self.momentum * velocity + gradient
-        step = ops.cast(learning_rate, variable.dtype) * (gradient + self.momentum * new_velocity)
+        step = ops.cast(learning_rate * self._factors[index], variable.dtype) * (
+            gradient + self.momentum * new_velocity
+        )
         self.assign(velocity, new_velocity)
         self.assign_sub(variable, step)
 
     def get_config(self):
         """All arguments."""
         decay = self.decay if isinstance(self.decay, str) else list(self.decay)
-        own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay}
+        own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay, "rates": self.rates}
         return {**super().get_config(), **own}
 
 
-def _find(path, variables):
+def _find(path, variables, argument):
     """The path in `variables` that `path` stands for; either may have leading parts that the other lacks."""
     paths = [v.path for v in variables]
     alike = [p for p in paths if f"/{p}".endswith(f"/{path}") or f"/{path}".endswith(f"/{p}")]
     found = [p for p in paths if p == path] or alike
     if len(found) != 1:
         raise ValueError(
-            f"Expected a path in decay to name one trainable variable, received {path!r} "
+            f"Expected a path in {argument} to name one trainable variable, received {path!r} "
             f"that names {len(found)}. Known paths: {paths}."
         )
     return found[0]

@@ -10,8 +10,9 @@ import pytest
 from keras_bot.cli.launch import free_ports
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
+from keras_bot.training.cluster import Cluster
 from keras_bot.training.on_tensorflow import check_replicas
-from keras_bot.training.strategy import check_batch
+from keras_bot.training.strategy import check_batch, meet_workers
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,13 @@ def test_a_bad_tf_config_is_told_by_the_command(config, told, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seconds", ["abc", "5s", "nan", "inf", "-1", "0"])
+def test_a_meeting_time_that_is_none_is_told(seconds, monkeypatch):
+    monkeypatch.setenv("KERAS_BOT_MEETING_SECONDS", seconds)
+    with pytest.raises(MisuseError, match="Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received"):
+        meet_workers(Cluster(("127.0.0.1:1", "127.0.0.1:2"), 0), {})
 
 
 PLAIN = """

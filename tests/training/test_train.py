@@ -169,8 +169,30 @@ def test_a_run_is_not_resumed_on_other_data(image_folder, tmp_path, monkeypatch)
     for split in ("train", "val"):
         (folder / split / "zebra").rename(folder / split / "class0")
     (folder / "train" / "class0" / "7.jpg").unlink()
-    with pytest.raises(MisuseError, match="other data: train_images were 24 and are 23"):
+    with pytest.raises(MisuseError, match="other data: train_images was 24 and is 23"):
         train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+
+
+def test_other_images_of_the_same_number_are_told(image_folder, tmp_path, monkeypatch, capsys):
+    folder = image_folder(classes=3, train=8, val=2)
+    recipe = tiny(dataset=str(folder), num_classes=0)
+    stopped_after(3, monkeypatch, recipe, tmp_path / "run")
+    for split in ("train", "val"):
+        first, last = (folder / split / f"class{c}" / "0.jpg" for c in (0, 2))
+        first.write_bytes(last.read_bytes())
+    train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+    assert "some images are others than when" in capsys.readouterr().err
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
+    path = tmp_path / "run"
+    train(tiny(epochs=2), path, progress_bar=False)
+    history = (path / "history.csv").read_text()
+    for file in (path / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(MisuseError, match=r"Expected checkpoints in .*, as 2 epochs are done, received none"):
+        train(tiny(epochs=2), path, resume=True, progress_bar=False)
+    assert (path / "history.csv").read_text() == history
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):
@@ -387,8 +409,8 @@ def test_the_decay_reaches_all_or_kernels_alone():
     model = assemble.build_model(tiny(), 4)
     decayed, spared = tricks.split_by_decay(model)
     assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
-    assert assemble.build_optimizer(tiny(), 0.1).get_config()["decay"] == "kernels"
-    assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1).get_config()["decay"] == "all"
+    assert assemble.build_optimizer(tiny(), 0.1, model).get_config()["decay"] == "kernels"
+    assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decay"] == "all"
 
 
 @pytest.mark.parametrize("name", ["best.keras", "model.keras"])

@@ -131,6 +131,7 @@ def test_the_config_is_complete():
         "momentum": 0.5,
         "weight_decay": 0.125,
         "decay": ["a/kernel"],
+        "rates": {"a/kernel": 0.5},
         "clipnorm": 2.0,
         "clipvalue": None,
         "global_clipnorm": None,
@@ -235,3 +236,16 @@ for clip, wanted in (
 def test_the_gradient_summed_once_over_replicas_is_clipped():
     done = subprocess.run([sys.executable, "-c", CLIPPED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_rate_of_its_own_scales_one_variables_steps():
+    weights = [keras.Variable(np.ones(3), name=name) for name in ("slow", "fast")]
+    optimizer = NAG(0.1, momentum=0.9, rates={"slow": 0.25})
+    optimizer.build(weights)
+    for _ in range(3):
+        optimizer.apply([np.ones(3, "float32")] * 2, weights)
+    moved = [1 - np.asarray(weight) for weight in weights]
+    np.testing.assert_allclose(moved[0], moved[1] / 4, rtol=1e-5)
+    assert NAG.from_config(optimizer.get_config()).rates == {"slow": 0.25}
+    with pytest.raises(ValueError, match="Expected a path in rates to name one trainable variable, received 'other'"):
+        NAG(0.1, rates={"other": 0.5}).build(weights)

@@ -1,0 +1,33 @@
+"""`keras-bot finetune`: trains on from an exported SavedModel, a run or a .keras file, on other data."""
+
+import json
+import time
+
+from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import start_backend
+from keras_bot.cli.train import add_run_flags, expect_run_dir
+from keras_bot.errors import MisuseError
+
+USAGE = "usage: keras-bot finetune --init_from=SAVEDMODEL --dataset=DATA [--flag=value …]"
+
+
+def main(argv):
+    """Trains, and prints the result as one line of JSON."""
+    flags = Flags("finetune", USAGE, recipe=True)
+    add_run_flags(flags)
+    flags.expect_no_arguments(argv)
+    if flags.help_wanted():
+        return
+    if not flags.init_from:
+        raise MisuseError(f"Expected --init_from, the network to begin with, received none. {USAGE}")
+    expect_run_dir(flags)
+    recipe = flags.recipe()
+    start_backend()
+    from keras_bot.training.start import like_source
+    from keras_bot.training.train import train
+
+    recipe = like_source(recipe, flags.given_names())
+    run_dir = flags.run_dir or f"runs/finetune-{time.strftime('%Y%m%d-%H%M%S')}"
+    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
+    if "run_dir" in result:  # the chief's
+        print(json.dumps(result))

@@ -1,0 +1,64 @@
+"""What TensorFlow and JAX raise, as clear errors."""
+
+import contextlib
+import re
+
+import keras
+import tensorflow as tf
+
+from keras_bot.data.source import run_error
+from keras_bot.errors import RunError
+
+
+@contextlib.contextmanager
+def clear_errors(corrupt, workers: int = 1):
+    """Around what reads a pipeline: TensorFlow's errors become clear ones, too many broken images `corrupt.error()`.
+
+    With several workers it is also told that one of them was lost.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise _out_of_memory(error) from None
+    except _jax_errors() as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise _out_of_memory(error) from None
+        if workers > 1:
+            raise _lost_worker(error) from None
+        raise RunError(f"JAX stopped: {first_line(error)}") from error
+    except tf.errors.OpError as error:
+        if corrupt is not None and corrupt.exceeded:
+            raise corrupt.error() from None
+        if own := run_error(error):
+            raise own from None
+        lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+        if workers > 1 and isinstance(error, lost):
+            raise _lost_worker(error) from None
+        raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+
+
+def _jax_errors() -> tuple[type[Exception], ...]:
+    if keras.backend.backend() != "jax":
+        return ()
+    import jax
+
+    return (jax.errors.JaxRuntimeError,)
+
+
+def _out_of_memory(error):
+    return RunError(f"Out of memory: {first_line(error)} Lower --batch_size or --image_size.")
+
+
+def _lost_worker(error):
+    reason = first_line(error).rstrip(".")
+    if reason.startswith("Detected at node"):  # TensorFlow tells where in its graph, not why
+        reason = "the workers can't reach each other any more"
+    return RunError(f"Another worker was lost: {reason}. Look at its log, and start all workers again with --resume.")
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of a library's error."""
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    message = re.sub(r"\{\{.*?\}\}", "", message)  # TensorFlow names its graph's nodes first
+    message = message.replace("Graph execution error:", "").strip()
+    return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]

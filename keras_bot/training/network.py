@@ -1,0 +1,100 @@
+"""The Keras network of a file: a .keras, a run directory or a SavedModel of ours. No code of the file's is run."""
+
+import json
+import os
+import pathlib
+import zipfile
+
+import keras
+import tensorflow as tf
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.training.failures import first_line
+
+DESCRIPTION = pathlib.Path("assets.extra") / "model.json"
+NETWORK = pathlib.Path("assets.extra") / "network.json"
+
+
+def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
+    """The network with its weights, built anew from its configuration, and what is known of it.
+
+    Args:
+        path: a .keras file, the directory of a finished run, or a SavedModel that keras_bot exported.
+
+    Returns:
+        The model, normalised images to logits, float32 and uncompiled; and the content of model.json or metrics.json
+        beside it, {} if there is none.
+
+    Raises:
+        MisuseError: if it is none of these, or can't be read.
+    """
+    path = pathlib.Path(path)
+    if (path / "saved_model.pb").exists():
+        return _from_savedmodel(path)
+    if path.is_dir():
+        if not (path / "metrics.json").exists():
+            raise MisuseError(
+                "Expected a .keras file, a run directory or an exported SavedModel, received the directory "
+                f"{path}, which is none of them."
+            )
+        return load_network(path / "model.keras"), _json(path / "metrics.json")
+    beside = path.with_name("metrics.json")
+    return load_network(path), _json(beside) if beside.exists() else {}
+
+
+def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
+    """Loads a .keras file, without its training state and without running code from it.
+
+    Raises:
+        MisuseError: if it can't be read, or has another number of classes than `num_classes`.
+    """
+    if not pathlib.Path(path).is_file():
+        raise MisuseError(
+            f"Expected a .keras file, received {path}, which isn't there. A finished run has model.keras; "
+            "`keras-bot train --resume` finishes one that was interrupted."
+        )
+    if not zipfile.is_zipfile(path):
+        raise MisuseError(f"Can't load {path}: it is damaged, or no .keras file.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+        raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    outputs = model.outputs or ()
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        raise MisuseError(f"Expected {path} to hold a network with one output, (batch, classes).")
+    classes = outputs[0].shape[-1]
+    if num_classes is not None and classes != num_classes:
+        raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
+    return model
+
+
+def check_savedmodel(path: str | os.PathLike):
+    """MisuseError unless there is a SavedModel at `path`."""
+    if not (pathlib.Path(path) / "saved_model.pb").exists():
+        raise MisuseError(f"Expected a SavedModel directory, received {os.fspath(path)}. `keras-bot export` makes one.")
+
+
+def _from_savedmodel(path):
+    if not (path / NETWORK).exists():
+        raise MisuseError(
+            f"The SavedModel {path} has no {NETWORK}: keras_bot didn't export it, or an old version did. "
+            "Export it again."
+        )
+    try:
+        model = keras.models.model_from_json((path / NETWORK).read_text(encoding="utf-8"))
+        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+        values = [
+            reader.get_tensor(f"variables/{place}/.ATTRIBUTES/VARIABLE_VALUE") for place in range(len(model.variables))
+        ]
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, tf.errors.OpError) as error:
+        raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
+    return model, _json(path / DESCRIPTION)
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"Can't read {path}: {error}.") from None

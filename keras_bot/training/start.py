@@ -1,0 +1,97 @@
+"""What a network starts from: another's weights, some of them frozen, the others at rates of their own.
+
+The parts of a network of `models.create`, by number: the stem is 0, its stages 1 … 4, the head 5.
+"""
+
+import dataclasses
+import sys
+
+import keras
+
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training.network import read_network
+
+HEAD = 5
+
+
+def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ()):
+    """Gives `model` the weights of a trained network; its head too, if that has the same classes by name.
+
+    Args:
+        model: of `models.create`.
+        path: what `network.read_network` reads.
+        class_names: of the head of `model`.
+
+    Raises:
+        MisuseError: if it can't be read, or is another network than `model`; nothing is changed then.
+    """
+    source, known = read_network(path)
+    theirs = known.get("class_names") or known.get("dataset", {}).get("class_names", ())
+    names = {layer.name: layer for layer in source.layers if layer.weights}
+    pairs = [(layer, names.get(layer.name)) for layer in model.layers if layer.weights]
+    if tuple(theirs) != tuple(class_names) or not class_names:
+        pairs = [(ours, other) for ours, other in pairs if part_of(ours) != HEAD]
+        if theirs:
+            told = f"{len(theirs)} classes there, {len(class_names)} here, or of other names"
+            print(f"keras-bot: the head is new, not that of {path}: {told}.", file=sys.stderr, flush=True)
+    for ours, other in pairs:
+        shapes = [[tuple(v.shape) for v in layer.weights] if layer else None for layer in (ours, other)]
+        if shapes[0] != shapes[1]:
+            raise MisuseError(
+                f"Expected in {path} the network {model.name}, but its layer {ours.name} has the weights {shapes[1]} "
+                f"where {shapes[0]} are needed; it looks like {source.name}. Set --model and --width to what it is."
+            )
+    for ours, other in pairs:
+        ours.set_weights(other.get_weights())
+
+
+def like_source(recipe: Recipe, given: set[str]) -> Recipe:
+    """The recipe for the network of its `init_from`, with that one's image size and transform.
+
+    Args:
+        recipe: what the user asked for.
+        given: names of the knobs that are to stay as they are.
+
+    Raises:
+        MisuseError: if `init_from` can't be read, or isn't a network of `models.names()`.
+    """
+    source, known = read_network(recipe.init_from)
+    theirs = {name: known.get("recipe", {}).get(name) for name in ("width", "image_size", "transform", "eval_crop")}
+    theirs["model"] = known.get("recipe", {}).get("model", source.name)
+    changes = {name: value for name, value in theirs.items() if value and name not in given}
+    for name in ("width", "eval_crop", "image_size"):
+        if name in changes:
+            changes[name] = (int if name == "image_size" else float)(changes[name])
+    return dataclasses.replace(recipe, **changes)
+
+
+def part_of(layer: keras.layers.Layer) -> int:
+    """The number of the part that a layer of the network is in."""
+    if layer.name.startswith("stem"):
+        return 0
+    return int(layer.name[5]) if layer.name.startswith("stage") else HEAD
+
+
+def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
+    """Freezes layers of a network of `models.create`, or of a backbone: their weights and batch norm's statistics.
+
+    Args:
+        model: its layers are changed. Compile it afterwards.
+        stages: 0 for none, 1 for the stem, 2 for the stem and the first stage, … 5 for the stem and all four.
+        batch_norm: every batch norm, wherever it is.
+    """
+    for layer in model.layers:
+        if part_of(layer) < stages:
+            layer.trainable = False
+        if batch_norm and isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def rates(model: keras.Model, layer_decay: float) -> dict[str, float]:
+    """The factor on the learning rate of each variable, by path: layer_decay ** n in the nth part below the head."""
+    return {
+        variable.path: layer_decay ** (HEAD - part_of(layer))
+        for layer in model.layers
+        for variable in layer.trainable_variables
+    }

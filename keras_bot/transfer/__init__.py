@@ -1,0 +1,1 @@
+"""Transfer: detection and segmentation on keras_bot backbones."""

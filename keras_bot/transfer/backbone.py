@@ -1,0 +1,89 @@
+"""Backbones: the features C2 … C5 of a trained classifier, as a Keras model to build detectors and segmenters on.
+
+    backbone = load_backbone("savedmodels/mine", freeze_bn=True)     # or a .keras, a run directory, "resnet50_d"
+    features = backbone(images)                                      # {"C2": …, "C3": …, "C4": …, "C5": …}
+
+It is a functional model of Keras' own layers, so it is a layer in any other model. keras-cv takes it as a backbone
+(`pyramid_level_inputs`), keras-hub as an image encoder (`pyramid_outputs`, P2 … P5).
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+
+from keras_bot import models
+from keras_bot.errors import MisuseError
+from keras_bot.models.dilate import OUTPUT_STRIDES, dilate
+from keras_bot.training.network import read_network
+from keras_bot.training.start import freeze
+
+LEVELS = ("C2", "C3", "C4", "C5")
+
+
+def load_backbone(
+    path: str | os.PathLike,
+    *,
+    trainable: bool = True,
+    freeze_bn: bool = False,
+    levels: Sequence[str] = LEVELS,
+    output_stride: int = 32,
+    width: float = 1.0,
+) -> keras.Model:
+    """The backbone of a SavedModel that keras_bot exported, a run directory, a .keras file, or fresh of a name.
+
+    Files are read without running code from them: weights and configuration alone.
+
+    Args:
+        path: where, or one of `models.names()` for fresh weights. A path wins if it exists.
+        trainable: False freezes everything: weights and batch norm's statistics.
+        freeze_bn: batch norm stays in inference mode and its weights as they are, usual for batches of few images.
+        levels: which of C2 … C5 to give.
+        output_stride: 32, or 16 or 8 by dilation (see `models.dilate`), which C5 and C4 then have instead.
+        width: factor on the channels of a fresh network.
+
+    Returns:
+        A model from normalised images (B, H, W, 3), as `keras_bot.data` gives them, to a dict of the levels, (B,
+        ceil(H / stride), ceil(W / stride), channels) with strides 4, 8, 16, 32. `pyramid_level_inputs` names its
+        layers by level P2 … P5; `pyramid_outputs` holds its outputs by them.
+
+    Raises:
+        MisuseError: if nothing can be read there, the network has no such levels, or for an argument out of its range.
+    """
+    if output_stride not in OUTPUT_STRIDES:
+        raise MisuseError(f"Expected output_stride as 8, 16 or 32, received {output_stride!r}.")
+    if not levels or not set(levels) <= set(LEVELS):
+        raise MisuseError(f"Expected levels among C2, C3, C4 and C5, received {list(levels)}.")
+    model = _network(path, width)
+    if not set(LEVELS) <= {layer.name for layer in model.layers}:
+        raise MisuseError(
+            f"Expected a network with features C2 … C5, received {path}, whose network {model.name!r} has none. "
+            "CIFAR's networks end at stride 4; ImageNet's have them."
+        )
+    if output_stride != 32:
+        model = dilate(model, output_stride)
+    return as_backbone(model, trainable=trainable, freeze_bn=freeze_bn, levels=levels)
+
+
+def _network(path, width):
+    if not pathlib.Path(path).exists() and str(path) in models.names():
+        return models.create(str(path), include_top=False, width=width)
+    if not pathlib.Path(path).exists():
+        raise MisuseError(
+            "Expected an exported SavedModel, a run directory, a .keras file or the name of a network, received "
+            f"{path}. `keras-bot models` lists the names."
+        )
+    return read_network(path)[0]
+
+
+def as_backbone(
+    model: keras.Model, *, trainable: bool = True, freeze_bn: bool = False, levels: Sequence[str] = LEVELS
+) -> keras.Model:
+    """The backbone in a network of `models.create`, sharing its layers. Arguments and result as in `load_backbone`."""
+    outputs = {level: model.get_layer(level).output for level in levels}
+    backbone = keras.Model(model.input, outputs, name=f"{model.name}_backbone")
+    freeze(backbone, batch_norm=freeze_bn, stages=len(LEVELS) + 1 if not trainable else 0)
+    backbone.pyramid_level_inputs = {level.replace("C", "P"): level for level in levels}
+    backbone.pyramid_outputs = {level.replace("C", "P"): outputs[level] for level in levels}
+    return backbone
