@@ -4,13 +4,16 @@ import pathlib
 
 from keras_bot.training.checkpoint import replacing
 
+_LABELS = {"top1": "top-1", "mean_iou": "mean IoU", "map": "mAP"}
 
-def draw_curves(history: list[dict], path: str | pathlib.Path, *, title: str = ""):
+
+def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
     """Writes a PNG of three panels.
 
     Args:
-        history: one dict an epoch with epoch, loss, top1, val_loss, val_top1, learning_rate.
+        history: one dict an epoch with epoch, loss, val_loss, learning_rate, the metric's val_ and perhaps the metric.
         path: where the PNG goes.
+        metric: drawn beside the loss.
         title: stands above the panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,24 +24,14 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, title: str = "
     panels = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
     marker = "." if len(history) < 60 else None
-    for panel, metric, label in zip(panels, ("loss", "top1"), ("loss", "top-1"), strict=False):
-        panel.plot(
-            epochs,
-            [row[metric] for row in history],
-            color="tab:grey",
-            marker=marker,
-            label="training (as augmented)",
-        )
-        panel.plot(
-            epochs,
-            [row[f"val_{metric}"] for row in history],
-            color="tab:blue",
-            marker=marker,
-            label="evaluation",
-        )
-        panel.set(xlabel="epoch", title=label)
+    lines = (("", "tab:grey", "training (as augmented)"), ("val_", "tab:blue", "evaluation"))
+    for panel, shown in zip(panels, ("loss", metric), strict=False):
+        for prefix, color, label in lines:
+            if prefix + shown in history[-1]:
+                panel.plot(epochs, [row[prefix + shown] for row in history], color=color, marker=marker, label=label)
+        panel.set(xlabel="epoch", title=shown)
         panel.legend(frameon=False)
-    panels[1].set_title(f"top-1: {history[-1]['val_top1']:.2%} after epoch {epochs[-1]}")
+    panels[1].set_title(f"{_LABELS.get(metric, metric)}: {history[-1][f'val_{metric}']:.2%} after epoch {epochs[-1]}")
     panels[2].plot(epochs, [row["learning_rate"] for row in history], color="tab:orange", marker=marker)
     panels[2].set(xlabel="epoch", title="learning rate (at the epoch's end)")
     for panel in panels:

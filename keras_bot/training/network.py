@@ -88,7 +88,7 @@ def _from_savedmodel(path):
         ]
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value)
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, tf.errors.OpError) as error:
+    except Exception as error:  # Keras and TensorFlow raise whatever they stumble over in damaged files
         raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
     return model, _json(path / DESCRIPTION)
 

@@ -6,6 +6,7 @@ a variable is all of them. The input pipeline stays TensorFlow's, on the CPU.
 
 import atexit
 import contextlib
+import math
 import os
 import sys
 
@@ -18,7 +19,7 @@ from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.training.accumulate_jax import accumulate_in_jax_step
 from keras_bot.training.cluster import Cluster
-from keras_bot.training.strategy import Parts, Strategy
+from keras_bot.training.strategy import Parts, Strategy, fitting_parts
 
 LOST_SECONDS = 30  # without a sign of life, until a worker is taken for lost
 
@@ -146,8 +147,9 @@ class _JaxParts(Parts):
         self._variables = variables
 
     def read(self):
-        return [[float(variable.numpy()) for variable in self._variables]]
+        return [[float(element) for variable in self._variables for element in variable.numpy().reshape(-1)]]
 
     def write(self, parts):
-        for variable, total in zip(self._variables, np.asarray(parts, np.float32).sum(0), strict=True):
-            variable.assign(total)
+        ends = np.cumsum([math.prod(variable.shape) for variable in self._variables])
+        for variable, part in zip(self._variables, np.split(fitting_parts(parts, 1)[0], ends[:-1]), strict=True):
+            variable.assign(part.reshape(variable.shape).astype(variable.dtype))

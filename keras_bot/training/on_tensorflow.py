@@ -1,6 +1,7 @@
 """Training on TensorFlow's devices, and what Keras 3 needs mended for several of them, in this one place."""
 
 import contextlib
+import math
 
 import keras
 import numpy as np
@@ -150,9 +151,10 @@ class _TensorFlowParts(Parts):
         self._write(tf.constant(fitting_parts(parts, self._strategy.num_replicas_in_sync)))
 
     def _own(self):
-        return tf.stack([tf.cast(variable.value, tf.float32) for variable in self._variables])[None]
+        return tf.concat([tf.reshape(tf.cast(v.value, tf.float64), [-1]) for v in self._variables], 0)[None]
 
     def _take(self, values):
         mine = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
-        for place, variable in enumerate(self._variables):
-            variable.value.assign(tf.cast(mine[place], variable.dtype))
+        elements = tf.split(mine, [math.prod(variable.shape) for variable in self._variables])
+        for variable, part in zip(self._variables, elements, strict=True):
+            variable.value.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))

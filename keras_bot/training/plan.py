@@ -5,7 +5,7 @@ import keras
 from keras_bot import models, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.train import load_teacher
+from keras_bot.training.classification import load_teacher
 
 
 def plan(recipe: Recipe) -> str:

@@ -25,8 +25,6 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training.checkpoint import replacing
 
-METRICS = ("loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
-COLUMNS = ("epoch", *METRICS, "seconds", "images_per_second")
 # Between a run and its resumption, and between workers.
 MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep")
 
@@ -170,6 +168,11 @@ class RunRecorder(keras.callbacks.Callback):
         corrupt: gives `names`, the images that could not be decoded.
         save_best: called with the path when an epoch's top-1 is the best so far.
         history: rows of the epochs already done.
+        metrics: the evaluation's, see `Task`.
+
+    Attributes:
+        history: a row an epoch.
+        columns: what is told of an epoch, in order.
     """
 
     def __init__(
@@ -180,12 +183,15 @@ class RunRecorder(keras.callbacks.Callback):
         corrupt,
         save_best,
         history: list[dict] = (),
+        metrics: tuple[str, ...] = ("top1", "top5"),
     ):
         super().__init__()
         self.run = run
         self.history = list(history)
         self.facts = facts
         self.corrupt = corrupt
+        self.columns = ("loss", *metrics, "val_loss", *(f"val_{name}" for name in metrics), "learning_rate")
+        self._metrics = metrics
         self._images_per_epoch = images_per_epoch
         self._save_best = save_best
         self.seconds_before = 0.0
@@ -210,10 +216,10 @@ class RunRecorder(keras.callbacks.Callback):
             "seconds": seconds,
             "images_per_second": self._images_per_epoch / seconds,
         }
-        self.history.append(
-            {name: float(row[name]) if name != "epoch" else row[name] for name in COLUMNS if name in row}
-        )
-        if self.run and row["val_top1"] == self.result()["best_top1"]:
+        kept = (*self.columns, "seconds", "images_per_second")
+        self.history.append({"epoch": epoch + 1, **{name: float(row[name]) for name in kept if name in row}})
+        best = self._metrics[0]
+        if self.run and row[f"val_{best}"] == self.result()[f"best_{best}"]:
             self._save_best(self.run.best)
         self.write()
 
@@ -222,7 +228,8 @@ class RunRecorder(keras.callbacks.Callback):
         if not self.run:
             return
         table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        columns = [name for name in (*self.columns, "seconds", "images_per_second") if name in self.history[-1]]
+        writer = csv.DictWriter(table, ("epoch", *columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(
             {name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()} for row in self.history
@@ -236,10 +243,9 @@ class RunRecorder(keras.callbacks.Callback):
         last = self.history[-1]
         speeds = [row["images_per_second"] for row in self.history]
         return {
-            "top1": last["val_top1"],
-            "top5": last["val_top5"],
+            **{name: last[f"val_{name}"] for name in self._metrics},
             "loss": last["val_loss"],
-            "best_top1": max(row["val_top1"] for row in self.history),
+            f"best_{self._metrics[0]}": max(row[f"val_{self._metrics[0]}"] for row in self.history),
             "epochs": last["epoch"],
             "images_per_second": round(statistics.median(speeds[1:] or speeds), 1),
             "training_seconds": round(sum(row["seconds"] for row in self.history), 1),
@@ -251,12 +257,14 @@ class EpochLine(keras.callbacks.Callback):
 
     Args:
         epochs: of the whole training.
+        columns: what to print.
     """
 
-    def __init__(self, epochs: int):
+    def __init__(self, epochs: int, columns: tuple[str, ...]):
         super().__init__()
         self._epochs = epochs
+        self._columns = columns
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        shown = " - ".join(f"{name} {logs[name]:.4g}" for name in METRICS if name in logs)
+        shown = " - ".join(f"{name} {logs[name]:.4g}" for name in self._columns if name in logs)
         print(f"epoch {epoch + 1}/{self._epochs} - {shown}", flush=True)

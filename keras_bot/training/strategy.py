@@ -83,7 +83,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def parts(self, variables: list[keras.Variable]) -> "Parts":
-        """Of scalar variables that add up over replicas, such as a metric's, each replica's part."""
+        """Of variables that add up over replicas, such as a metric's, each replica's part."""
 
     @abc.abstractmethod
     def sum_of_workers(self, value: np.ndarray) -> np.ndarray:
@@ -126,11 +126,11 @@ class Strategy(abc.ABC):
 
 
 class Parts(abc.ABC):
-    """Each replica's own value of scalar variables."""
+    """Each replica's own values of variables."""
 
     @abc.abstractmethod
     def read(self) -> list[list[float]]:
-        """A list a replica, in the order of the variables; every worker must ask at the same point."""
+        """A list a replica of all their elements in order; every worker must ask at the same point."""
 
     @abc.abstractmethod
     def write(self, parts: list[list[float]]):
@@ -138,8 +138,8 @@ class Parts(abc.ABC):
 
 
 def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
-    """What `Parts.read` gave, as float32 (replicas, variables): as it was, or all of it in the first row."""
-    values = np.asarray(parts, np.float32)
+    """What `Parts.read` gave, as float64 (replicas, elements): as it was, or all of it in the first row."""
+    values = np.asarray(parts, np.float64)
     if len(values) == replicas:
         return values
     return np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
@@ -174,9 +174,7 @@ def _meeting_seconds(text):
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise MisuseError(
-            f"Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received {text!r}. Unset it."
-        )
+        raise MisuseError(f"Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received {text!r}. Unset it.")
     return seconds
 
 

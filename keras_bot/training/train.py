@@ -13,17 +13,18 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
+from keras_bot.training.classification import CLASSIFICATION
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss
 from keras_bot.training.failures import clear_errors, first_line
 from keras_bot.training.fit import fit_from
 from keras_bot.training.meeting import TROUBLE
-from keras_bot.training.network import load_network
 from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
 from keras_bot.training.strategy import Strategy, build_strategy, find_cluster, meet_workers
+from keras_bot.training.task import Task
 from keras_bot.training.versions import versions
 
 
@@ -34,6 +35,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress_bar: bool | None = None,
+    task: Task = CLASSIFICATION,
 ) -> dict:
     """Trains a network by a recipe and leaves everything about it in a run directory.
 
@@ -45,9 +47,11 @@ def train(
         resume: go on from the newest checkpoint that the directory holds; the rest of the run is as if never stopped.
         overwrite: delete the run that the directory holds.
         progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
+        task: what the network is for.
 
     Returns:
-        top1, top5 (fractions), loss, best_top1, epochs, images_per_second, training_seconds; run_dir, on the chief.
+        The task's metrics (of classification top1 and top5), loss, the best of the first metric (best_top1), epochs,
+        images_per_second, training_seconds; run_dir, on the chief.
 
     Raises:
         MisuseError: if recipe, data or directory can't be used, or workers differ in them.
@@ -57,7 +61,7 @@ def train(
     """
     cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
     strategy = build_strategy(recipe, cluster)
-    train_source, eval_source = (assemble.open_source(recipe, split, strategy) for split in ("train", "eval"))
+    train_source, eval_source = (task.open_source(recipe, split, strategy) for split in ("train", "eval"))
     steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, strategy.workers)
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with (
@@ -66,7 +70,7 @@ def train(
         contextlib.ExitStack() as opened,
     ):
         with strategy.scope():
-            model, trainee = build_trainee(recipe, train_source, strategy)
+            model, trainee = task.build(recipe, train_source, strategy)
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
         strategy.check_same_data(data_of_all_workers(recipe, facts["dataset"]))
@@ -79,18 +83,19 @@ def train(
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
-            functools.partial(save_for_anyone, model, strategy),
+            functools.partial(save_for_anyone, task.network(model), strategy),
             progress.get("history", ()),
+            metrics=task.metrics,
         )
         saver = Saver(checkpoints, strategy, recorder, steps_per_epoch, recipe.checkpoint_every, progress)
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
         with _clear_errors(corrupt, checkpoints, strategy), heeding_sigterm(saver):
             fit_from(
                 trainee,
-                lambda epoch, step: assemble.training_data(
+                lambda epoch, step: task.training_data(
                     recipe, train_source, corrupt, first_epoch=epoch, first_step=step, strategy=strategy
                 ),
-                assemble.evaluation_data(recipe, eval_source, corrupt, strategy),
+                task.evaluation_data(recipe, eval_source, corrupt, strategy),
                 strategy,
                 epoch=progress.get("epochs", 0),
                 step=progress.get("step", 0),
@@ -100,19 +105,21 @@ def train(
                 callbacks=[
                     tricks.StopOnNonFinite(),
                     ExactLoss(),
+                    *task.callbacks(recipe, eval_source, corrupt),
                     tricks.LearningRateLog(),
                     *([keras.callbacks.TensorBoard(run.tensorboard, write_graph=False)] if run else []),
                     recorder,
                     saver,
-                    *([EpochLine(recipe.epochs)] if run and not show_bar else []),
+                    *([EpochLine(recipe.epochs, recorder.columns)] if run and not show_bar else []),
                 ],
                 verbose=1 if show_bar and run else 0,
             )
     if not run:
         return recorder.result()
     recorder.write()
-    save_for_anyone(model, strategy, run.model)
-    draw_curves(recorder.history, run.curves, title=f"{recipe.model} on {pathlib.Path(recipe.dataset).name}")
+    save_for_anyone(task.network(model), strategy, run.model)
+    title = f"{recipe.model} on {pathlib.Path(recipe.dataset).name}"
+    draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}
 
 
@@ -179,36 +186,6 @@ def _clear_errors(corrupt, checkpoints, strategy):
         kept = checkpoints.files() if checkpoints else []
         state = f"The last good state is kept in {kept[-1]}." if kept else "Nothing was good yet, so nothing was saved."
         raise RunError(f"{error} {state}") from None
-
-
-def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
-    """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
-
-    Raises:
-        MisuseError: if the teacher, or the training set, can't be used.
-    """
-    model = assemble.build_model(recipe, source.num_classes, source.class_names)
-    trainee = assemble.compile_trainee(
-        recipe,
-        model,
-        assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers)),
-        strategy,
-        teacher=load_teacher(recipe, source.num_classes),
-    )
-    return model, trainee
-
-
-def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
-    """The distillation's teacher, from a .keras file or a run directory. Raises MisuseError if it can't be used."""
-    if not recipe.teacher:
-        return None
-    path = pathlib.Path(recipe.teacher)
-    teacher = load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
-    try:
-        tricks.check_logits(teacher, "teacher")
-    except ValueError as error:
-        raise MisuseError(f"--teacher={recipe.teacher}: {error}") from None
-    return teacher
 
 
 def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):

@@ -1,0 +1,53 @@
+"""Training a classifier: the task of `keras-bot train`."""
+
+import pathlib
+
+import keras
+
+from keras_bot import data, tricks
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.network import load_network
+from keras_bot.training.strategy import Strategy
+from keras_bot.training.task import Task
+
+
+def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
+    """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
+
+    Raises:
+        MisuseError: if the teacher, the training set or what to start from can't be used.
+    """
+    model = assemble.build_model(recipe, source.num_classes, source.class_names)
+    trainee = assemble.compile_trainee(
+        recipe,
+        model,
+        assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers)),
+        strategy,
+        teacher=load_teacher(recipe, source.num_classes),
+    )
+    return model, trainee
+
+
+def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
+    """The distillation's teacher, from a .keras file or a run directory. Raises MisuseError if it can't be used."""
+    if not recipe.teacher:
+        return None
+    path = pathlib.Path(recipe.teacher)
+    teacher = load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
+    try:
+        tricks.check_logits(teacher, "teacher")
+    except ValueError as error:
+        raise MisuseError(f"--teacher={recipe.teacher}: {error}") from None
+    return teacher
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    metrics=("top1", "top5"),
+    open_source=assemble.open_source,
+    build=build_trainee,
+    training_data=assemble.training_data,
+    evaluation_data=assemble.evaluation_data,
+)

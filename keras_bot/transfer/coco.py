@@ -1,0 +1,158 @@
+"""COCO's annotation files: a JSON object with `images`, `annotations` and `categories`, beside a folder of images.
+
+A folder is searched for the split's file: annotations/instances_SPLIT.json, annotations/SPLIT.json, the same with a
+year behind the split's name if there is but one, and SPLIT/_annotations.coco.json. Classes are the categories in the
+order of their ids. Boxes are [x, y, width, height] from the corner of the first pixel. A crowd counts as difficult.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_bot.errors import MisuseError, first_few, unknown
+from keras_bot.transfer.detection_source import DetectionSource, Example, file_source
+
+_PARTS = ("images", "annotations", "categories")
+
+
+def open_coco(
+    path: pathlib.Path,
+    split: str,
+    images: str | os.PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+) -> DetectionSource:
+    """Open one split.
+
+    Args:
+        path: an annotation file, or a folder with some.
+        split: which of them; of a file, only its name in messages.
+        images: the folder that `file_name`s are in; None looks for it beside the annotation file.
+        class_names: see `open_detection`; every category that occurs must be among them.
+
+    Raises:
+        MisuseError: see `open_detection`.
+    """
+    file = path if path.is_file() else _annotation_file(path, split)
+    content = _load(file)
+    records = _table(file, content, "images", {"id": int, "file_name": str, "height": int, "width": int})
+    categories = dict(sorted(_table(file, content, "categories", {"id": int, "name": str}).items()))
+    if not records or not categories:
+        raise MisuseError(f"{file} has no {'images' if not records else 'categories'}. Choose another file.")
+    names = [category["name"] for category in categories.values()]
+    if len(set(names)) < len(names):
+        raise MisuseError(f"{file} has two categories of one name: expected one each. Mend it.")
+    classes = names if class_names is None else list(class_names)
+    numbers = {key: classes.index(name) if name in classes else -1 for key, name in zip(categories, names, strict=True)}
+    paths = _image_paths(file, images, split, records)
+    boxes = _boxes(file, content["annotations"], records, numbers, categories, classes)
+    examples = [
+        Example(record["file_name"], paths[key], record["height"], record["width"], *boxes[key])
+        for key, record in records.items()
+    ]
+    ids = {name: key for key, name in zip(categories, names, strict=True)}
+    return file_source(
+        f"{path.name} {split}",
+        classes,
+        examples,
+        train_on_difficult=False,
+        image_ids=tuple(records),
+        category_ids=tuple(ids.get(name, -1) for name in classes),
+    )
+
+
+def _annotation_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """The split's file in a folder."""
+    found = [folder / "annotations" / f"instances_{split}.json", folder / "annotations" / f"{split}.json"]
+    found += [folder / split / "_annotations.coco.json", folder / f"{split}.json"]
+    dated = sorted(folder.glob(f"annotations/instances_{split}[0-9][0-9][0-9][0-9].json"))
+    for file in [*found, *(dated if len(dated) == 1 else ())]:
+        if file.is_file():
+            return file
+    raise MisuseError(
+        f"Expected a COCO annotation file for the split {split!r} in {folder}, as annotations/instances_{split}.json, "
+        "or Pascal VOC's layout, received "
+        f"{first_few(sorted(path.name for path in folder.iterdir())) or 'an empty folder'}. "
+        "Give the path of the file itself, or another split."
+    )
+
+
+def _load(file: pathlib.Path) -> dict:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"{file} is no JSON file that can be read: {error}. Choose or save another.") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in _PARTS):
+        raise MisuseError(f"{file} is no COCO annotation file: expected lists of {', '.join(_PARTS)}. Choose another.")
+    return content
+
+
+def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type]) -> dict:
+    """The entries of one list by their ids."""
+    table = {}
+    for place, entry in enumerate(content[part]):
+        right = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
+        if not right or min(entry.get("height", 1), entry.get("width", 1)) < 1:
+            raise MisuseError(f"{file}, {part}[{place}]: expected the fields {', '.join(fields)}. Mend it.")
+        if entry["id"] in table:
+            raise MisuseError(f"{file}, {part}[{place}]: the id {entry['id']} is there twice. Mend it.")
+        table[entry["id"]] = entry
+    return table
+
+
+def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: str, records: dict) -> dict:
+    """The path of each image, by its id: in `images`, or in the first folder that has the first of them."""
+    if images is None:
+        root = file.parent.parent if file.parent.name == "annotations" else file.parent
+        stem = file.stem.removeprefix("instances_")
+        tried = [root / name for name in (stem, split, f"images/{stem}", f"images/{split}", "images", "")]
+        first = next(iter(records.values()))["file_name"]
+        folder = next((folder for folder in tried if (folder / first).is_file()), None)
+        if folder is None:
+            raise MisuseError(
+                f"{file} names the image {first!r}, which is in none of {', '.join(dict.fromkeys(map(str, tried)))}. "
+                "Give the folder of the images (images)."
+            )
+    else:
+        folder = pathlib.Path(images).expanduser()
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    paths = {key: str(folder / record["file_name"]) for key, record in records.items()}
+    missing = [
+        path for key, path in paths.items() if records[key]["file_name"] not in there and not os.path.isfile(path)
+    ]
+    if missing:
+        raise MisuseError(
+            f"{file} names {len(missing)} images that are not there: {first_few(missing)}. Add them, or give the "
+            "right folder (images)."
+        )
+    return paths
+
+
+def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, categories: dict, classes: list) -> dict:
+    """Boxes float32 (n, 4), classes int32 (n,) and crowds bool (n,) of each image, by its id."""
+    rows: dict = {key: [] for key in records}
+    for place, entry in enumerate(entries):
+        try:
+            x, y, width, height = (float(number) for number in entry["bbox"])
+            image, category, crowd = entry["image_id"], entry["category_id"], bool(entry.get("iscrowd", 0))
+            if not np.isfinite([x, y, width, height]).all():
+                raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise MisuseError(
+                f"{file}, annotations[{place}]: expected image_id, category_id and a bbox of four numbers. Mend it."
+            ) from None
+        if image not in rows:
+            raise MisuseError(f"{file}, annotations[{place}]: no image has the id {image!r}. Mend it.")
+        if category not in numbers:
+            raise MisuseError(f"{file}, annotations[{place}]: no category has the id {category!r}. Mend it.")
+        if numbers[category] < 0:
+            told = unknown("class", categories[category]["name"], classes)
+            raise MisuseError(f"{file}, annotations[{place}]: {told}")
+        rows[image].append((y, x, y + height, x + width, numbers[category], crowd))
+    arrays = {key: np.array(row, np.float64).reshape(-1, 6) for key, row in rows.items()}
+    return {
+        key: (array[:, :4].astype(np.float32), array[:, 4].astype(np.int32), array[:, 5] > 0)
+        for key, array in arrays.items()
+    }

@@ -1,0 +1,250 @@
+"""How good detected boxes are: mean average precision as Pascal VOC has it, and as COCO has it (by pycocotools).
+
+Boxes are float (n, 4), y0, x0, y1, x1 in pixels, continuous: VOC's inclusive 1-based xmin is x0 + 1, and a box's width
+is x1 - x0, which is the devkit's xmax - xmin + 1. Rows of class -1 are padding and left out.
+
+VOC (Everingham et al., IJCV 2010; `VOCevaldet.m` of the devkit), for each class: detections of all images in the order
+of their scores; each belongs to the object of its class and image that it overlaps most, and is right if the overlap
+(intersection over union) is at least the threshold and no detection of a higher score has had that object. One whose
+object is difficult counts neither as right nor as wrong. Average precision is the mean over recalls 0, 0.1, …, 1 of the
+best precision at that recall or a higher one (2007), or the area under that curve (from 2010 on).
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_bot.errors import MisuseError, RunError
+
+AREA, ELEVEN_POINT = "area", "11-point"
+_PADDING = -1
+_PRECISIONS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+_RECALLS = ("recall1", "recall10", "recall100", "recall_small", "recall_medium", "recall_large")
+
+
+class VocMap:
+    """Mean average precision as in Pascal VOC.
+
+    Args:
+        class_names: a name for each class id from 0 on.
+        iou: the overlap from which on a detection is right, in (0, 1].
+        form: "area" (VOC 2010 and later) or "11-point" (VOC 2007).
+
+    Raises:
+        MisuseError: for no names or a name twice, another form, or an iou outside (0, 1].
+    """
+
+    def __init__(self, class_names: Sequence[str], *, iou: float = 0.5, form: str = AREA):
+        if form not in (AREA, ELEVEN_POINT):
+            raise MisuseError(f"Expected form {AREA!r} or {ELEVEN_POINT!r}, received {form!r}.")
+        if not 0 < iou <= 1:
+            raise MisuseError(f"Expected an iou in (0, 1], received {iou}. Give 0.5 for 50 %.")
+        self.class_names = _names(class_names)
+        self._iou, self._form = iou, form
+        self._counts = np.zeros((2, len(class_names)), np.int64)  # objects that aren't difficult, detections
+        self._scores = [[np.zeros(0)] for _ in class_names]  # of each class, a chunk an image
+        self._verdicts = [[np.zeros(0, np.int64)] for _ in class_names]  # 1 right, 0 wrong, -1 on a difficult object
+
+    def add(self, true_boxes, true_classes, difficult, boxes, scores, classes):
+        """One image.
+
+        Args:
+            true_boxes: float (n, 4).
+            true_classes: integer (n,), -1 for padding.
+            difficult: bool (n,), or None where no object is.
+            boxes: float (k, 4), the detections.
+            scores: float (k,), higher is surer.
+            classes: integer (k,), -1 for padding.
+
+        Raises:
+            MisuseError: for other shapes, a class id without a name, or objects' boxes that are none.
+            RunError: for detections that aren't finite.
+        """
+        true_boxes, true_classes, difficult = _objects(true_boxes, true_classes, difficult, len(self.class_names))
+        boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
+        self._counts += _counts(true_classes[~difficult], classes, len(self.class_names))
+        for name in np.union1d(true_classes, classes):
+            objects, found = true_classes == name, np.flatnonzero(classes == name)
+            found = found[np.argsort(-scores[found], kind="stable")]
+            self._scores[name].append(scores[found])
+            overlaps = iou_matrix(boxes[found], true_boxes[objects])
+            self._verdicts[name].append(_match(overlaps, difficult[objects], self._iou))
+
+    def result(self) -> dict:
+        """The figures of all images so far.
+
+        Returns:
+            `map`, the mean over classes that have an object; `per_class`, {name: average precision}, NaN for a class
+            without one; `objects`, {name: number that are not difficult}; `detections`, {name: number}.
+
+        Raises:
+            MisuseError: if there was no object, or only difficult ones.
+        """
+        return _figures(self.class_names, map(self._average_precision, range(len(self.class_names))), self._counts)
+
+    def _average_precision(self, name: int) -> float:
+        if not (objects := self._counts[0, name]):
+            return np.nan
+        order = np.argsort(-np.concatenate(self._scores[name]), kind="stable")
+        verdicts = np.concatenate(self._verdicts[name])[order]
+        right, wrong = np.cumsum(verdicts == 1), np.cumsum(verdicts == 0)
+        precision = right / np.maximum(right + wrong, 1)
+        best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
+        if self._form == AREA:  # recall rises by 1 / objects at each right detection
+            return float(best[verdicts == 1].sum() / objects)
+        # where right / objects >= tenth / 10 begins, in integers, so that no rounding decides
+        places = np.searchsorted(10 * right, objects * np.arange(11))
+        return float(best[places[places < len(best)]].sum() / 11)
+
+
+class CocoMap:
+    """Mean average precision as in COCO, by pycocotools: over IoU 0.50, 0.55, …, 0.95, at most 100 detections an image.
+
+    Args:
+        class_names: a name for each class id from 0 on.
+
+    Raises:
+        MisuseError: for no names or a name twice, or if pycocotools isn't installed.
+    """
+
+    def __init__(self, class_names: Sequence[str]):
+        try:
+            from pycocotools import coco, cocoeval
+        except ImportError:
+            raise MisuseError("COCO's mAP needs pycocotools. Install it: pip install keras_bot[detection]") from None
+        self._index, self._evaluator = coco.COCO, cocoeval.COCOeval
+        self.class_names = _names(class_names)
+        self._counts = np.zeros((2, len(class_names)), np.int64)  # objects that are no crowd, detections
+        self._images, self._truths, self._found = 0, [], []
+
+    def add(self, true_boxes, true_classes, crowd, boxes, scores, classes):
+        """One image; arguments and errors as `VocMap.add`, with `crowd` in the place of `difficult`.
+
+        A crowd takes any number of detections, none of which counts: COCO's only way to ignore an object. Whether an
+        object is small, medium or large is decided by the area of its box.
+        """
+        true_boxes, true_classes, crowd = _objects(true_boxes, true_classes, crowd, len(self.class_names))
+        boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
+        self._counts += _counts(true_classes[~crowd], classes, len(self.class_names))
+        self._images += 1
+        for box, name, many in zip(true_boxes, true_classes, crowd, strict=True):
+            self._truths.append({**self._entry(box, name, self._truths), "iscrowd": int(many)})
+        for box, name, score in zip(boxes, classes, scores, strict=True):
+            self._found.append({**self._entry(box, name, self._found), "score": float(score)})
+
+    def _entry(self, box, name, entries):
+        """A box as pycocotools knows it. Ids begin with 1: it takes a match with id 0 for none."""
+        (y0, x0), (high, wide) = box[:2].tolist(), np.maximum(box[2:] - box[:2], 0).tolist()
+        own = {"id": len(entries) + 1, "image_id": self._images, "category_id": int(name)}
+        return {**own, "bbox": [x0, y0, wide, high], "area": wide * high}
+
+    def result(self) -> dict:
+        """The figures of all images so far.
+
+        Returns:
+            `map`, `map50`, `map75` (over all IoUs, at 0.5, at 0.75), `map_small`, `map_medium`, `map_large` (objects
+            up to 32^2, up to 96^2, above, in pixels), `recall1`, `recall10`, `recall100` (at that many detections an
+            image), `recall_small`, `recall_medium`, `recall_large`, NaN where there is no such object; `per_class`,
+            `objects` and `detections`, and errors, as `VocMap.result`, over all IoUs and without crowds.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+            evaluation = self._evaluator(self._as_coco(self._truths), self._as_coco(self._found), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        curves = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoUs, recalls, classes), of all areas
+        precisions = [_mean(curves[:, :, name]) for name in range(len(self.class_names))]
+        figures = dict(zip(_PRECISIONS + _RECALLS, map(_mean, evaluation.stats), strict=True))
+        return _figures(self.class_names, precisions, self._counts) | figures
+
+    def _as_coco(self, entries):
+        index = self._index()
+        images, categories = range(1, self._images + 1), range(len(self.class_names))
+        tables = {"images": [{"id": i} for i in images], "categories": [{"id": i} for i in categories]}
+        index.dataset = {**tables, "annotations": entries}
+        index.createIndex()
+        return index
+
+
+def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (n, 4) with boxes (m, 4): float64 (n, m); 0 with a box without area."""
+    sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
+    common = np.maximum(sides, 0).prod(axis=2)
+    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1) for boxes in (first, second)]
+    union = np.add.outer(*areas) - common
+    return np.divide(common, union, out=np.zeros(common.shape), where=union > 0)
+
+
+def table(result: Mapping) -> str:
+    """The `result` of `VocMap` or `CocoMap` as text: a line a class with its average precision, then the mean."""
+    width = max(map(len, [*result["per_class"], "class"]))
+    lines = [f"{'class':<{width}}  {'AP':>6}  {'objects':>7}  {'detections':>10}"]
+    for name, precision in result["per_class"].items():
+        shown = "-" if np.isnan(precision) else f"{precision:.4f}"
+        lines.append(f"{name:<{width}}  {shown:>6}  {result['objects'][name]:>7}  {result['detections'][name]:>10}")
+    objects, detections = (sum(result[key].values()) for key in ("objects", "detections"))
+    return "\n".join([*lines, f"{'mean':<{width}}  {result['map']:.4f}  {objects:>7}  {detections:>10}"])
+
+
+def _match(overlaps, difficult, threshold):
+    """The verdict on each detection of one class and image, in the order of their scores: 1, 0, or -1 for neither."""
+    verdicts = np.zeros(len(overlaps), np.int64)
+    taken = np.zeros(len(difficult), bool)
+    for place, row in enumerate(overlaps if len(difficult) else []):
+        best = row.argmax()
+        if row[best] >= threshold:
+            verdicts[place] = -1 if difficult[best] else not taken[best]
+            taken[best] = True
+    return verdicts
+
+
+def _rows(what, boxes, classes, values, names, broken):
+    """Boxes float64 (n, 4), classes int64 (n,) and values (n,) of one image, checked and without padding."""
+    boxes, classes, values = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(values)
+    boxes = boxes if boxes.size else boxes.reshape(-1, 4)
+    if boxes.shape != (len(boxes), 4) or not classes.shape == values.shape == (len(boxes),):
+        raise MisuseError(
+            f"Expected {what} of one image: boxes (n, 4), classes (n,) and a flag or score for each (n,), "
+            f"received {boxes.shape}, {classes.shape} and {values.shape}. Add one image at a time."
+        )
+    if wrong := [name for name in classes.tolist() if name not in range(_PADDING, names)]:
+        raise MisuseError(f"Expected {what} of classes 0 to {names - 1}, or -1 for padding, received {wrong[0]}.")
+    kept = classes != _PADDING
+    boxes, values = boxes[kept], values[kept]
+    if not (np.isfinite(boxes).all() and np.isfinite(values).all()):
+        raise broken(f"Expected {what} of finite boxes and scores, received NaN or infinity. Look at their source.")
+    return boxes, classes[kept].astype(np.int64), values
+
+
+def _objects(boxes, classes, flags, names):
+    flags = np.zeros(np.shape(classes), bool) if flags is None else flags
+    boxes, classes, flags = _rows("objects", boxes, classes, flags, names, MisuseError)
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        raise MisuseError("Expected objects with y0 <= y1 and x0 <= x1, received others. Give y0, x0, y1, x1.")
+    return boxes, classes, flags.astype(bool)
+
+
+def _names(class_names):
+    if not (names := tuple(class_names)) or len(set(names)) < len(names):
+        raise MisuseError(f"Expected different names, at least one, received {names}. Name each class once.")
+    return names
+
+
+def _counts(true_classes, classes, names):
+    return np.stack([np.bincount(ids, minlength=names) for ids in (true_classes, classes)])
+
+
+def _figures(names, precisions, counts):
+    if not counts[0].any():
+        raise MisuseError("Expected at least one object, received none. Check the annotations and the list of images.")
+    columns = {"per_class": list(precisions), "objects": counts[0].tolist(), "detections": counts[1].tolist()}
+    tables = {key: dict(zip(names, column, strict=True)) for key, column in columns.items()}
+    return {"map": float(np.nanmean(columns["per_class"])), **tables}
+
+
+def _mean(values):
+    """Of those that aren't pycocotools' -1, for "no object"; NaN if all are."""
+    kept = values[values > -1]
+    return float(kept.mean()) if kept.size else np.nan

@@ -1,0 +1,228 @@
+"""Faster R-CNN on a backbone of ours, the paper's detector (section 6.1), over C4 or over a feature pyramid.
+
+    "c4"    regions are proposed and read on C4 (stride 16); the backbone's own last stage and average pooling are
+            the head
+    "fpn"   regions are proposed on P2 … P6 and read on P2 … P5; two dense layers are the head
+
+Why not keras-cv's: it isn't in the public API, has one width, and replaces `train_step`. Sources: Ren et al. 2015; Lin
+et al. 2017 (FPN); where the paper is silent, GluonCV's settings for VOC (RoIAlign 14x14 on C4, 128 regions an image,
+class-wise deltas with standard deviations 0.1, 0.1, 0.2, 0.2).
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.transfer import anchors as grid
+from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer import detection_losses as losses
+from keras_bot.transfer import roi
+from keras_bot.transfer.fpn import c4_parts, check_backbone, fpn_parts
+
+NECKS = ("c4", "fpn")
+PARTS = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss")
+RPN_STREAM, ROI_STREAM = range(2)
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class FasterRCNN(keras.Model):
+    """Images (B, H, W, 3), normalised, to {"objectness" (B, A), "deltas" (B, A, 4), and the maps "P2" … or "C4"}.
+
+    It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
+    (images, {"boxes", "classes"}), with "weights" (B,) or sample weights if there are any; absent boxes have class -1.
+    Boxes are y0, x0, y1, x1 in pixels. The second stage is inside `compute_loss` and `predict_boxes`, since what it
+    reads are regions. Draws are functions of the seed and the optimizer's step. XLA can't compile it.
+
+    Args:
+        backbone: a Keras model of normalised images with the outputs "C2" … "C5" (strides 4 … 32). Whether it is
+            trained, and how its batch norms behave, is its own matter. "c4" needs a functional one, to cut it at C4.
+        num_classes: K, from 1, without the background.
+        neck: "fpn" or "c4".
+        channels: width of the pyramid ("fpn") and of the RPN.
+        head_units: width of the two dense layers ("fpn").
+        anchor_sizes: square roots of the anchors' areas in pixels; None is 8 times the stride at each level ("fpn"), or
+            32 … 512 ("c4"). For "fpn" a sequence of one sequence a level, P2 … P6.
+        ratios: height / width of the anchors.
+        rpn_samples, roi_samples: anchors and regions of an image that the losses count.
+        proposals: regions an image that the second stage gets.
+        candidates: regions of a level before suppression.
+        score_threshold, iou_threshold, max_detections: defaults of `predict_boxes`.
+        seed: of the draws.
+
+    Raises:
+        MisuseError: an argument is out of its range, or the backbone lacks a level or can't be cut.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        num_classes: int,
+        *,
+        neck: str = "fpn",
+        channels: int = 256,
+        head_units: int = 1024,
+        anchor_sizes: Sequence | None = None,
+        ratios: Sequence[float] = grid.RATIOS,
+        rpn_samples: int = 256,
+        roi_samples: int = 128,
+        proposals: int = 300,
+        candidates: int = 1000,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if neck not in NECKS:
+            raise unknown("neck", neck, NECKS)
+        counts = (num_classes, channels, head_units, rpn_samples, roi_samples, proposals, candidates, max_detections)
+        if min(counts) < 1:
+            raise MisuseError(f"Expected numbers of classes, channels, units and regions from 1 on, received {counts}.")
+        check_backbone(backbone, ("C4", "C5") if neck == "c4" else ("C2", "C3", "C4", "C5"))
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.settings = {
+            "num_classes": num_classes,
+            "neck": neck,
+            "channels": channels,
+            "head_units": head_units,
+            "anchor_sizes": anchor_sizes,
+            "ratios": tuple(ratios),
+            "rpn_samples": rpn_samples,
+            "roi_samples": roi_samples,
+            "proposals": proposals,
+            "candidates": candidates,
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_detections": max_detections,
+            "seed": seed,
+        }
+        self._strides = (16,) if neck == "c4" else (4, 8, 16, 32, 64)
+        self._sizes = _anchor_sizes(neck, self._strides, anchor_sizes)
+        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
+        make = c4_parts if neck == "c4" else fpn_parts
+        self.network, self.roi_head = make(backbone, num_classes, shapes, channels, head_units)
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in PARTS}
+        self.supports_jit = False  # regions are sorted by level, and cropped by an operation that XLA lacks
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """The first stage; `inputs` is images or a batch's dictionary."""
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        return self.network(images, training=training)
+
+    def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> list[tf.Tensor]:
+        """The anchors of an image of that size, float32 (A_l, 4) for each level."""
+        return grid.pyramid_anchors(height, width, self._strides, self._sizes, self.settings["ratios"])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The four losses of both stages, each over the anchors or regions drawn in the global batch."""
+        images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        anchors = self.anchors(height, width)
+        regions, scores = self._propose(y_pred, anchors, height, width)
+        parts = self._rpn_losses(y_pred, tf.concat(anchors, axis=0), boxes, classes, weights)
+        parts.update(self._roi_losses(y_pred, regions, scores, boxes, classes, weights, training))
+        return losses.total_loss(self, parts, self.trackers)
+
+    def predict_boxes(
+        self,
+        images: tf.Tensor,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Detections of normalised images (B, H, W, 3), after non-maximum suppression within each class.
+
+        It can be traced with any of B, H and W unknown. Arguments that are None are those of the constructor.
+
+        Returns:
+            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) falling, classes int32 (B, K) and
+            count int32 (B,), K being `max_detections`; behind `count`, boxes and classes are -1 and scores 0.
+        """
+        chosen = self.settings
+        threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
+        outputs = self(images, training=False)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        regions, present = self._propose(outputs, self.anchors(height, width), height, width)
+        logits, deltas = self._second_stage(outputs, regions, training=False)
+        probabilities = tf.nn.softmax(logits)[..., : self.num_classes]
+        probabilities = tf.where((present > float("-inf"))[..., None], probabilities, -1.0)
+        scores, at, found = coding.best_candidates(probabilities, chosen["candidates"], threshold)
+        deltas = tf.reshape(deltas, [tf.shape(deltas)[0], -1, 4])
+        deltas = tf.gather(deltas, at * self.num_classes + found, batch_dims=1)
+        decoded = coding.decode(deltas, tf.gather(regions, at, batch_dims=1))
+        return coding.best_detections(
+            coding.clip_to_image(decoded, height, width),
+            scores,
+            found,
+            iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,
+            limit=max_detections or chosen["max_detections"],
+        )
+
+    def get_config(self):
+        """What `from_config` takes, the backbone among it."""
+        return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """A network with fresh heads on the backbone of the config."""
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+    def _propose(self, outputs, anchors, height, width):
+        limits = {"candidates": self.settings["candidates"], "limit": self.settings["proposals"]}
+        return roi.propose(outputs["objectness"], outputs["deltas"], anchors, (height, width), **limits)
+
+    def _second_stage(self, outputs, regions, training):
+        """Class logits (B, N, K + 1), background last, and deltas (B, N, K, 4) of regions (B, N, 4)."""
+        c4 = self.settings["neck"] == "c4"
+        maps = {4: outputs["C4"]} if c4 else {level: outputs[f"P{level}"] for level in range(2, 6)}
+        head = self.roi_head(roi.align(maps, regions, 14 if c4 else 7), training=training)
+        batch, number = tf.shape(regions)[0], tf.shape(regions)[1]
+        logits = tf.reshape(head["logits"], [batch, number, self.num_classes + 1])
+        return logits, tf.reshape(head["deltas"], [batch, number, self.num_classes, 4])
+
+    def _seed(self, stream):
+        optimizer = getattr(self, "optimizer", None)
+        step = 0 if optimizer is None else tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int32)
+        return tf.stack([self.settings["seed"] * 2 + stream, step])
+
+    def _rpn_losses(self, outputs, anchors, boxes, classes, weights):
+        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.7, negative=0.3, force=True))
+        positive, negative = roi.sample(matched, self.settings["rpn_samples"], 0.5, self._seed(RPN_STREAM))
+        drawn = tf.where(positive | negative, weights[:, None], 0.0)
+        terms = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(positive, tf.float32), outputs["objectness"])
+        near = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=1)
+        targets = coding.encode(near, anchors, roi.RPN_VARIANCE)
+        box_sum = losses.box_loss(outputs["deltas"], targets, tf.where(positive, weights[:, None], 0.0), beta=1 / 9)
+        count = losses.at_least_one(tf.reduce_sum(drawn))
+        return {"rpn_class_loss": tf.reduce_sum(terms * drawn) / count, "rpn_box_loss": box_sum / count}
+
+    def _roi_losses(self, outputs, regions, scores, boxes, classes, weights, training):
+        options = {"count": self.settings["roi_samples"], "seed": self._seed(ROI_STREAM)}
+        regions, matched, drawn = roi.sample_regions(regions, scores, boxes, classes, **options)
+        logits, deltas = self._second_stage(outputs, regions, training)
+        at = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), self.num_classes)
+        terms = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        drawn = tf.where(drawn, weights[:, None], 0.0)
+        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), regions)
+        deltas = tf.gather(deltas, tf.minimum(labels, self.num_classes - 1), batch_dims=2)
+        box_sum = losses.box_loss(deltas, targets, tf.where(matched >= 0, drawn, 0.0))
+        count = losses.at_least_one(tf.reduce_sum(drawn))
+        return {"class_loss": tf.reduce_sum(terms * drawn) / count, "box_loss": box_sum / count}
+
+
+def _anchor_sizes(neck, strides, sizes):
+    if sizes is None:
+        return ((32.0, 64.0, 128.0, 256.0, 512.0),) if neck == "c4" else grid.octave_sizes(strides, 8.0)
+    sizes = (tuple(sizes),) if neck == "c4" else tuple(tuple(level) for level in sizes)
+    if len(sizes) != len(strides) or len({len(level) for level in sizes}) != 1:
+        raise MisuseError(
+            f"Expected as many anchor sizes at each of {len(strides)} levels, received {sizes}. Give one tuple a level."
+        )
+    return sizes

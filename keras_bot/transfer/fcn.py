@@ -1,0 +1,214 @@
+"""The paper's FCN (Table 9) and what every network for segmentation needs: resizing, loss, auxiliary loss.
+
+    C5 -> 3x3 to C / 4, batch norm, ReLU -> dropout 0.1 -> 1x1 to K -> bilinear to the image's size       "logits"
+    C4 -> the same                                                                                       "aux"
+
+This is GluonCV's FCN, whose backbone has output stride 8; its training script weighs the auxiliary loss by 0.5 and
+gives heads ten times the backbone's rate. GluonCV resizes with aligned corners, Keras with half-pixel centres: they
+differ by at most half a stride, which training takes up.
+
+Sources: Long et al., CVPR 2015; He et al., CVPR 2019, section 6.2; GluonCV, `fcn.py` and the segmentation script.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_bot.errors import MisuseError
+from keras_bot.models.layers import KERNEL_INITIALIZER, conv_bn
+
+IGNORE = 255
+
+
+def fcn(
+    backbone: keras.Model,
+    num_classes: int,
+    *,
+    aux: bool = True,
+    channels: int | None = None,
+    dropout: float = 0.1,
+    name: str = "fcn",
+) -> keras.Model:
+    """The network: normalised images (B, H, W, 3) -> {"logits": float32 (B, H, W, K), "aux": the same}.
+
+    It shares the backbone's weights. Sizes may be any; strides too, 8 is the paper's.
+
+    Args:
+        backbone: images -> a dict with C5, and C4 for the auxiliary head.
+        num_classes: K.
+        aux: whether there is an auxiliary head.
+        channels: of the 3x3 convolution; None is a quarter of its input's.
+        dropout: before the last convolution.
+        name: of the model.
+
+    Raises:
+        MisuseError: the backbone lacks a level, or an argument is out of its range.
+    """
+    levels = check_head(backbone, num_classes, ("C5", "C4") if aux else ("C5",), dropout)
+    if channels is not None and channels < 1:
+        raise MisuseError(f"Expected channels from 1 on, or None for a quarter of the input's, received {channels}.")
+    image = backbone.input
+    outputs = {}
+    for output, level in zip(("logits", "aux"), levels, strict=False):
+        x = _fcn_head(levels[level], num_classes, channels, dropout, name=f"{output}_head")
+        outputs[output] = ResizeLike(name=output)([x, image])
+    return keras.Model(image, outputs, name=name)
+
+
+def _fcn_head(x, num_classes, channels, dropout, name):
+    x = conv_bn(x, channels or max(1, x.shape[-1] // 4), 3, name=name)
+    x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
+    return pixel_classifier(x, num_classes, name=f"{name}_classes")
+
+
+def pixel_classifier(x, num_classes: int, *, name: str):
+    """1x1 convolution to logits (B, h, w, K), in float32 whatever the policy."""
+    return layers.Conv2D(num_classes, 1, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name)(x)
+
+
+def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...], dropout: float) -> dict:
+    """The backbone's outputs that a head needs, in that order. Raises MisuseError, see `fcn`."""
+    outputs = getattr(backbone, "output", None)
+    if not isinstance(outputs, dict) or not set(needed) <= set(outputs):
+        has = ", ".join(sorted(outputs)) if isinstance(outputs, dict) else type(outputs).__name__
+        raise MisuseError(
+            f"Expected a backbone that gives a dict with {', '.join(sorted(needed))}, received {has}. "
+            "Take keras_bot.models.features(…) or load_backbone."
+        )
+    if num_classes < 2:
+        raise MisuseError(f"Expected num_classes of at least 2, received {num_classes}.")
+    if not 0 <= dropout < 1:
+        raise MisuseError(f"Expected 0 <= dropout < 1, received {dropout}.")
+    return {level: outputs[level] for level in needed}
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class ResizeLike(layers.Layer):
+    """[x (B, h, w, C), like (B, H, W, …)] -> x as (B, H, W, C), bilinear with half-pixel centres; all sizes may vary.
+
+    It computes in float32 unless `dtype` says otherwise.
+    """
+
+    def __init__(self, dtype="float32", **options):
+        super().__init__(dtype=dtype, **options)
+
+    def call(self, inputs):
+        """The resized x."""
+        x, like = inputs
+        size = ops.shape(like)[1:3]
+        if all(isinstance(edge, int) for edge in size):
+            return ops.image.resize(x, size, interpolation="bilinear", data_format="channels_last")
+        import tensorflow as tf  # Keras' own wants numbers; only TensorFlow's graphs have sizes that aren't known
+
+        return tf.cast(tf.image.resize(x, size), x.dtype)
+
+    def compute_output_spec(self, inputs):
+        """Of known rank; sizes as known as the second input's."""
+        x, like = inputs
+        return keras.KerasTensor((*like.shape[:3], x.shape[-1]), dtype=self.compute_dtype)
+
+    def get_config(self):
+        """The arguments of every layer."""
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class PixelCrossentropy(keras.losses.Loss):
+    """Cross-entropy of logits (B, H, W, K) with class masks (B, H, W), its mean over the batch's valid pixels.
+
+    The loss of an image is the sum over its valid pixels, times B / valid pixels of the batch: the mean over the batch,
+    which Keras takes, is then that over all valid pixels. Without any it is 0. Sample weights (B,) weigh images. On
+    several replicas each divides by the valid pixels of its own part.
+
+    Args:
+        ignore: the id in masks that doesn't count.
+        reduction, name: as in every Keras loss.
+    """
+
+    def __init__(
+        self,
+        ignore: int = IGNORE,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "pixel_crossentropy",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.ignore = ignore
+
+    def call(self, y_true, y_pred):
+        """The loss of each image, (B,)."""
+        masks = ops.cast(y_true, "int32")
+        masks = ops.squeeze(masks, -1) if len(masks.shape) == 4 else masks
+        valid = masks != self.ignore
+        classes = ops.where(valid, masks, 0)
+        losses = keras.losses.sparse_categorical_crossentropy(classes, ops.cast(y_pred, "float32"), from_logits=True)
+        valid = ops.cast(valid, "float32")
+        counts = ops.sum(valid, axis=(1, 2))
+        batch = ops.cast(ops.shape(masks)[0], "float32")
+        return ops.sum(losses * valid, axis=(1, 2)) * ops.divide_no_nan(batch, ops.sum(counts))
+
+    def get_config(self):
+        """All arguments."""
+        return {**super().get_config(), "ignore": self.ignore}
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class Segmenter(keras.Model):
+    """Trains a network of `fcn` or `deeplabv3plus`, by `compile(optimizer, PixelCrossentropy(), …)` and `fit`.
+
+    In training the auxiliary logits count as well; `evaluate` and `predict`, and metrics, see "logits" alone.
+
+    Args:
+        network: functional, images -> {"logits": …, and perhaps "aux": …}.
+        aux_weight: of the auxiliary loss; GluonCV's script has 0.5, its loss class 0.2.
+        name: of the model.
+
+    Raises:
+        MisuseError: the network gives something else, or the weight is below 0.
+    """
+
+    def __init__(self, network: keras.Model, aux_weight: float = 0.5, name: str | None = None):
+        outputs = getattr(network, "output", None)
+        if not isinstance(outputs, dict) or "logits" not in outputs or not set(outputs) <= {"logits", "aux"}:
+            raise MisuseError(
+                f"Expected a network with the outputs logits and perhaps aux, received {outputs}. Build it by fcn."
+            )
+        if not aux_weight >= 0:
+            raise MisuseError(f"Expected aux_weight from 0 on, received {aux_weight}.")
+        super().__init__(name=name, dtype=network.dtype_policy, autocast=False)
+        self.network = network
+        self.aux_weight = aux_weight
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """In training the network's dict, else the logits, float32 (B, H, W, K)."""
+        outputs = self.network(inputs, training=training)
+        return outputs if training else outputs["logits"]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss, and in training `aux_weight` times the auxiliary one."""
+        main, aux = _split(y_pred)
+        loss = super().compute_loss(x, y, main, sample_weight, training)
+        if aux is None or not training or not self.aux_weight:
+            return loss
+        return loss + self.aux_weight * keras.losses.get(self.loss)(y, aux, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The metrics of the logits."""
+        return super().compute_metrics(x, y, _split(y_pred)[0], sample_weight)
+
+    def inference_network(self) -> keras.Model:
+        """Functional, with the same weights: images -> logits, without the auxiliary head."""
+        return keras.Model(self.network.input, self.network.output["logits"], name=f"{self.network.name}_logits")
+
+    def get_config(self):
+        """All arguments, with the network serialised."""
+        network = keras.saving.serialize_keras_object(self.network)
+        return {"name": self.name, "network": network, "aux_weight": self.aux_weight}
+
+    @classmethod
+    def from_config(cls, config):
+        """The model that `get_config` describes, with fresh weights."""
+        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
+
+
+def _split(outputs):
+    return (outputs["logits"], outputs.get("aux")) if isinstance(outputs, dict) else (outputs, None)

@@ -1,0 +1,189 @@
+"""RetinaNet on a backbone of ours: a feature pyramid P3 … P7, two convolutional heads, focal loss.
+
+Why not keras-cv's: its pyramid and heads are fixed at 256 channels, it replaces `train_step`, it needs images of one
+static size to decode, and an object that no anchor overlaps by half teaches it nothing. The tests hold anchors, deltas
+and focal loss equal to keras-cv's.
+
+Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_bot.errors import MisuseError
+from keras_bot.transfer import anchors as grid
+from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer import detection_losses as losses
+from keras_bot.transfer.fpn import check_backbone, pyramid
+
+LEVELS = (3, 4, 5, 6, 7)
+STRIDES = tuple(2**level for level in LEVELS)
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class RetinaNet(keras.Model):
+    """Images (B, H, W, 3), normalised, to {"logits": float32 (B, A, K), "deltas": float32 (B, A, 4)} for A anchors.
+
+    It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
+    (images, {"boxes", "classes"}), with "weights" (B,) or sample weights if there are any; absent boxes have class -1.
+    Boxes are y0, x0, y1, x1 in pixels. `predict_boxes` gives detections.
+
+    Args:
+        backbone: a Keras model of normalised images with the outputs "C3", "C4", "C5" (strides 8, 16, 32). Whether it
+            is trained, and how its batch norms behave, is its own matter.
+        num_classes: K, from 1; there is no background class.
+        channels: width of pyramid and heads.
+        head_convs: 3x3 convolutions of each head before its last.
+        anchor_scale: smallest anchor of a level over its stride. Objects much smaller than 8 * anchor_scale pixels are
+            hardly learnt: half of it where small images hold small objects.
+        octaves: sizes a level.
+        ratios: height / width of the anchors.
+        box_weight: factor of the box loss.
+        score_threshold, iou_threshold, max_detections, candidates: defaults of `predict_boxes`.
+
+    Raises:
+        MisuseError: an argument is out of its range, or the backbone lacks a level.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        num_classes: int,
+        *,
+        channels: int = 256,
+        head_convs: int = 4,
+        anchor_scale: float = 4.0,
+        octaves: int = 3,
+        ratios: Sequence[float] = grid.RATIOS,
+        box_weight: float = 1.0,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        candidates: int = 1000,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_backbone(backbone, ("C3", "C4", "C5"))
+        if num_classes < 1 or channels < 1 or head_convs < 0:
+            raise MisuseError(
+                "Expected num_classes >= 1, channels >= 1 and head_convs >= 0, "
+                f"received {num_classes}, {channels} and {head_convs}."
+            )
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.settings = {
+            "num_classes": num_classes,
+            "channels": channels,
+            "head_convs": head_convs,
+            "anchor_scale": anchor_scale,
+            "octaves": octaves,
+            "ratios": tuple(ratios),
+            "box_weight": box_weight,
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_detections": max_detections,
+            "candidates": candidates,
+        }
+        self._sizes = grid.octave_sizes(STRIDES, anchor_scale, octaves)
+        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
+        self.network = _network(backbone, num_classes, shapes, channels, head_convs)
+        self.class_loss = keras.metrics.Mean(name="class_loss")
+        self.box_loss = keras.metrics.Mean(name="box_loss")
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Logits and deltas of every anchor; `inputs` is images or a batch's dictionary."""
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        return self.network(images, training=training)
+
+    def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+        """All anchors of an image of that size, float32 (A, 4)."""
+        levels = grid.pyramid_anchors(height, width, STRIDES, self._sizes, self.settings["ratios"])
+        return tf.concat(levels, axis=0)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Focal loss and smooth L1, each summed and divided by the number of positive anchors of the global batch."""
+        images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
+        anchors = self.anchors(tf.shape(images)[1], tf.shape(images)[2])
+        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.5, negative=0.4, force=True))
+        positive = tf.where(matched >= 0, weights[:, None], 0.0)
+        counted = tf.where(matched != coding.IGNORED, weights[:, None], 0.0)
+        at = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), -1)
+        terms = losses.focal(y_pred["logits"], tf.one_hot(labels, self.num_classes))
+        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), anchors)
+        count = losses.at_least_one(tf.reduce_sum(positive))
+        parts = {
+            "class_loss": tf.reduce_sum(tf.reduce_sum(terms, axis=-1) * counted) / count,
+            "box_loss": losses.box_loss(y_pred["deltas"], targets, positive) / count * self.settings["box_weight"],
+        }
+        return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
+
+    def predict_boxes(
+        self,
+        images: tf.Tensor,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Detections of normalised images (B, H, W, 3), after non-maximum suppression within each class.
+
+        It can be traced with any of B, H and W unknown. Arguments that are None are those of the constructor.
+
+        Returns:
+            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) falling, classes int32 (B, K) and
+            count int32 (B,), K being `max_detections`; behind `count`, boxes and classes are -1 and scores 0.
+        """
+        chosen = self.settings
+        threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
+        outputs = self(images, training=False)
+        scores, at, classes = coding.best_candidates(tf.sigmoid(outputs["logits"]), chosen["candidates"], threshold)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        near = tf.gather(self.anchors(height, width), at)
+        boxes = coding.decode(tf.gather(outputs["deltas"], at, batch_dims=1), near)
+        return coding.best_detections(
+            coding.clip_to_image(boxes, height, width),
+            scores,
+            classes,
+            iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,
+            limit=max_detections or chosen["max_detections"],
+        )
+
+    def get_config(self):
+        """What `from_config` takes, the backbone among it."""
+        return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """A network with fresh heads on the backbone of the config."""
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+
+def _network(backbone, num_classes, shapes, channels, head_convs) -> keras.Model:
+    """Backbone, pyramid and heads as a functional model; the heads are shared by all levels."""
+    image = keras.Input((None, None, 3), name="image")
+    maps = pyramid(backbone(image), first=LEVELS[0], last=LEVELS[-1], channels=channels, coarser="conv")
+    prior = keras.initializers.Constant(-math.log((1 - 0.01) / 0.01))  # every anchor starts at p = 0.01
+    outputs = {}
+    for name, width, bias in (("logits", num_classes, prior), ("deltas", 4, "zeros")):
+        head = _head(name, channels, head_convs, shapes * width, bias)
+        flat = layers.Reshape((-1, width), dtype="float32", name=f"{name}_flat")
+        outputs[name] = layers.Concatenate(axis=1, dtype="float32", name=name)([flat(head(x)) for x in maps.values()])
+    return keras.Model(image, outputs, name="retinanet")
+
+
+def _head(name, channels, convs, width, bias) -> keras.Model:
+    def init(deviation):
+        return keras.initializers.RandomNormal(stddev=deviation)
+
+    x = inputs = keras.Input((None, None, channels))
+    for _ in range(convs):
+        conv = layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer="he_normal")
+        x = conv(x)
+    last = layers.Conv2D(width, 3, padding="same", kernel_initializer=init(0.01), bias_initializer=bias)
+    return keras.Model(inputs, last(x), name=f"{name}_head")

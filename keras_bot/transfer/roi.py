@@ -1,0 +1,166 @@
+"""Regions of interest of a two-stage detector: proposing, sampling for the losses, and reading features under them.
+
+Boxes are float32 y0, x0, y1, x1 in pixels of the image. Draws are stateless functions of a seed. Sources: Ren et al.
+2015 (Faster R-CNN), sections 3.1.2 and 3.3; He et al. 2017 (Mask R-CNN), RoIAlign; Lin et al. 2017 (FPN), equation 1.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.transfer import box_coding as coding
+
+RPN_VARIANCE = (1.0, 1.0, 1.0, 1.0)
+CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a region of 224 pixels is read from P4
+MIN_SIZE = 1.0
+
+
+def propose(
+    objectness: tf.Tensor,
+    deltas: tf.Tensor,
+    anchors: Sequence[tf.Tensor],
+    image_shape: tuple[tf.Tensor, tf.Tensor],
+    *,
+    candidates: int,
+    limit: int,
+    iou: float = 0.7,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best regions after suppression within each level.
+
+    Args:
+        objectness, deltas: float32 (B, A) logits and (B, A, 4), as the anchors are ordered.
+        anchors: of each level, (A_l, 4); together A.
+        image_shape: height and width; regions are clipped to it, and those under a pixel dropped.
+        candidates: how many of a level go into suppression at most.
+        limit: how many regions are left at most, N.
+        iou: regions of a level that overlap more are one.
+
+    Returns:
+        regions (B, N, 4) and scores (B, N), falling and -inf where absent; both without gradient.
+    """
+    objectness, deltas = tf.stop_gradient(objectness), tf.stop_gradient(deltas)
+    found, begin = [], 0
+    for level in anchors:
+        end = begin + tf.shape(level)[0]
+        scores, at = tf.math.top_k(objectness[:, begin:end], tf.minimum(candidates, end - begin))
+        near = tf.gather(level, at)
+        boxes = coding.decode(tf.gather(deltas[:, begin:end], at, batch_dims=1), near, RPN_VARIANCE)
+        boxes = coding.clip_to_image(boxes, *image_shape)
+        large = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= MIN_SIZE, axis=-1)
+        scores = tf.where(large, scores, -np.inf)
+        keep = coding.keep_best(boxes, scores, tf.zeros_like(at), iou)
+        found.append((boxes, tf.where(keep, scores, -np.inf)))
+        begin = end
+    boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*found, strict=True))
+    scores, at = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
+    return tf.gather(boxes, at, batch_dims=1), scores
+
+
+def _draw(mask: tf.Tensor, noise: tf.Tensor, counts: tf.Tensor, most: int) -> tf.Tensor:
+    """Of each row of `mask` (B, n) the `counts` (B,) <= `most` places of highest noise, or all there are."""
+    noise = tf.where(mask, noise, -1.0)
+    top, _ = tf.math.top_k(noise, tf.minimum(most, tf.shape(noise)[1]))
+    last = tf.clip_by_value(counts - 1, 0, tf.shape(top)[1] - 1)
+    threshold = tf.gather(top, last[:, None], batch_dims=1)
+    return mask & (noise >= threshold) & (counts > 0)[:, None]
+
+
+def sample(matched: tf.Tensor, count: int, fraction: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws positives and negatives from each image, evenly.
+
+    Args:
+        matched: int32 (B, n), as `box_coding.match` gives it.
+        count: how many of both an image has at most; negatives fill up what positives leave.
+        fraction: of positives, at most.
+        seed: integer (2,).
+
+    Returns:
+        Which are drawn as positive and as negative, bool (B, n) each.
+    """
+    noise = tf.random.stateless_uniform(tf.shape(matched), seed)
+    most = max(1, math.floor(count * fraction))
+    positive = _draw(matched >= 0, noise, tf.fill(tf.shape(matched)[:1], most), most)
+    left = count - tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+    return positive, _draw(matched == coding.NEGATIVE, noise, left, count)
+
+
+def sample_regions(
+    regions: tf.Tensor,
+    scores: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    *,
+    count: int,
+    seed: tf.Tensor,
+    fraction: float = 0.25,
+    iou: float = 0.5,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What the second stage learns from: proposals and true boxes, a quarter of them on objects if there are so many.
+
+    Args:
+        regions, scores: what `propose` gives.
+        boxes, classes: the truth, (B, M, 4) and (B, M), class -1 where there is none.
+        count: regions an image, S.
+        seed: integer (2,).
+        fraction, iou: at most so many lie on an object, which is to say overlap it by so much.
+
+    Returns:
+        regions (B, S, 4); matched int32 (B, S), the place of the box among M or NEGATIVE; drawn bool (B, S), false
+        where an image had too few. S is smaller if no image has as many.
+    """
+    regions = tf.concat([tf.maximum(boxes, 0.0), regions], axis=1)
+    present = tf.concat([classes >= 0, scores > -np.inf], axis=1)
+    matched = coding.match(regions, boxes, classes, positive=iou, negative=iou, force=False)
+    matched = tf.where(present, matched, coding.IGNORED)
+    positive, negative = sample(matched, count, fraction, seed)
+    rank = tf.cast(positive, tf.float32) * 2.0 + tf.cast(negative, tf.float32)
+    rank, at = tf.math.top_k(rank, tf.minimum(count, tf.shape(rank)[1]))
+    return tf.gather(regions, at, batch_dims=1), tf.gather(matched, at, batch_dims=1), rank > 0
+
+
+def level_of(regions: tf.Tensor, first: int, last: int) -> tf.Tensor:
+    """The level whose features suit each region (…, 4): int32 (…), 4 + log2(sqrt(area) / 224) rounded down."""
+    size = tf.sqrt(tf.maximum(coding.areas(regions), 1e-6))
+    level = tf.floor(CANONICAL_LEVEL + tf.math.log(size / CANONICAL_SIZE) / math.log(2.0) + 1e-6)
+    return tf.cast(tf.clip_by_value(level, float(first), float(last)), tf.int32)
+
+
+def align(maps: Mapping[int, tf.Tensor], regions: tf.Tensor, size: int, samples: int = 2) -> tf.Tensor:
+    """RoIAlign: the features under each region as a square of `size`, each cell the mean of samples² bilinear reads.
+
+    The middle of a map's first cell lies at half a stride, and what lies outside is as the edge.
+
+    Args:
+        maps: level -> (B, h, w, C), of stride 2**level. Of several levels a region is read from the one that suits it.
+        regions: (B, N, 4).
+        size: height and width of the result.
+        samples: a side and cell.
+
+    Returns:
+        float32 (B * N, size, size, C). There is no gradient to the regions.
+    """
+    batch, number = tf.shape(regions)[0], tf.shape(regions)[1]
+    regions = tf.reshape(tf.stop_gradient(regions), [-1, 4])
+    image = tf.repeat(tf.range(batch), number)
+    level = level_of(regions, min(maps), max(maps))
+    crops, places = [], []
+    for k, features in maps.items():
+        at = tf.where(level == k)[:, 0]
+        crops.append(_read(features, tf.gather(regions, at) / 2.0**k, tf.gather(image, at), size * samples))
+        places.append(tf.cast(at, tf.int32))
+    reads = tf.gather(tf.concat(crops, axis=0), tf.math.invert_permutation(tf.concat(places, axis=0)))
+    channels = next(iter(maps.values())).shape[-1]
+    reads = tf.reshape(reads, [-1, size, samples, size, samples, channels])
+    return tf.reduce_mean(reads, axis=(2, 4))
+
+
+def _read(features: tf.Tensor, regions: tf.Tensor, image: tf.Tensor, points: int) -> tf.Tensor:
+    """Bilinear reads at the middles of points² equal cells of each region (n, 4), which is in cells of the map."""
+    features = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    limit = tf.cast(tf.shape(features)[1:3] - 1, tf.float32)
+    step = (regions[:, 2:] - regions[:, :2]) / points
+    first = regions[:, :2] + 0.5 * step + 0.5  # half a cell back, one on for the padding
+    last = first + (points - 1) * step
+    return tf.image.crop_and_resize(features, tf.concat([first / limit, last / limit], axis=1), image, [points, points])

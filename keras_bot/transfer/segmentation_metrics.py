@@ -1,0 +1,169 @@
+"""Mean intersection over union and pixel accuracy of a segmentation, exact over the whole set.
+
+Both count pixels over all batches and divide once, at the end; they are no means of batches' figures. Counts are
+float64: whole numbers stay exact up to 2^53, where float32 would lose them from 2^24 on (97 images of 480x360).
+
+    IoU of class k = n_kk / (sum_j n_kj + sum_j n_jk - n_kk)      n_ij: pixels of class i that were called j
+
+The mean is over the classes that occur in the truth or in the predictions. Pixels labelled 255 are ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.errors import MisuseError, RunError
+
+IGNORE = 255
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class MeanIoU(keras.metrics.Metric):
+    """Mean over classes of intersection over union, for `compile(weighted_metrics=[...])`, which weighs images.
+
+    On several replicas each counts its own part, and the counts are summed when the result is read.
+
+    Args:
+        classes: how many, K; ids are 0 … K - 1.
+        ignore: the label of pixels that don't count.
+        name: in the logs.
+
+    Call arguments:
+        y_true: integer (B, H, W) or (B, H, W, 1).
+        y_pred: logits or probabilities, float (B, H, W, K), or class ids, integer (B, H, W).
+        sample_weight: (B,), (B, 1, 1) or (B, H, W), or None for 1 everywhere; 0 leaves pixels out.
+
+    The result is NaN until a pixel is counted, and as soon as a counted pixel has a label that is neither a class nor
+    `ignore`; `table` then says so.
+    """
+
+    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "mean_iou"):
+        super().__init__(name=name, dtype="float64")
+        self.classes = _checked(classes, ignore)
+        self.ignore = ignore
+        self._counts = self.add_variable((classes**2 + 1,), "zeros", dtype="float64", name="counts")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):  # noqa: D102
+        self._counts.assign_add(_count_pairs(y_true, y_pred, sample_weight, self.classes, self.ignore))
+
+    def result(self):  # noqa: D102
+        counts = tf.convert_to_tensor(self._counts)
+        matrix = tf.reshape(counts[:-1], [self.classes, self.classes])
+        right = tf.linalg.diag_part(matrix)
+        union = tf.reduce_sum(matrix, 0) + tf.reduce_sum(matrix, 1) - right
+        occurs = union > 0
+        mean = tf.reduce_sum(tf.math.divide_no_nan(right, union)) / tf.reduce_sum(tf.cast(occurs, tf.float64))
+        return tf.where(counts[-1] > 0, _nan(), mean)
+
+    def confusion(self) -> np.ndarray:
+        """Pixels by true class (rows) and predicted class (columns): float64 (K, K).
+
+        Raises:
+            RunError: if a pixel had a label that is neither a class nor `ignore`.
+        """
+        counts = np.asarray(tf.convert_to_tensor(self._counts))
+        if counts[-1]:
+            raise RunError(
+                f"Expected labels 0 to {self.classes - 1} or {self.ignore}, received another one at "
+                f"{counts[-1]:.0f} pixels. Check the masks and the number of classes."
+            )
+        return counts[:-1].reshape(self.classes, self.classes)
+
+    def get_config(self):  # noqa: D102
+        return {"classes": self.classes, "ignore": self.ignore, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class PixelAccuracy(MeanIoU):
+    """The share of pixels whose class is right; arguments as `MeanIoU`."""
+
+    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "pixel_accuracy"):
+        super().__init__(classes, ignore=ignore, name=name)
+
+    def result(self):  # noqa: D102
+        counts = tf.convert_to_tensor(self._counts)
+        right = tf.reduce_sum(counts[: self.classes**2 : self.classes + 1])
+        return tf.where(counts[-1] > 0, _nan(), right / tf.reduce_sum(counts[:-1]))
+
+
+def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
+    """All figures of a confusion matrix, in NumPy.
+
+    Args:
+        confusion: (K, K), true classes in rows, as `MeanIoU.confusion` gives.
+        class_names: K names.
+
+    Returns:
+        `mean_iou`, `pixel_accuracy`, `per_class` {name: IoU, NaN for a class that occurs nowhere},
+        `pixels` {name: how many true ones}.
+
+    Raises:
+        MisuseError: for another shape, or a matrix without a pixel.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    if confusion.shape != (len(class_names),) * 2:
+        raise MisuseError(
+            f"Expected a confusion matrix of {len(class_names)} x {len(class_names)}, received {confusion.shape}. "
+            "Give as many names as classes."
+        )
+    if not confusion.sum():
+        raise MisuseError("Expected at least one pixel with a class, received none. Check the masks and the list.")
+    right, true = np.diag(confusion), confusion.sum(axis=1)
+    union = true + confusion.sum(axis=0) - right
+    ious = np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
+    return {
+        "mean_iou": float(np.nanmean(ious)),
+        "pixel_accuracy": float(right.sum() / confusion.sum()),
+        "per_class": dict(zip(class_names, ious.tolist(), strict=True)),
+        "pixels": dict(zip(class_names, true.tolist(), strict=True)),
+    }
+
+
+def table(result: Mapping) -> str:
+    """`figures` as text: a line a class with its IoU and share of the true pixels, then the two means."""
+    total = sum(result["pixels"].values())
+    width = max(map(len, [*result["per_class"], "pixel accuracy"]))
+    lines = [f"{'class':<{width}}  {'IoU':>6}  {'pixels':>7}"]
+    for name, iou in result["per_class"].items():
+        share = f"{result['pixels'][name] / total:7.2%}"
+        lines.append(f"{name:<{width}}  {'-' if np.isnan(iou) else f'{iou:.4f}':>6}  {share}")
+    lines.append(f"{'mean IoU':<{width}}  {result['mean_iou']:.4f}")
+    lines.append(f"{'pixel accuracy':<{width}}  {result['pixel_accuracy']:.4f}")
+    return "\n".join(lines)
+
+
+def _nan():
+    return tf.constant(np.nan, tf.float64)
+
+
+def _checked(classes, ignore):
+    if classes < 1:
+        raise MisuseError(f"Expected at least 1 class, received {classes}.")
+    if 0 <= ignore < classes:
+        raise MisuseError(f"Expected an ignore label that is no class, received {ignore} with {classes} classes.")
+    return classes
+
+
+def _count_pairs(truth, predictions, weights, classes, ignore):
+    """Weight of each (true, predicted) pair, then of pixels with unknown ids: float64 (classes^2 + 1,)."""
+    truth, predictions = tf.convert_to_tensor(truth), tf.convert_to_tensor(predictions)
+    if truth.shape.rank == 4:
+        truth = tf.squeeze(truth, -1)
+    if predictions.shape.rank == 4:
+        if predictions.shape[-1] != classes:
+            raise MisuseError(f"Expected predictions for {classes} classes, received shape {predictions.shape}.")
+        predictions = tf.argmax(predictions, -1, output_type=tf.int32)
+    if not truth.shape.is_compatible_with(predictions.shape):
+        raise MisuseError(f"Expected masks and predictions of one size, received {truth.shape}, {predictions.shape}.")
+    truth, predictions = tf.cast(truth, tf.int32), tf.cast(predictions, tf.int32)
+    known = (truth >= 0) & (truth < classes) & (predictions >= 0) & (predictions < classes)
+    place = tf.where(known, truth * classes + predictions, classes**2)
+    counted = tf.cast(truth != ignore, tf.float64)
+    if weights is not None:
+        weights = tf.convert_to_tensor(weights)
+        weights = tf.reshape(weights, tf.concat([tf.shape(weights), tf.ones([3 - weights.shape.rank], tf.int32)], 0))
+        counted *= tf.cast(weights, tf.float64)
+    flat = tf.reshape(place, [-1]), tf.reshape(counted, [-1])
+    return tf.math.bincount(flat[0], flat[1], minlength=classes**2 + 1, maxlength=classes**2 + 1, dtype=tf.float64)

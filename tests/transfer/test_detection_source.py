@@ -1,0 +1,337 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.transfer.detection_source import open_detection
+
+CAT, DOG = ("cat", (1, 1, 20, 10)), ("dog", (5, 6, 15, 16))  # xmin, ymin, xmax, ymax as VOC counts
+
+
+def _object(name, box, difficult=0):
+    edges = "".join(f"<{edge}>{x}</{edge}>" for edge, x in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{edges}</bndbox>{part}</object>"
+
+
+def _xml(objects, size="<size><width>40</width><height>30</height></size>"):
+    return f"<annotation>{size}{''.join(_object(*item) for item in objects)}</annotation>"
+
+
+def _picture(path, number=0):
+    pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Makes a VOC folder of images "0", "1", … with these lists of objects; all are in `train`."""
+
+    def make(*images, classes=None):
+        folder = tmp_path / "voc"
+        for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (folder / name).mkdir(parents=True)
+        for number, objects in enumerate(images):
+            _picture(folder / f"JPEGImages/{number}.jpg", number)
+            (folder / f"Annotations/{number}.xml").write_text(_xml(objects))
+        (folder / "ImageSets/Main/train.txt").write_text("".join(f"{i}\n" for i in range(len(images))))
+        if classes:
+            (folder / "classes.txt").write_text("\n".join(classes))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Makes a COCO folder of two images; parts given by name replace those of the annotation file."""
+
+    def make(**parts):
+        folder = tmp_path / "coco"
+        (folder / "annotations").mkdir(parents=True)
+        (folder / "val2017").mkdir()
+        for number in (7, 9):
+            _picture(folder / f"val2017/{number}.png", number)
+        own = {
+            "images": [{"id": i, "file_name": f"{i}.png", "height": 30, "width": 40} for i in (9, 7)],
+            "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "cat"}],
+            "annotations": [
+                {"id": 1, "image_id": 7, "category_id": 18, "bbox": [4, 5, 11, 11], "iscrowd": 0},
+                {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0, 0, 20, 10], "iscrowd": 1},
+            ],
+        }
+        (folder / "annotations/instances_val2017.json").write_text(json.dumps({**own, **parts}))
+        return folder
+
+    return make
+
+
+def _records(source):
+    return [{k: v.numpy() for k, v in source.read(*key).items()} for key in source.keys(None, 1)]
+
+
+def test_voc_boxes_are_continuous_and_images_without_objects_stay(voc, capsys):
+    source = open_detection(voc([(*CAT, 1), DOG], [], [DOG]), "train")
+    assert (source.size, source.class_names, source.num_classes, source.max_boxes) == (3, ("cat", "dog"), 2, 2)
+    first, second, third = _records(source)
+    np.testing.assert_array_equal(first["boxes"], [[0, 0, 10, 20], [5, 4, 16, 15]])
+    np.testing.assert_array_equal(first["classes"], [0, 1])
+    np.testing.assert_array_equal(first["difficult"], [True, False])
+    assert second["boxes"].shape == (0, 4) and second["classes"].shape == (0,)
+    np.testing.assert_array_equal(third["boxes"], source.annotations.of(2)[0])
+    assert [record["index"] for record in (first, second, third)] == [0, 1, 2]
+    assert tf.io.decode_image(first["image"]).shape == (30, 40, 3)
+    np.testing.assert_array_equal(source.annotations.shapes, [[30, 40]] * 3)
+    assert (source.dropped, source.clipped, capsys.readouterr().err) == ((), (), "")
+    assert source.train_on_difficult
+
+
+def test_boxes_are_dropped_or_clipped_counted_and_named(voc, capsys):
+    outside, turned, flat = (50, 1, 60, 9), (20, 1, 10, 9), (7, 8, 7, 8)
+    over, from_zero = (30, 20, 45, 30), (0, 0, 10, 10)
+    bad = [("cat", box) for box in (outside, turned, flat)]
+    source = open_detection(voc([*bad, DOG], [("dog", over), ("dog", from_zero)], bad[:1]), "train")
+    np.testing.assert_array_equal(source.annotations.of(0)[0], [[5, 4, 16, 15]])
+    np.testing.assert_array_equal(source.annotations.of(1)[0], [[19, 29, 30, 40], [0, 0, 10, 10]])
+    assert len(source.annotations.of(2)[0]) == 0
+    assert len(source.dropped) == 4 and source.dropped[0].startswith("0: cat at") and source.dropped[3][0] == "2"
+    assert source.clipped == ("1: dog at y0, x0, y1, x1 = 19, 29, 30, 45",)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "4 boxes without" in told and "in 0, 2; 1 box out of the image" in told
+
+
+def test_classes_come_from_the_file_the_caller_or_all_annotations(voc):
+    folder = voc([CAT], [DOG], classes=["dog", "", "cat", "cow"])
+    assert open_detection(folder, "train").class_names == ("dog", "cat", "cow")
+    assert open_detection(folder, "train", class_names=["cat", "dog"]).class_names == ("cat", "dog")
+    (folder / "classes.txt").unlink()
+    (folder / "ImageSets/Main/val.txt").write_text("1\n")
+    assert open_detection(folder, "val").class_names == ("cat", "dog")
+    with pytest.raises(MisuseError, match=r"0\.xml: Unknown class 'cat'. Known: dog"):
+        open_detection(folder, "train", class_names=["dog"])
+
+
+def _replace(name, text):
+    def spoil(folder):
+        (folder / name).write_text(text)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_replace("Annotations/1.xml", "<annotation><object>"), r"1\.xml is no XML file"),
+        (_replace("Annotations/1.xml", ""), r"1\.xml is no XML file"),
+        (_replace("Annotations/1.xml", _xml([("cat", (1, 2, "x", 4))])), r"1\.xml, object 1: expected a name"),
+        (_replace("Annotations/1.xml", _xml([("cat", (1, 2, "nan", 4))])), r"1\.xml, object 1"),
+        (_replace("Annotations/1.xml", "<annotation><object><name>cat</name></object></annotation>"), "object 1"),
+        (_replace("classes.txt", "dog\n"), r"0\.xml: Unknown class 'cat'"),
+        (_replace("classes.txt", "dog\ndog\n"), r"classes\.txt is empty or names a class twice"),
+        (_replace("ImageSets/Main/train.txt", "\n \n"), r"train\.txt is empty"),
+        (_replace("ImageSets/Main/train.txt", "0\n1\n0\n"), r"train\.txt names 0 more than once"),
+        (_replace("ImageSets/Main/train.txt", "0\n5\n"), r"image in JPEGImages.*received none for 5"),
+        (lambda folder: (folder / "Annotations/1.xml").unlink(), "XML file in Annotations.*none for 1"),
+        (lambda folder: (folder / "ImageSets/Main/train.txt").rename(folder / "ImageSets/Main/tain.txt"), "mean tain"),
+        (lambda folder: (folder / "Annotations").rename(folder / "annotations"), "folder Annotations"),
+    ],
+)
+def test_a_broken_voc_folder_is_told_by_the_file(voc, spoil, message):
+    folder = voc([CAT], [DOG])
+    spoil(folder)
+    with pytest.raises(MisuseError, match=message):
+        open_detection(folder, "train")
+
+
+def test_a_broken_image_needs_a_size_in_its_xml(voc):
+    folder = voc([CAT], [DOG])
+    (folder / "JPEGImages/1.jpg").write_bytes(b"no image")
+    assert open_detection(folder, "train").size == 2  # the pipeline will tell
+    (folder / "Annotations/1.xml").write_text(_xml([DOG], size=""))
+    with pytest.raises(MisuseError, match=r"1\.jpg is no image"):
+        open_detection(folder, "train")
+
+
+def test_a_fingerprint_changes_with_a_box_and_with_a_picture(voc):
+    folder = voc([CAT], [DOG])
+    prints = [open_detection(folder, "train").fingerprint()]
+    assert open_detection(folder, "train").fingerprint() == prints[0]
+    _picture(folder / "JPEGImages/1.jpg", 5)
+    prints.append(open_detection(folder, "train").fingerprint())
+    (folder / "Annotations/1.xml").write_text(_xml([CAT]))
+    prints.append(open_detection(folder, "train").fingerprint())
+    source = open_detection(folder, "train")
+    (folder / "JPEGImages/1.jpg").unlink()
+    prints.append(source.fingerprint())
+    assert len(set(prints)) == 4
+
+
+def test_bccd_drops_its_two_boxes_without_size(test_data, capsys):
+    sources = {split: open_detection(test_data / "bccd", split) for split in ("train", "val", "test")}
+    assert {split: source.size for split, source in sources.items()} == {"train": 205, "val": 87, "test": 72}
+    dropped = [line for source in sources.values() for line in source.dropped]
+    assert sorted(line.split(":")[0] for line in dropped) == ["BloodImage_00338", "BloodImage_00343"]
+    told = capsys.readouterr().err
+    assert told.count("1 box without a size") == 2 and "BloodImage_00338" in told and "BloodImage_00343" in told
+    classes = np.concatenate([source.annotations.classes for source in sources.values()])
+    np.testing.assert_array_equal(np.bincount(classes), [4153, 372, 361])
+    assert sources["train"].class_names == ("RBC", "WBC", "Platelets")
+    for source in sources.values():
+        boxes = source.annotations.boxes
+        assert (boxes >= 0).all() and (boxes <= [480, 640, 480, 640]).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_coco_boxes_classes_and_ids(coco):
+    folder = coco()
+    for source in (
+        open_detection(folder, "val2017"),
+        open_detection(folder, "val"),
+        open_detection(folder / "annotations/instances_val2017.json", "x", images=folder / "val2017"),
+    ):
+        assert (source.class_names, source.category_ids, source.image_ids) == (("cat", "dog"), (3, 18), (9, 7))
+        empty, full = _records(source)
+        assert empty["boxes"].shape == (0, 4)
+        np.testing.assert_array_equal(full["boxes"], [[5, 4, 16, 15], [0, 0, 10, 20]])
+        np.testing.assert_array_equal(full["classes"], [1, 0])
+        np.testing.assert_array_equal(full["difficult"], [False, True])
+        assert tf.io.decode_image(full["image"]).shape == (30, 40, 3)
+        assert not source.train_on_difficult
+
+
+def test_coco_classes_may_be_those_of_a_network(coco):
+    folder = coco()
+    source = open_detection(folder, "val", class_names=["cow", "dog", "cat"])
+    np.testing.assert_array_equal(source.annotations.classes, [1, 2])
+    assert source.category_ids == (-1, 18, 3)
+    with pytest.raises(MisuseError, match=r"annotations\[0\]: Unknown class 'dog'"):
+        open_detection(folder, "val", class_names=["cat", "cow"])
+
+
+IMAGE = {"id": 7, "file_name": "7.png", "height": 30, "width": 40}
+BOX = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 5, 5]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"images": []}, "has no images"),
+        ({"categories": []}, "has no categories"),
+        ({"annotations": None}, "no COCO annotation file"),
+        ({"images": [IMAGE, IMAGE]}, r"images\[1\]: the id 7 is there twice"),
+        ({"images": [{**IMAGE, "height": None}]}, r"images\[0\]: expected the fields id"),
+        ({"images": [{**IMAGE, "width": 0}]}, r"images\[0\]: expected the fields id"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "8.png"}], "annotations": []}, r"not there.*8\.png"),
+        ({"images": [{**IMAGE, "file_name": "8.png"}], "annotations": []}, r"'8\.png', which is in none of"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories of one name"),
+        ({"annotations": [{**BOX, "bbox": [0, 0, 5]}]}, r"annotations\[0\]: expected image_id"),
+        ({"annotations": [{**BOX, "bbox": [0, 0, 5, float("nan")]}]}, r"annotations\[0\]: expected image_id"),
+        ({"annotations": [BOX, {**BOX, "image_id": 1}]}, r"annotations\[1\]: no image has the id 1"),
+        ({"annotations": [BOX, {**BOX, "category_id": 1}]}, r"annotations\[1\]: no category has the id 1"),
+    ],
+)
+def test_a_broken_coco_file_is_told_by_name_and_entry(coco, parts, message):
+    with pytest.raises(MisuseError, match=message) as error:
+        open_detection(coco(**parts), "val")
+    assert "instances_val2017.json" in str(error.value)
+
+
+def test_other_paths_are_told(coco, tmp_path):
+    folder = coco()
+    with pytest.raises(MisuseError, match="annotation file for the split 'train'"):
+        open_detection(folder, "train")
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(MisuseError, match=r"text\.json is no JSON file"):
+        open_detection(tmp_path / "text.json", "train")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(MisuseError, match=r"list\.json is no COCO annotation file"):
+        open_detection(tmp_path / "list.json", "train")
+    with pytest.raises(MisuseError, match="Expected no data_dir"):
+        open_detection(folder, "val", data_dir="x")
+    with pytest.raises(MisuseError, match="Unknown data set 'no_such_set'"):
+        open_detection("no_such_set", "train")
+    for path in (tmp_path / "nowhere", "./nowhere", "nowhere/annotations/train.json", "train set"):
+        with pytest.raises(MisuseError, match="no folder or file"):
+            open_detection(path, "train")
+    with pytest.raises(MisuseError, match="expected an Image `image` and a Sequence"):
+        open_detection("digits", "train", data_dir=str(tmp_path / "tfds"))
+
+
+def _prepare(name, data_dir, monkeypatch, **paths):
+    """Prepare a TFDS set in two shards by its own code, whose download is replaced by local `paths`."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder(name, data_dir=data_dir)
+    monkeypatch.setattr(type(builder), "_split_generators", lambda self, _: {"train": self._generate_examples(**paths)})
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2, try_download_gcs=False))
+    return sorted(builder.data_path.glob("*.tfrecord*"))
+
+
+def _same_boxes(source, tfds_source):
+    """The images may have another order."""
+    sets = []
+    for one in (source, tfds_source):
+        records = _records(one)
+        assert [record["index"] for record in records] == list(range(one.size))
+        pictures = [record["image"] for record in records]
+        sets.append(dict(zip(pictures, records, strict=True)))
+    assert set(sets[0]) == set(sets[1]) and len(sets[0]) == source.size == tfds_source.size
+    for picture, record in sets[0].items():
+        for part in ("boxes", "classes", "difficult"):
+            np.testing.assert_array_equal(record[part], sets[1][picture][part])
+
+
+@pytest.fixture
+def voc_2007(voc, tmp_path, monkeypatch):
+    """A VOC folder of five images, and the files and data_dir of TFDS's voc/2007 made from it."""
+    flat = ("cat", (7, 8, 7, 8))
+    folder = voc([(*CAT, 1), DOG], [], [DOG, flat], [flat], [("dog", (3, 3, 40, 30)), CAT])
+    for path in (folder / "Annotations").glob("*.xml"):
+        more = "<pose>Left</pose><truncated>0</truncated><difficult>"
+        path.write_text(path.read_text().replace("<difficult>", more))
+    (tmp_path / "all/VOCdevkit").mkdir(parents=True)
+    (tmp_path / "all/VOCdevkit/VOC2007").symlink_to(folder)
+    paths = {"data_path": str(tmp_path / "all"), "set_name": "train"}
+    return folder, _prepare("voc/2007", tmp_path / "tfds", monkeypatch, **paths), str(tmp_path / "tfds")
+
+
+def test_tfds_voc_equals_its_files(voc_2007, capsys):
+    folder, files, data_dir = voc_2007
+    assert len(files) == 2
+    source = open_detection("voc/2007", "train", data_dir=data_dir)
+    assert source.num_classes == 20 and source.train_on_difficult
+    assert len(source.dropped) == 2 and "2 boxes without a size" in capsys.readouterr().err
+    assert source.dropped[0].split("[")[0] in [file.name for file in files]
+    _same_boxes(open_detection(folder, "train", class_names=source.class_names), source)
+    orders = [[int(source.read(*key)["index"]) for key in source.keys(tf.constant([seed, 2]), 9)] for seed in range(4)]
+    assert all(sorted(order) == list(range(5)) for order in orders) and len({*map(tuple, orders)}) > 1
+    part = open_detection("voc/2007", "train[20%:40%]+train[60%:]", data_dir=data_dir)
+    assert [record["index"] for record in _records(part)] == [0, 1, 2]
+    np.testing.assert_array_equal(part.annotations.of(2)[0], source.annotations.of(4)[0])
+
+
+def test_a_tfds_set_tells_what_is_wrong(voc_2007):
+    _, files, data_dir = voc_2007
+    with pytest.raises(MisuseError, match="no split 'val'"):
+        open_detection("voc/2007", "val", data_dir=data_dir)
+    with pytest.raises(MisuseError, match="Unknown class 'aeroplane'"):
+        open_detection("voc/2007", "train", data_dir=data_dir, class_names=["dog", "cow"])
+    files[0].write_bytes(files[0].read_bytes()[:-5])
+    with pytest.raises(RunError, match="is cut"):
+        open_detection("voc/2007", "train", data_dir=data_dir)
+
+
+def test_tfds_coco_equals_its_files(coco, tmp_path, monkeypatch):
+    categories = [{"id": 2 * i + 1, "name": f"class {i}"} for i in range(80)]
+    boxes = [{"bbox": [4, 5, 11, 11], "category_id": 159}, {"bbox": [0, 0, 20.5, 10.25], "category_id": 3}]
+    numbered = [{"id": i, "image_id": 7, "iscrowd": i, "area": 9, **box} for i, box in enumerate(boxes)]
+    folder = coco(categories=categories, annotations=numbered)
+    kind = __import__("tensorflow_datasets.object_detection.coco", fromlist=["coco"]).AnnotationType.BBOXES
+    paths = {"image_dir": str(folder), "annotation_dir": str(folder), "split_name": "val2017"}
+    _prepare("coco/2017", tmp_path / "tfds", monkeypatch, **paths, annotation_type=kind, panoptic_dir=None)
+    source = open_detection("coco/2017", "train", data_dir=str(tmp_path / "tfds"))
+    assert not source.train_on_difficult
+    files = open_detection(folder, "val")
+    assert source.class_names == files.class_names
+    _same_boxes(files, source)
