@@ -78,6 +78,9 @@ class Recipe:
     )
     decay_epochs: tuple[int, ...] = knob((30, 60, 90), "epochs at which the step schedule decays (2.1)")
     decay_factor: float = knob(0.1, "factor of one decay of the step schedule (2.1)", above=0, at_most=1)
+    optimizer: str = knob(
+        "nag", "nag, the paper's (2.1), or adamw, for new heads in few steps", choices=("nag", "adamw")
+    )
     momentum: float = knob(0.9, "Nesterov momentum (2.1)", at_least=0, below=1)
     weight_decay: float = knob(1e-4, "L2 penalty, added to the gradient (2.1)", at_least=0)
     no_bias_decay: bool = knob(False, "decay convolution and dense kernels only, no bias, gamma, beta (3.1)")
@@ -116,6 +119,28 @@ class Recipe:
     freeze_bn: bool = knob(False, "batch norm stays in inference mode, its weights as they are")
     layer_decay: float = knob(
         1.0, "factor on the learning rate for each part of the network below the head", above=0, at_most=1
+    )
+
+    task: str = knob(
+        "classification",
+        "classification, or detection or segmentation (6) on the features of `model`",
+        choices=("classification", "detection", "segmentation"),
+    )
+    head: str = knob(
+        "",
+        "of detection faster_rcnn (over a pyramid), faster_rcnn_c4 (over C4), retinanet; of segmentation fcn, "
+        "deeplabv3plus; empty is the first (6)",
+        choices=("", "retinanet", "faster_rcnn", "faster_rcnn_c4", "fcn", "deeplabv3plus"),
+    )
+    head_channels: int = knob(0, "width of the head; 0 is its own", at_least=0)
+    output_stride: int = knob(0, "of the features, 8, 16 or 32, by dilation; 0 is 8 for segmentation, else 32 (6)")
+    anchor_scale: float = knob(0.0, "smallest anchor of a level over its stride; 0 is the head's own", at_least=0)
+    min_zoom: float = knob(
+        0.5, "smallest factor by which training images of detection, segmentation are scaled", above=0
+    )
+    max_zoom: float = knob(2.0, "the largest", above=0)
+    map_form: str = knob(
+        "voc", "mAP: voc (area), voc07 (11 points), at IoU 0.5; or coco", choices=("voc", "voc07", "coco")
     )
 
     strategy: str = knob(

@@ -25,9 +25,10 @@ def main(argv):
     start_backend()
     from keras_bot.training.start import like_source
     from keras_bot.training.train import train
+    from keras_bot.transfer.tasks import find_task
 
     recipe = like_source(recipe, flags.given_names())
     run_dir = flags.run_dir or f"runs/finetune-{time.strftime('%Y%m%d-%H%M%S')}"
-    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
+    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
     if "run_dir" in result:  # the chief's
         print(json.dumps(result))

@@ -32,9 +32,10 @@ def main(argv):
         print(plan(recipe))
         return
     from keras_bot.training.train import train
+    from keras_bot.transfer.tasks import find_task
 
     run_dir = flags.run_dir or f"runs/{recipe.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
+    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
     if "run_dir" in result:  # the chief's
         print(json.dumps(result))
 

@@ -54,8 +54,20 @@ def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.sch
     return tricks.Warmup(schedule, warmup_steps) if warmup_steps else schedule
 
 
-def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> tricks.NAG:
-    """Nesterov's method with L2 in the gradient, on kernels alone or on every weight."""
+def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Nesterov's method with L2 in the gradient, on kernels alone or on every weight; or AdamW.
+
+    Raises:
+        MisuseError: for rates by layer with AdamW.
+    """
+    if recipe.optimizer == "adamw":
+        if recipe.layer_decay < 1:
+            raise MisuseError("Expected --layer_decay with --optimizer=nag, received it with adamw. Drop one.")
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        spared = tricks.split_by_decay(model)[1] if recipe.no_bias_decay else []
+        if spared:
+            optimizer.exclude_from_weight_decay(var_list=spared)
+        return optimizer
     decay = "kernels" if recipe.no_bias_decay else "all"
     factors = rates(model, recipe.layer_decay) if recipe.layer_decay < 1 else None
     return tricks.NAG(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay=decay, rates=factors)
@@ -87,19 +99,24 @@ def compile_trainee(
         trainee = tricks.Distiller(
             model, teacher, temperature=recipe.distill_temperature, hard_weight=recipe.distill_hard_weight
         )
-    optimizer = build_optimizer(recipe, schedule, model)
-    if recipe.precision == "mixed_float16":
-        optimizer = tricks.LossScaling(optimizer)
-    trainee.compile(
-        optimizer=optimizer,
-        loss=build_loss(),
-        weighted_metrics=build_metrics(),
-        jit_compile=strategy.use_jit(recipe),
-    )
-    strategy.prepare_step(trainee, model, synchronised=recipe.sync_bn, parts=recipe.accumulate)
+    compile_for(recipe, trainee, model, schedule, strategy, loss=build_loss(), weighted_metrics=build_metrics())
     if recipe.augment_on == "device":
         finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
     return trainee
+
+
+def compile_for(recipe: Recipe, trainee: keras.Model, model: keras.Model, schedule, strategy: Strategy, **options):
+    """Compiles `trainee`, around the network `model`, with the recipe's optimizer, and prepares its step.
+
+    Args:
+        options: loss and metrics, as in Keras' `compile`.
+    """
+    optimizer = build_optimizer(recipe, schedule, model)
+    if recipe.precision == "mixed_float16":
+        optimizer = tricks.LossScaling(optimizer)
+    jit = strategy.use_jit(recipe) and getattr(trainee, "supports_jit", True)
+    trainee.compile(optimizer=optimizer, jit_compile=jit, **options)
+    strategy.prepare_step(trainee, model, synchronised=recipe.sync_bn, parts=recipe.accumulate)
 
 
 def image_dtype(recipe: Recipe) -> str:
@@ -206,7 +223,7 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None):
 
 def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
     """Whole batches in the training set. Raises MisuseError if there is none, or nothing to tell apart."""
-    if source.num_classes < 2:
+    if source.num_classes < 2 and recipe.task != "detection":
         raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
     share = recipe.batch_size // workers if recipe.shard == "file" else recipe.batch_size
     if share > source.size:

@@ -43,6 +43,14 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
     return teacher
 
 
+def save_float32(model: keras.Model, path: pathlib.Path):
+    """Saves a functional network in float32, uncompiled, with all of its layers trainable."""
+    copy = tricks.recast(model, "float32")
+    for layer in copy.layers:
+        layer.trainable = True  # what was frozen here is the next one's to decide
+    copy.save(path)
+
+
 CLASSIFICATION = Task(
     name="classification",
     metrics=("top1", "top5"),
@@ -50,4 +58,5 @@ CLASSIFICATION = Task(
     build=build_trainee,
     training_data=assemble.training_data,
     evaluation_data=assemble.evaluation_data,
+    save=save_float32,
 )

@@ -20,12 +20,6 @@ def clear_errors(corrupt, workers: int = 1):
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise _out_of_memory(error) from None
-    except _jax_errors() as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise _out_of_memory(error) from None
-        if workers > 1:
-            raise _lost_worker(error) from None
-        raise RunError(f"JAX stopped: {first_line(error)}") from error
     except tf.errors.OpError as error:
         if corrupt is not None and corrupt.exceeded:
             raise corrupt.error() from None
@@ -35,14 +29,24 @@ def clear_errors(corrupt, workers: int = 1):
         if workers > 1 and isinstance(error, lost):
             raise _lost_worker(error) from None
         raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+    except Exception as error:
+        if not _is_jaxs(error):
+            raise
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise _out_of_memory(error) from None
+        if workers > 1:
+            raise _lost_worker(error) from None
+        raise RunError(f"JAX stopped: {first_line(error)}") from error
 
 
-def _jax_errors() -> tuple[type[Exception], ...]:
+def _is_jaxs(error) -> bool:
+    """Whether JAX's runtime raised it: some of its functions make a ValueError of the runtime's message."""
     if keras.backend.backend() != "jax":
-        return ()
+        return False
     import jax
 
-    return (jax.errors.JaxRuntimeError,)
+    of_runtime = isinstance(error, ValueError) and re.match(r"[A-Z_]{5,}: ", str(error))
+    return bool(of_runtime) or isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def _out_of_memory(error):

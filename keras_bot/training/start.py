@@ -32,7 +32,7 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
     pairs = [(layer, names.get(layer.name)) for layer in model.layers if layer.weights]
     if tuple(theirs) != tuple(class_names) or not class_names:
         pairs = [(ours, other) for ours, other in pairs if part_of(ours) != HEAD]
-        if theirs:
+        if theirs and class_names:
             told = f"{len(theirs)} classes there, {len(class_names)} here, or of other names"
             print(f"keras-bot: the head is new, not that of {path}: {told}.", file=sys.stderr, flush=True)
     for ours, other in pairs:
@@ -57,7 +57,8 @@ def like_source(recipe: Recipe, given: set[str]) -> Recipe:
         MisuseError: if `init_from` can't be read, or isn't a network of `models.names()`.
     """
     source, known = read_network(recipe.init_from)
-    theirs = {name: known.get("recipe", {}).get(name) for name in ("width", "image_size", "transform", "eval_crop")}
+    names = ("width", "image_size", "transform", "eval_crop") if recipe.task == "classification" else ("width",)
+    theirs = {name: known.get("recipe", {}).get(name) for name in names}
     theirs["model"] = known.get("recipe", {}).get("model", source.name)
     changes = {name: value for name, value in theirs.items() if value and name not in given}
     for name in ("width", "eval_crop", "image_size"):

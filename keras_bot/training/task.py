@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-import keras
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -18,8 +16,9 @@ class Task:
         build: (recipe, source, strategy) -> the model whose variables are the state, and the compiled one to fit.
         training_data: (recipe, source, corrupt, first_epoch=, first_step=, strategy=) -> tf.data batches.
         evaluation_data: (recipe, source, corrupt, strategy) -> the same, of every image once, with weights.
-        network: the model -> the one that is saved, images to results.
-        callbacks: (recipe, source, corrupt) -> what evaluates at the ends of epochs besides Keras; before the recorder.
+        save: (model, path) -> saves the network, images to results, for anyone, in float32.
+        callbacks: (recipe, source) -> what evaluates at the ends of epochs besides Keras; before the recorder.
+        report: (recipe, trainee, source, folder) -> tables and pictures of the results, into the run directory.
     """
 
     name: str
@@ -28,5 +27,6 @@ class Task:
     build: Callable
     training_data: Callable
     evaluation_data: Callable
-    network: Callable[[keras.Model], keras.Model] = lambda model: model
-    callbacks: Callable = lambda recipe, source, corrupt: []
+    save: Callable
+    callbacks: Callable = lambda recipe, source: []
+    report: Callable = lambda recipe, trainee, source, folder: None

@@ -83,7 +83,7 @@ def train(
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
-            functools.partial(save_for_anyone, task.network(model), strategy),
+            functools.partial(save_for_anyone, task, model, strategy),
             progress.get("history", ()),
             metrics=task.metrics,
         )
@@ -105,7 +105,7 @@ def train(
                 callbacks=[
                     tricks.StopOnNonFinite(),
                     ExactLoss(),
-                    *task.callbacks(recipe, eval_source, corrupt),
+                    *task.callbacks(recipe, eval_source),
                     tricks.LearningRateLog(),
                     *([keras.callbacks.TensorBoard(run.tensorboard, write_graph=False)] if run else []),
                     recorder,
@@ -117,7 +117,8 @@ def train(
     if not run:
         return recorder.result()
     recorder.write()
-    save_for_anyone(task.network(model), strategy, run.model)
+    save_for_anyone(task, model, strategy, run.model)
+    task.report(recipe, trainee, eval_source, run.path)
     title = f"{recipe.model} on {pathlib.Path(recipe.dataset).name}"
     draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}
@@ -188,7 +189,7 @@ def _clear_errors(corrupt, checkpoints, strategy):
         raise RunError(f"{error} {state}") from None
 
 
-def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):
+def save_for_anyone(task: Task, model: keras.Model, strategy: Strategy, path: pathlib.Path):
     """Saves the network as float32, without its training state: it loads where keras_bot isn't installed.
 
     Raises:
@@ -197,10 +198,7 @@ def save_for_anyone(model: keras.Model, strategy: Strategy, path: pathlib.Path):
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
         with strategy.apart():
-            copy = tricks.recast(model, "float32")
-            for layer in copy.layers:
-                layer.trainable = True  # what was frozen here is the next one's to decide
-            copy.save(partial)
+            task.save(model, partial)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -237,7 +235,7 @@ def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> d
         "network": {
             "name": recipe.model,
             "parameters": models.count_parameters(model),
-            "flops": models.count_flops(model, recipe.image_size),
+            "flops": models.count_flops(model, recipe.image_size) if recipe.task == "classification" else None,
         },
         "versions": versions(),
     }

@@ -1,0 +1,160 @@
+"""Object detection as a task of the trainer: the paper's Faster R-CNN, or RetinaNet, on a trained backbone (6.1)."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.data import color
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.checkpoint import replacing
+from keras_bot.training.task import Task
+from keras_bot.transfer import boxes as box_maths
+from keras_bot.transfer.detection_metrics import AREA, ELEVEN_POINT, CocoMap, VocMap, table
+from keras_bot.transfer.detection_pipeline import detection_eval_pipeline, detection_train_pipeline
+from keras_bot.transfer.detection_source import open_detection
+from keras_bot.transfer.faster_rcnn import FasterRCNN
+from keras_bot.transfer.pictures import draw_boxes, picture_grid
+from keras_bot.transfer.retinanet import RetinaNet
+from keras_bot.transfer.start import build_backbone, check_recipe, sharing
+
+HEADS = ("faster_rcnn", "faster_rcnn_c4", "retinanet")
+SHOWN = 12
+SHOWN_SCORE = 0.3
+
+
+def open_source(recipe: Recipe, split: str, strategy=None):
+    """The images and boxes of the recipe's data set."""
+    check_recipe(recipe, HEADS)
+    name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "val")
+    return open_detection(recipe.dataset, name, data_dir=recipe.data_dir or None)
+
+
+def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
+    """The detector, compiled."""
+    backbone, scale = build_backbone(recipe), recipe.anchor_scale
+    options = {"channels": recipe.head_channels} if recipe.head_channels else {}
+    if recipe.head == "retinanet":
+        options |= {"anchor_scale": scale} if scale else {}
+        detector = RetinaNet(backbone, source.num_classes, **options)
+    elif recipe.head == "faster_rcnn_c4":
+        options |= {"anchor_sizes": [16 * scale * 2**i for i in range(4)]} if scale else {}
+        detector = FasterRCNN(backbone, source.num_classes, neck="c4", seed=recipe.seed, **options)
+    else:
+        options |= {"anchor_sizes": [scale * 2**level for level in range(2, 7)]} if scale else {}
+        options |= {"head_units": 4 * recipe.head_channels} if recipe.head_channels else {}
+        detector = FasterRCNN(backbone, source.num_classes, seed=recipe.seed, **options)
+    schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers))
+    assemble.compile_for(recipe, detector, detector, schedule, strategy)
+    return detector, detector
+
+
+def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
+    """Batches of augmented images with their boxes."""
+    return detection_train_pipeline(
+        source,
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        epochs=recipe.epochs,
+        flip=recipe.flip,
+        min_zoom=recipe.min_zoom,
+        max_zoom=recipe.max_zoom,
+        color_jitter=recipe.color_jitter,
+        pca_noise=recipe.pca_noise,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+        first_step=first_step,
+        corrupt=corrupt,
+        dtype=assemble.image_dtype(recipe),
+        ram_budget=recipe.ram_budget,
+        **sharing(strategy),
+    )
+
+
+def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
+    """Whole images, with what leads back to the original's pixels."""
+    return detection_eval_pipeline(
+        source,
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        corrupt=corrupt,
+        ram_budget=recipe.ram_budget,
+        **sharing(strategy),
+    )
+
+
+class EvaluateBoxes(keras.callbacks.Callback):
+    """mAP at the end of each epoch, over all images of the set, in the originals' pixels; "val_map" in the logs."""
+
+    def __init__(self, recipe: Recipe, source):
+        super().__init__()
+        self._recipe, self._source = recipe, source
+
+    def on_train_begin(self, logs=None):  # noqa: D102
+        self._predict = tf.function(self.model.predict_boxes)
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        logs["val_map"] = evaluate(self._recipe, self._predict, self._source)["map"]
+
+
+def evaluate(recipe: Recipe, predict, source) -> dict:
+    """The mAP, and that of each class.
+
+    Args:
+        recipe: says which form of mAP, and the size of images.
+        predict: `predict_boxes` of a detector.
+        source: of the images.
+    """
+    if recipe.map_form == "coco":
+        metric = CocoMap(source.class_names)
+    else:
+        metric = VocMap(source.class_names, form=ELEVEN_POINT if recipe.map_form == "voc07" else AREA)
+    for images, targets, weights in evaluation_data(recipe, source, None):
+        found = predict(images)
+        scaled = box_maths.scale(found["boxes"], 1.0 / targets["scale"][:, None]).numpy()
+        for row in np.flatnonzero(weights.numpy()):
+            own = slice(int(found["count"][row]))
+            truth = source.annotations.of(int(targets["index"][row]))
+            shape = targets["shape"][row].numpy()
+            clipped = np.clip(scaled[row][own], 0, [*shape, *shape])
+            metric.add(*truth, clipped, found["scores"][row].numpy()[own], found["classes"][row].numpy()[own])
+    return metric.result()
+
+
+def save(detector: keras.Model, path: pathlib.Path):
+    """Saves the detector uncompiled."""
+    copy = type(detector).from_config(detector.get_config())
+    copy.set_weights(detector.get_weights())
+    copy.save(path)
+
+
+def report(recipe: Recipe, trainee: keras.Model, source, folder: pathlib.Path):
+    """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
+    predict = tf.function(trainee.predict_boxes)
+    with replacing(folder / "table.md") as file:
+        file.write((table(evaluate(recipe, predict, source)) + "\n").encode())
+    batches = evaluation_data(recipe, source, None).unbatch().batch(SHOWN)
+    images, targets, _ = next(iter(batches))
+    found = {name: value.numpy() for name, value in predict(images).items()}
+    pictures = []
+    for row, image in enumerate(color.denormalise(images.numpy())):
+        height, width = (int(side) for side in np.ceil(targets["shape"][row].numpy() * targets["scale"][row].numpy()))
+        shown = found["scores"][row] >= SHOWN_SCORE
+        chosen = (found[name][row][shown] for name in ("boxes", "classes"))
+        pictures.append(draw_boxes(image[:height, :width], *chosen, source.class_names, found["scores"][row][shown]))
+    picture_grid(pictures, folder / "predictions.png", columns=4)
+
+
+DETECTION = Task(
+    name="detection",
+    metrics=("map",),
+    open_source=open_source,
+    build=build,
+    training_data=training_data,
+    evaluation_data=evaluation_data,
+    save=save,
+    callbacks=lambda recipe, source: [EvaluateBoxes(recipe, source)],
+    report=report,
+)

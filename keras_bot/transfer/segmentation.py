@@ -1,0 +1,128 @@
+"""Semantic segmentation as a task of the trainer: the paper's FCN, or DeepLabV3+, on a trained backbone (6.2)."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_bot.data import color
+from keras_bot.recipe import Recipe
+from keras_bot.training import assemble
+from keras_bot.training.checkpoint import replacing
+from keras_bot.training.classification import save_float32
+from keras_bot.training.task import Task
+from keras_bot.transfer import segmentation_metrics as metrics
+from keras_bot.transfer.deeplab import deeplabv3plus
+from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
+from keras_bot.transfer.pictures import draw_mask, picture_grid
+from keras_bot.transfer.segmentation_pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
+from keras_bot.transfer.segmentation_source import IGNORE, open_segmentation
+from keras_bot.transfer.start import build_backbone, check_recipe, sharing
+
+SHOWN = 8
+
+
+class PixelEntropy(keras.metrics.Mean):
+    """The mean cross-entropy over all valid pixels of a set; weights (B,) of 0 leave padding out."""
+
+    def __init__(self, name: str = "cross_entropy"):
+        super().__init__(name=name, dtype="float32")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):  # noqa: D102
+        masks = ops.cast(y_true, "int32")
+        valid = ops.cast(masks != IGNORE, "float32")
+        if sample_weight is not None:
+            valid = valid * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1, 1))
+        classes = ops.where(masks != IGNORE, masks, 0)
+        losses = keras.losses.sparse_categorical_crossentropy(classes, ops.cast(y_pred, "float32"), from_logits=True)
+        super().update_state(losses, valid)
+
+
+def open_source(recipe: Recipe, split: str, strategy=None):
+    """The images and masks of the recipe's data set."""
+    check_recipe(recipe, ("fcn", "deeplabv3plus"))
+    name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
+    return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes)
+
+
+def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
+    """The network with its head, and the compiled Segmenter around it."""
+    channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
+    if recipe.head == "deeplabv3plus":
+        network = deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
+    else:
+        network = fcn(build_backbone(recipe, 8), source.num_classes, **channels)
+    trainee = Segmenter(network)
+    schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers))
+    told = [metrics.MeanIoU(source.num_classes), metrics.PixelAccuracy(source.num_classes), PixelEntropy()]
+    options = {"loss": PixelCrossentropy(), "weighted_metrics": told}
+    assemble.compile_for(recipe, trainee, network, schedule, strategy, **options)
+    return network, trainee
+
+
+def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
+    """Batches of crops of image_size, and their masks."""
+    return segmentation_train_pipeline(
+        source,
+        batch_size=recipe.batch_size,
+        crop_size=recipe.image_size,
+        epochs=recipe.epochs,
+        scale=(recipe.min_zoom, recipe.max_zoom),
+        flip=recipe.flip,
+        color_jitter=recipe.color_jitter,
+        pca_noise=recipe.pca_noise,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+        first_step=first_step,
+        corrupt=corrupt,
+        dtype=assemble.image_dtype(recipe),
+        ram_budget=recipe.ram_budget,
+        **sharing(strategy),
+    )
+
+
+def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
+    """Whole images and masks, padded to the largest."""
+    return segmentation_eval_pipeline(
+        source, batch_size=recipe.batch_size, corrupt=corrupt, ram_budget=recipe.ram_budget, **sharing(strategy)
+    )
+
+
+def inference(network: keras.Model) -> keras.Model:
+    """Images to logits, without the auxiliary head; the same layers."""
+    return keras.Model(network.input, network.output["logits"], name=f"{network.name}_logits")
+
+
+def save(network: keras.Model, path: pathlib.Path):
+    """Saves what gives logits (B, H, W, K), in float32."""
+    save_float32(inference(network), path)
+
+
+def report(recipe: Recipe, trainee: Segmenter, source, folder: pathlib.Path):
+    """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
+    iou = next(metric for metric in trainee.metrics[1].metrics if isinstance(metric, metrics.MeanIoU))
+    figures = metrics.figures(iou.confusion(), source.class_names)
+    with replacing(folder / "table.md") as file:
+        file.write((metrics.table(figures) + "\n").encode())
+    images, masks, _ = next(iter(evaluation_data(recipe, source, None).unbatch().batch(SHOWN)))
+    predicted = np.argmax(trainee.predict_on_batch(images), -1)
+    pictures = []
+    for image, mask, guess in zip(color.denormalise(images.numpy()), masks.numpy(), predicted, strict=True):
+        for each in (mask, np.where(mask == IGNORE, IGNORE, guess)):
+            pictures.append(draw_mask(image, each, source.class_names, colors=source.palette))
+    titles = [title for _ in predicted for title in ("truth", "prediction")]
+    picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    metrics=("mean_iou", "pixel_accuracy"),
+    open_source=open_source,
+    build=build,
+    training_data=training_data,
+    evaluation_data=evaluation_data,
+    save=save,
+    report=report,
+)

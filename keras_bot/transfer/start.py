@@ -1,0 +1,56 @@
+"""What detection and segmentation begin with: the backbone that a recipe asks for."""
+
+import keras
+
+from keras_bot import models
+from keras_bot.errors import MisuseError
+from keras_bot.models.dilate import dilate
+from keras_bot.recipe import Recipe
+from keras_bot.training.start import freeze, start_from
+from keras_bot.transfer.backbone import LEVELS, as_backbone
+
+
+def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
+    """The features C2 … C5 of the recipe's network, from `init_from` if it has one, frozen as it says.
+
+    Args:
+        recipe: its `output_stride` wins where it is given.
+        output_stride: the task's own.
+
+    Raises:
+        MisuseError: if the network has no such features, or can't be started from.
+    """
+    stride = recipe.output_stride or output_stride
+    if stride not in (8, 16, 32):
+        raise MisuseError(f"Expected --output_stride as 8, 16 or 32, received {stride}.")
+    model = models.create(recipe.model, include_top=False, width=recipe.width, zero_gamma=recipe.zero_gamma)
+    if not set(LEVELS) <= {layer.name for layer in model.layers}:
+        raise MisuseError(f"Expected a network for ImageNet, with features C2 … C5, received --model={recipe.model}.")
+    if recipe.init_from:
+        start_from(model, recipe.init_from)
+    model = model if stride == 32 else dilate(model, stride)
+    freeze(model, stages=recipe.frozen_stages, batch_norm=recipe.freeze_bn)
+    return as_backbone(model)
+
+
+def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
+    """MisuseError for what only classification can do, and for a head of another task."""
+    if recipe.head not in ("", *heads):
+        raise MisuseError(f"Expected --head as {' or '.join(heads)} for {recipe.task}, received {recipe.head}.")
+    classifiers = {
+        "teacher": recipe.teacher,
+        "mixup_alpha": recipe.mixup_alpha,
+        "label_smoothing": recipe.label_smoothing,
+        "accumulate": recipe.accumulate > 1,
+        "augment_on": recipe.augment_on == "device",
+    }
+    for name, wanted in classifiers.items():
+        if wanted:
+            raise MisuseError(f"Expected no --{name} for {recipe.task}, received it. It is for classification.")
+    if not recipe.min_zoom <= recipe.max_zoom:
+        raise MisuseError(f"Expected min_zoom of at most max_zoom, received {recipe.min_zoom} and {recipe.max_zoom}.")
+
+
+def sharing(strategy) -> dict[str, int]:
+    """Which of the workers this one is, for a pipeline."""
+    return {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}

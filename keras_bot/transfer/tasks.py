@@ -1,0 +1,14 @@
+"""The tasks by name."""
+
+from keras_bot.training.task import Task
+
+
+def find_task(name: str) -> Task:
+    """The task "classification", "detection" or "segmentation"; the parts of the others aren't imported."""
+    if name == "detection":
+        from keras_bot.transfer.detection import DETECTION as task
+    elif name == "segmentation":
+        from keras_bot.transfer.segmentation import SEGMENTATION as task
+    else:
+        from keras_bot.training.classification import CLASSIFICATION as task
+    return task
