@@ -81,6 +81,7 @@ class Recipe:
     optimizer: str = knob(
         "nag", "nag, the paper's (2.1), or adamw, for new heads in few steps", choices=("nag", "adamw")
     )
+    clip_norm: float = knob(0.0, "global norm that the gradient is clipped to; 0 is off", at_least=0)
     momentum: float = knob(0.9, "Nesterov momentum (2.1)", at_least=0, below=1)
     weight_decay: float = knob(1e-4, "L2 penalty, added to the gradient (2.1)", at_least=0)
     no_bias_decay: bool = knob(False, "decay convolution and dense kernels only, no bias, gamma, beta (3.1)")

@@ -33,13 +33,22 @@ def main(argv):
     from keras_bot.training.records import read_metrics
 
     metrics = read_metrics(run_dir)
-    path = export_savedmodel(
-        load_network(run_dir / "model.keras"),
-        pathlib.Path(flags.output_dir) / (flags.name or run_dir.resolve().name),
-        image_size=recipe.image_size,
-        transform=recipe.transform,
-        eval_crop=recipe.eval_crop,
-        description={"class_names": metrics["dataset"]["class_names"], **metrics},
-        overwrite=flags.overwrite,
-    )
-    print(json.dumps({"savedmodel": str(path), "top1": metrics["result"]["top1"]}))
+    path = pathlib.Path(flags.output_dir) / (flags.name or run_dir.resolve().name)
+    description = {"class_names": metrics["dataset"]["class_names"], **metrics}
+    if recipe.task == "classification":
+        export_savedmodel(
+            load_network(run_dir / "model.keras"),
+            path,
+            image_size=recipe.image_size,
+            transform=recipe.transform,
+            eval_crop=recipe.eval_crop,
+            description=description,
+            overwrite=flags.overwrite,
+        )
+    else:
+        from keras_bot.transfer.serve import export_trained, load_trained
+
+        model = load_trained(run_dir / "model.keras", recipe.task)
+        export_trained(model, path, recipe, description, overwrite=flags.overwrite)
+    told = [name for name in ("top1", "map", "mean_iou") if name in metrics["result"]]
+    print(json.dumps({"savedmodel": str(path), **{name: metrics["result"][name] for name in told}}))

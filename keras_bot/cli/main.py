@@ -11,6 +11,7 @@ COMMANDS = {
     "launch": "train in several worker processes on this machine",
     "evaluate": "top-1 and top-5 of a trained network",
     "export": "write a SavedModel of a run, preprocessing included",
+    "inspect": "what an exported SavedModel holds",
     "predict": "the five likeliest classes of image files, by a SavedModel",
     "models": "list the networks with parameters and FLOPs",
     "data": "show what a data source holds, with a picture; convert a folder to TFRecord shards",

@@ -1,5 +1,6 @@
-"""`keras-bot predict`: the likeliest classes of image files, by a SavedModel."""
+"""`keras-bot predict`: the likeliest classes of image files, or pictures of what is in them, by a SavedModel."""
 
+import pathlib
 import sys
 
 from keras_bot.cli.flags import Flags
@@ -14,6 +15,8 @@ def main(argv):
     flags = Flags("predict", USAGE)
     flags.add(str, "savedmodel", "", "a SavedModel that `keras-bot export` wrote")
     flags.add(int, "top", 5, "how many classes to print")
+    flags.add(str, "output_dir", "predictions", "where pictures of boxes or masks go, for detectors and segmenters")
+    flags.add(float, "min_score", 0.3, "boxes with a lower score are left out")
     images = flags.parse(argv)
     if flags.help_wanted():
         return 0
@@ -23,19 +26,28 @@ def main(argv):
         raise MisuseError(f"Expected --top at least 1, received {flags.top}.")
     import_tensorflow()
 
-    from keras_bot.export.predict import predict_file
     from keras_bot.export.savedmodel import load_savedmodel
 
     loaded, description = load_savedmodel(flags.savedmodel)
     failed = 0
     for path in images:
         try:
-            prediction = predict_file(loaded.serve, description.get("class_names", []), path, top=flags.top)
+            lines = look(loaded.serve, description, path, flags)
         except RunError as error:
             failed = 1
             print(f"keras-bot: {error}", file=sys.stderr)
             continue
-        print(path)
-        for name, probability in prediction.top:
-            print(f"  {probability:7.2%}  {name}")
+        print("\n  ".join([path, *lines]))
     return failed
+
+
+def look(serve, description, path, flags) -> list[str]:
+    """What a SavedModel tells of an image file, a line each; a detector or segmenter draws it too."""
+    from keras_bot.export.predict import predict_file
+
+    if "task" in description:
+        from keras_bot.transfer.predict import draw_file
+
+        return draw_file(serve, description, path, pathlib.Path(flags.output_dir), flags.min_score)
+    prediction = predict_file(serve, description.get("class_names", []), path, top=flags.top)
+    return [f"{probability:7.2%}  {name}" for name, probability in prediction.top]

@@ -28,13 +28,17 @@ def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top
     Raises:
         RunError: if the file can't be read as an image.
     """
+    probabilities = serve(read_image(path)[None])[0].numpy()
+    likeliest = probabilities.argsort()[::-1][:top]
+    names = dict(enumerate(class_names))
+    return Prediction(pathlib.Path(path), [(names.get(i, str(i)), float(probabilities[i])) for i in likeliest])
+
+
+def read_image(path: str | pathlib.Path) -> tf.Tensor:
+    """The image of a file, uint8 (H, W, 3). Raises RunError if it can't be read as one."""
     try:
-        image = tf.io.decode_image(tf.io.read_file(str(path)), channels=3, expand_animations=False)
+        return tf.io.decode_image(tf.io.read_file(str(path)), channels=3, expand_animations=False)
     except tf.errors.OpError:
         if not pathlib.Path(path).is_file():
             raise RunError(f"Expected an image file, received {path}, which is none.") from None
         raise RunError(f"Can't read {path} as an image: expected a whole JPEG, PNG, GIF or BMP.") from None
-    probabilities = serve(image[None])[0].numpy()
-    likeliest = probabilities.argsort()[::-1][:top]
-    names = dict(enumerate(class_names))
-    return Prediction(pathlib.Path(path), [(names.get(i, str(i)), float(probabilities[i])) for i in likeliest])

@@ -16,9 +16,11 @@ is the Keras configuration, from which `network.read_network` builds the model w
 """
 
 import json
+import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -60,23 +62,48 @@ def export_savedmodel(
     Raises:
         MisuseError: if `path` exists and `overwrite` is false, or it is no SavedModel.
     """
+    preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
+    told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
+    endpoints = _endpoints(model, **preprocessing)
+    return write_savedmodel(path, model, endpoints, {**(description or {}), "preprocessing": told}, overwrite=overwrite)
+
+
+def write_savedmodel(
+    path: str | os.PathLike,
+    model: keras.Model,
+    endpoints: dict[str, Callable],
+    description: dict,
+    *,
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """Writes a SavedModel of any endpoints, whole or not at all; returns its path.
+
+    Args:
+        path: the directory to make.
+        model: whose variables and configuration go with it.
+        endpoints: functions of images (B, H, W, 3) float32, and if they can of uint8; `serve` among them.
+        description: what model.json holds.
+        overwrite: replace what stands at `path`.
+
+    Raises:
+        MisuseError: as `export_savedmodel`.
+    """
     path = pathlib.Path(path)
     check_place(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         exported = tf.train.Checkpoint()  # any trackable object; Keras' ExportArchive stores every weight twice
         for name in ("variables", "trainable_variables", "non_trainable_variables"):
             setattr(exported, name, [variable.value for variable in getattr(model, name)])
-        for name, endpoint in (endpoints := _endpoints(model, **preprocessing)).items():
-            setattr(exported, name, endpoint)
-        signatures = {name: endpoint.get_concrete_function(_images(tf.float32)) for name, endpoint in endpoints.items()}
+        traced = {name: tf.function(endpoint, autograph=False) for name, endpoint in endpoints.items()}
+        signatures = {name: function.get_concrete_function(_images(tf.float32)) for name, function in traced.items()}
+        traced["serve"].get_concrete_function(_images(tf.uint8))
+        for name, function in traced.items():
+            setattr(exported, name, function)
         tf.saved_model.save(exported, partial, {"serving_default": signatures["serve"], **signatures})
-        told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
         (partial / DESCRIPTION).parent.mkdir()
-        text = json.dumps({**(description or {}), "preprocessing": told}, indent=2)
-        (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (partial / NETWORK).write_text(model.to_json() + "\n", encoding="utf-8")
         partial.chmod(0o755)
         _take_place(partial, path)
@@ -103,7 +130,7 @@ def _take_place(partial, path):
 
 
 def _endpoints(model, image_size, transform, eval_crop):
-    """The traced functions by name; `serve` first, which becomes the serving_default signature."""
+    """The functions by name."""
 
     def logits(images):
         return model(data.preprocess_eval(images, image_size, transform, eval_crop), training=False)
@@ -116,11 +143,7 @@ def _endpoints(model, image_size, transform, eval_crop):
     if ends:
         functions["features"] = lambda images: ends(color.normalise(images), training=False)
         functions["features_train"] = lambda images: ends(color.normalise(images), training=True)
-    traced = {name: tf.function(function, autograph=False) for name, function in functions.items()}
-    for function in traced.values():
-        function.get_concrete_function(_images(tf.float32))
-    traced["serve"].get_concrete_function(_images(tf.uint8))
-    return traced
+    return functions
 
 
 def _images(dtype):

@@ -63,14 +63,23 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optim
     if recipe.optimizer == "adamw":
         if recipe.layer_decay < 1:
             raise MisuseError("Expected --layer_decay with --optimizer=nag, received it with adamw. Drop one.")
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        optimizer = keras.optimizers.AdamW(
+            schedule, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm or None
+        )
         spared = tricks.split_by_decay(model)[1] if recipe.no_bias_decay else []
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
         return optimizer
     decay = "kernels" if recipe.no_bias_decay else "all"
     factors = rates(model, recipe.layer_decay) if recipe.layer_decay < 1 else None
-    return tricks.NAG(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay=decay, rates=factors)
+    return tricks.NAG(
+        schedule,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay=decay,
+        rates=factors,
+        global_clipnorm=recipe.clip_norm or None,
+    )
 
 
 def build_batch_transform(recipe: Recipe):

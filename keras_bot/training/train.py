@@ -118,7 +118,8 @@ def train(
         return recorder.result()
     recorder.write()
     save_for_anyone(task, model, strategy, run.model)
-    task.report(recipe, trainee, eval_source, run.path)
+    if strategy.workers == 1:  # a computation of all workers can't be asked of one
+        task.report(recipe, trainee, eval_source, run.path)
     title = f"{recipe.model} on {pathlib.Path(recipe.dataset).name}"
     draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}

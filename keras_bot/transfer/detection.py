@@ -135,8 +135,8 @@ def report(recipe: Recipe, trainee: keras.Model, source, folder: pathlib.Path):
     predict = tf.function(trainee.predict_boxes)
     with replacing(folder / "table.md") as file:
         file.write((table(evaluate(recipe, predict, source)) + "\n").encode())
-    batches = evaluation_data(recipe, source, None).unbatch().batch(SHOWN)
-    images, targets, _ = next(iter(batches))
+    spread = evaluation_data(recipe, source, None).unbatch().shard(max(1, source.size // SHOWN), 0)
+    images, targets, _ = next(iter(spread.batch(SHOWN)))
     found = {name: value.numpy() for name, value in predict(images).items()}
     pictures = []
     for row, image in enumerate(color.denormalise(images.numpy())):

@@ -102,11 +102,13 @@ def save(network: keras.Model, path: pathlib.Path):
 
 def report(recipe: Recipe, trainee: Segmenter, source, folder: pathlib.Path):
     """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
+    trainee.evaluate(evaluation_data(recipe, source, None), verbose=0)
     iou = next(metric for metric in trainee.metrics[1].metrics if isinstance(metric, metrics.MeanIoU))
     figures = metrics.figures(iou.confusion(), source.class_names)
     with replacing(folder / "table.md") as file:
         file.write((metrics.table(figures) + "\n").encode())
-    images, masks, _ = next(iter(evaluation_data(recipe, source, None).unbatch().batch(SHOWN)))
+    spread = evaluation_data(recipe, source, None).unbatch().shard(max(1, source.size // SHOWN), 0)
+    images, masks, _ = next(iter(spread.batch(SHOWN)))
     predicted = np.argmax(trainee.predict_on_batch(images), -1)
     pictures = []
     for image, mask, guess in zip(color.denormalise(images.numpy()), masks.numpy(), predicted, strict=True):

@@ -1,0 +1,47 @@
+"""What a SavedModel holds, told for a terminal."""
+
+import math
+import pathlib
+
+from keras_bot.errors import first_few
+from keras_bot.export.savedmodel import load_savedmodel
+
+
+def inspect(path: str | pathlib.Path) -> str:
+    """Endpoints with their shapes, weights, classes, preprocessing, recipe and size of an exported SavedModel.
+
+    Raises:
+        MisuseError: if there is none at `path`, RunError if it can't be read.
+    """
+    loaded, description = load_savedmodel(path)
+    endpoints = []
+    for name, signature in sorted(loaded.signatures.items()):
+        if name != "serving_default":
+            (images,) = signature.structured_input_signature[1].values()
+            outputs = {key: _form(spec) for key, spec in sorted(signature.structured_outputs.items())}
+            results = ", ".join(f"{key} {form}" if len(outputs) > 1 else form for key, form in outputs.items())
+            endpoints.append(f"{name}: images {_form(images)} -> {results}")
+    weights = sum(math.prod(variable.shape) for variable in loaded.variables)
+    trainable = sum(math.prod(variable.shape) for variable in loaded.trainable_variables)
+    names = description.get("class_names", ())
+    size = sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
+    sections = {
+        "endpoints": endpoints,
+        "weights": [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"],
+        "classes": [f"{len(names)}: {first_few(names)}"],
+        "preprocessing": _lines(description.get("preprocessing", {})),
+        "result": _lines(description.get("result", {})),
+        "recipe": _lines(description.get("recipe", {})),
+    }
+    return "\n\n".join(
+        "\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items() if lines
+    )
+
+
+def _form(spec):
+    shape = ", ".join("?" if size is None else str(size) for size in spec.shape)
+    return f"{spec.dtype.name} ({shape})"
+
+
+def _lines(values):
+    return [f"{name}={value}" for name, value in values.items()]

@@ -1,0 +1,41 @@
+"""Pictures of what an exported detector or segmenter sees in image files."""
+
+import pathlib
+
+import numpy as np
+
+from keras_bot.export.predict import read_image
+from keras_bot.transfer.pictures import draw_boxes, draw_mask, picture_grid
+
+
+def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathlib.Path, min_score: float) -> list[str]:
+    """Draws an image's boxes, or its classes, into a PNG; what it shows, a line each.
+
+    Args:
+        serve: of the SavedModel.
+        description: its model.json.
+        path: a JPEG, PNG, GIF or BMP file.
+        output: the PNG's directory.
+        min_score: boxes below it are left out.
+
+    Raises:
+        RunError: if the file can't be read as an image.
+    """
+    image, names = read_image(path), description["class_names"]
+    if description["task"] == "segmentation":
+        mask = serve(image[None])[0].numpy()
+        picture = draw_mask(image.numpy(), mask, names)
+        parts = np.bincount(mask.reshape(-1), minlength=len(names)) / mask.size
+        lines = [f"{parts[place]:7.2%}  {names[place]}" for place in np.argsort(-parts) if parts[place]]
+    else:
+        found = {name: value[0].numpy() for name, value in serve(image[None]).items()}
+        shown = found["scores"] >= min_score
+        boxes, scores, classes = (found[name][shown] for name in ("boxes", "scores", "classes"))
+        picture = draw_boxes(image.numpy(), boxes, classes, names, scores)
+        corners = [" ".join(f"{side:.0f}" for side in box) for box in boxes]
+        lines = [
+            f"{score:7.2%}  {names[place]}  {box}" for score, place, box in zip(scores, classes, corners, strict=True)
+        ]
+    output.mkdir(parents=True, exist_ok=True)
+    picture_grid([picture], output / f"{pathlib.Path(path).stem}.png", columns=1)
+    return lines

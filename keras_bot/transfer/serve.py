@@ -1,0 +1,82 @@
+"""Detectors and segmenters as SavedModels: images of any size in, boxes or a class map in their pixels out.
+
+| task | `serve` gives |
+|---|---|
+| detection | after NMS {"boxes" (B, K, 4) y0, x0, y1, x1; "scores" (B, K); "classes" int32 (B, K); "count" (B,)} |
+| segmentation | the class of each pixel, int32 (B, H, W); `logits` gives float32 (B, H, W, classes) |
+
+Images are RGB, uint8 or float32 in 0 … 255. Of a detector they are resized within, to the size it was trained with.
+"""
+
+import os
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from keras_bot.data import color
+from keras_bot.errors import MisuseError
+from keras_bot.export.savedmodel import write_savedmodel
+from keras_bot.recipe import Recipe
+from keras_bot.training.failures import first_line
+from keras_bot.transfer import boxes as box_maths
+from keras_bot.transfer import faster_rcnn, fcn, retinanet
+from keras_bot.transfer.detection_pipeline import preprocess_detection
+
+CLASSES = {
+    "detection": (retinanet.RetinaNet, faster_rcnn.FasterRCNN),
+    "segmentation": (fcn.ResizeLike,),  # in the network
+}
+
+
+def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
+    """The detector, or the segmenter's network, of a run's .keras file; no other code of the file's is run.
+
+    Raises:
+        MisuseError: if it can't be read, or is of another task.
+    """
+    if not pathlib.Path(path).is_file():
+        raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has one.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+        raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    parts = [model, *getattr(model, "layers", ())]
+    if not any(isinstance(part, CLASSES[task]) for part in parts):
+        raise MisuseError(f"Expected {path} to hold a network for {task}, received {model.name!r}.")
+    return model
+
+
+def export_trained(
+    model: keras.Model, path: str | os.PathLike, recipe: Recipe, description: dict, *, overwrite: bool = False
+) -> pathlib.Path:
+    """Writes the SavedModel of a detector or segmenter; returns its path.
+
+    Args:
+        model: what `load_trained` gives.
+        path, overwrite: see `write_savedmodel`.
+        recipe: it was trained by.
+        description: `class_names` and what else model.json is to hold.
+
+    Raises:
+        MisuseError: as `write_savedmodel`.
+    """
+    if recipe.task == "detection":
+        endpoints = {"serve": lambda images: _detect(model, images, recipe.image_size)}
+    else:
+
+        def logits(images):
+            return model(color.normalise(tf.cast(images, tf.float32)), training=False)
+
+        endpoints = {"serve": lambda images: tf.argmax(logits(images), -1, tf.int32), "logits": logits}
+    return write_savedmodel(path, model, endpoints, {**description, "task": recipe.task}, overwrite=overwrite)
+
+
+def _detect(detector, images, image_size):
+    """Detections in the pixels of the images that came."""
+    resized, scale = preprocess_detection(images, image_size)
+    found = detector.predict_boxes(resized)
+    height, width = (tf.cast(side, tf.float32) for side in (tf.shape(images)[1], tf.shape(images)[2]))
+    boxes = tf.clip_by_value(box_maths.scale(found["boxes"], 1.0 / scale), 0.0, tf.stack([height, width] * 2))
+    there = found["classes"] >= 0
+    return {**found, "boxes": tf.where(there[..., None], boxes, -1.0)}
