@@ -88,8 +88,12 @@ def _normal(deviation):
 def region_head(maps, shapes, channels):
     """Objectness and deltas of every anchor, by one small head over all `maps`; adds to a functional model."""
     inputs = keras.Input((None, None, next(iter(maps)).shape[-1]))
-    hidden = layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer="he_normal")(inputs)
-    ends = [layers.Conv2D(shapes * width, 1, kernel_initializer=_normal(0.01))(hidden) for width in (1, 4)]
+    options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+    hidden = layers.Conv2D(channels, 3, **options, name="rpn_conv")(inputs)
+    ends = [
+        layers.Conv2D(shapes * width, 1, kernel_initializer=_normal(0.01), name=f"rpn_{name}")(hidden)
+        for name, width in (("objectness", 1), ("deltas", 4))
+    ]
     head = keras.Model(inputs, ends, name="rpn_head")
     found = [head(x) for x in maps]
     scores = [layers.Reshape((-1,), dtype="float32")(objectness) for objectness, _ in found]
@@ -104,7 +108,7 @@ def region_head(maps, shapes, channels):
 def _ends(x, num_classes):
     """Class logits and class-wise deltas of the regions' features (n, C)."""
     return {
-        name: layers.Dense(width, kernel_initializer=_normal(dev), dtype="float32")(x)
+        name: layers.Dense(width, kernel_initializer=_normal(dev), dtype="float32", name=f"roi_{name}")(x)
         for name, width, dev in (("logits", num_classes + 1, 0.01), ("deltas", num_classes * 4, 0.001))
     }
 
@@ -124,8 +128,8 @@ def fpn_parts(backbone, num_classes, shapes, channels, units) -> tuple[keras.Mod
     network = keras.Model(image, {**region_head(maps.values(), shapes, channels), **maps}, name="first_stage")
     inputs = keras.Input((7, 7, channels))
     x = layers.Flatten()(inputs)
-    for _ in range(2):
-        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal")(x)
+    for place in range(2):
+        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"roi_dense{place}")(x)
     return network, keras.Model(inputs, _ends(x, num_classes), name="roi_head")
 
 

@@ -182,8 +182,8 @@ def _head(name, channels, convs, width, bias) -> keras.Model:
         return keras.initializers.RandomNormal(stddev=deviation)
 
     x = inputs = keras.Input((None, None, channels))
-    for _ in range(convs):
-        conv = layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer="he_normal")
-        x = conv(x)
-    last = layers.Conv2D(width, 3, padding="same", kernel_initializer=init(0.01), bias_initializer=bias)
-    return keras.Model(inputs, last(x), name=f"{name}_head")
+    options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+    for place in range(convs):
+        x = layers.Conv2D(channels, 3, **options, name=f"{name}_conv{place}")(x)
+    options = {"padding": "same", "kernel_initializer": init(0.01), "bias_initializer": bias}
+    return keras.Model(inputs, layers.Conv2D(width, 3, **options, name=f"{name}_last")(x), name=f"{name}_head")

@@ -1,0 +1,166 @@
+"""Detection and segmentation by the trainer: they run, resume, leave tables and pictures, are exported and drawn."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bot import models
+from keras_bot.cli.main import main
+from keras_bot.errors import MisuseError
+from keras_bot.export.savedmodel import export_savedmodel
+from keras_bot.recipe import Recipe
+from keras_bot.training.saver import Saver
+from keras_bot.training.train import train
+from keras_bot.transfer.tasks import find_task
+
+VOC = """<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>
+<object><name>{kind}</name><difficult>0</difficult>
+<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Squares of two colours on grey, 64x48: as boxes in Pascal VOC's layout, and as masks."""
+    draw = np.random.default_rng(0)
+    boxes, masks = tmp_path / "boxes", tmp_path / "masks"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (boxes / folder).mkdir(parents=True)
+    for folder in ("images", "masks"):
+        (masks / folder).mkdir(parents=True)
+    names = [f"scene{i}" for i in range(12)]
+    for number, name in enumerate(names):
+        pixels, classes = draw.integers(100, 140, (48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+        y, x, kind = *draw.integers(4, 24, 2), number % 2
+        pixels[y : y + 20, x : x + 20] = (230, 30, 30) if kind else (30, 30, 230)
+        classes[y : y + 20, x : x + 20] = kind + 1
+        Image.fromarray(pixels).save(boxes / "JPEGImages" / f"{name}.jpg", quality=95)
+        Image.fromarray(pixels).save(masks / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(classes).save(masks / "masks" / f"{name}.png")
+        square = {"x0": x + 1, "y0": y + 1, "x1": x + 20, "y1": y + 20}
+        told = VOC.format(name=name, kind=("blue", "red")[kind], **square)
+        (boxes / "Annotations" / f"{name}.xml").write_text(told)
+    for split, part in (("train", names[:8]), ("val", names[8:])):
+        (boxes / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(part))
+        (masks / f"{split}.txt").write_text("\n".join(part))
+    (masks / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n")
+    return {"detection": boxes, "segmentation": masks}
+
+
+def recipe_for(task, dataset, **changes):
+    values = {
+        "task": task,
+        "dataset": str(dataset),
+        "model": "resnet18_d",
+        "width": 0.1,
+        "head_channels": 8,
+        "image_size": 64,
+        "batch_size": 4,
+        "epochs": 2,
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "schedule": "cosine",
+        "color_jitter": 0.1,
+        **changes,
+    }
+    return Recipe(**values)
+
+
+def flags_of(recipe):
+    return [f"{line}" for line in recipe.flag_lines()]
+
+
+@pytest.mark.parametrize(("task", "head"), [("detection", "retinanet"), ("segmentation", "fcn")])
+def test_a_run_is_exported_inspected_and_drawn(task, head, scenes, tmp_path, capsys):
+    recipe, run = recipe_for(task, scenes[task], head=head), tmp_path / "run"
+    assert main(["train", *flags_of(recipe), f"--run_dir={run}"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    metric = {"detection": "map", "segmentation": "mean_iou"}[task]
+    assert 0 <= result[metric] <= result[f"best_{metric}"] <= 1 and result["epochs"] == 2
+    header = (run / "history.csv").read_text().splitlines()[0]
+    assert f"val_{metric}" in header and "top1" not in header
+    assert "blue" in (run / "table.md").read_text() and (run / "best.keras").exists()
+    assert Image.open(run / "predictions.png").size[0] > 100 and (run / "curves.png").exists()
+
+    out = tmp_path / "out"
+    assert main(["export", f"--run_dir={run}", f"--output_dir={out}"]) == 0
+    loaded = tf.saved_model.load(out / "run")
+    for shape in ((2, 48, 64, 3), (1, 70, 50, 3)):
+        images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+        one, other = loaded.serve(images), loaded.serve(images.astype("float32"))
+        if task == "segmentation":
+            assert one.shape == shape[:3] and one.dtype == tf.int32 and int(tf.reduce_max(one)) < 3
+            np.testing.assert_array_equal(one, other)
+            assert loaded.logits(images.astype("float32")).shape == (*shape[:3], 3)
+        else:
+            assert one["boxes"].shape == (shape[0], 100, 4) and one["scores"].shape == (shape[0], 100)
+            np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5)
+            assert float(tf.reduce_max(one["boxes"][..., 2])) <= shape[1] + 1e-3
+    capsys.readouterr()
+    assert main(["inspect", str(out / "run")]) == 0
+    assert "serve: images float32 (?, ?, ?, 3)" in capsys.readouterr().out
+    photo = next(scenes[task].glob("*mages/scene0.jpg"))
+    arguments = [f"--output_dir={tmp_path / 'seen'}", "--min_score=0", str(photo)]
+    assert main(["predict", f"--savedmodel={out / 'run'}", *arguments]) == 0
+    assert (tmp_path / "seen/scene0.png").exists() and "%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch):
+    recipe = recipe_for(task, scenes[task], head="retinanet" if task == "detection" else "fcn", checkpoint_every=1)
+    options = {"progress_bar": False, "task": find_task(task)}
+    train(recipe, tmp_path / "whole", **options)
+    ended = Saver.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        ended(self, batch, logs)
+        if self._steps_done() == 3:  # within the second epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saver, "on_train_batch_end", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", **options)
+    monkeypatch.undo()
+    train(recipe, tmp_path / "run", resume=True, **options)
+    rows = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("run", "whole")]
+    assert [line.split(",")[:-2] for line in rows[0]] == [line.split(",")[:-2] for line in rows[1]]
+    ours, theirs = (np.load(tmp_path / name / "checkpoints/step-00000004.npz") for name in ("run", "whole"))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs.files if name != "state.json")
+
+
+def test_finetune_begins_with_an_exported_classifier(scenes, tmp_path, capsys):
+    classifier = models.create("resnet18_d", num_classes=3, width=0.1)
+    described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet18_d", "width": "0.1"}}
+    export_savedmodel(classifier, tmp_path / "saved", image_size=64, description=described)
+    recipe = recipe_for(
+        "segmentation", scenes["segmentation"], epochs=1, frozen_stages=5, model="resnet18_d", width=1.0
+    )
+    given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
+    arguments = [*given, f"--init_from={tmp_path / 'saved'}", f"--run_dir={tmp_path / 'run'}"]
+    assert main(["finetune", *arguments]) == 0
+    assert "--width=0.1" in (tmp_path / "run/run.flags").read_text()
+    stored = np.load(tmp_path / "run/checkpoints/step-00000002.npz")
+    kernel = next(stored[name] for name in stored.files if name.endswith("/0/kernel") and name.startswith("model"))
+    np.testing.assert_array_equal(kernel, classifier.get_layer("stem_1_conv").kernel)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "told"),
+    [
+        ("detection", {"head": "fcn"}, "--head as faster_rcnn or faster_rcnn_c4 or retinanet for detection"),
+        ("segmentation", {"head": "retinanet"}, "--head as fcn or deeplabv3plus for segmentation, received retinanet"),
+        ("segmentation", {"mixup_alpha": 0.2}, "Expected no --mixup_alpha for segmentation"),
+        ("detection", {"label_smoothing": 0.1}, "Expected no --label_smoothing for detection"),
+        ("segmentation", {"output_stride": 5}, "--output_stride as 8, 16 or 32, received 5"),
+        ("segmentation", {"model": "cifar_resnet20_d"}, "features C2 … C5, received --model=cifar_resnet20_d"),
+        ("detection", {"min_zoom": 3.0}, "min_zoom of at most max_zoom"),
+        ("segmentation", {"optimizer": "adamw", "layer_decay": 0.5}, "--layer_decay with --optimizer=nag"),
+        ("segmentation", {"init_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_a_task_cannot_do_is_told_and_leaves_nothing(task, changes, told, scenes, tmp_path):
+    with pytest.raises(MisuseError, match=told):
+        train(recipe_for(task, scenes[task], **changes), tmp_path / "run", task=find_task(task))
+    assert not (tmp_path / "run").exists()
