@@ -20,13 +20,13 @@ setup(
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.10",
-        "keras-cv>=0.9",  # for the transfer to detection and segmentation, not used yet
+        "keras-cv>=0.9",  # takes our backbones; its DeepLabV3+ is wrapped
         "tensorflow-datasets>=4.9",
         "absl-py>=2.0",
         "matplotlib>=3.7",
         "ml_dtypes>=0.4",
         "numpy>=1.26",
-        "pillow>=9",
+        "pillow>=10.1",  # its built-in font at any size, for pictures of boxes
         "tqdm>=4",
         "scikit-learn>=1.3",  # ships the embedded digits
         "importlib_resources>=5",  # tensorflow-datasets 4.9.10 imports it without asking for it
@@ -35,7 +35,8 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.9"],
-        "dev": ["jax>=0.9", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+        "detection": ["pycocotools>=2.0.8"],
+        "dev": ["jax>=0.9", "pycocotools>=2.0.8", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["keras-bot = keras_bot.cli.main:main"]},
     classifiers=[
