@@ -19,19 +19,16 @@ import math
 
 import tensorflow as tf
 
-from keras_bot.data import color, decode, image
+from keras_bot.data import color
 from keras_bot.data.batches import RAM_BUDGET, check_form, seed_at, with_options
 from keras_bot.data.corrupt import CorruptLog, fill_missing, guarded_batches, pad_missing
 from keras_bot.data.worker_rows import eval_rows
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer.detection_source import DetectionSource
-
-RESIZES = ("letterbox", "stretch")
+from keras_bot.transfer.detection_view import check_resize, eval_example, fused_window_map, shown, train_example
 
 _ORDER, _GEOMETRY, _JITTER, _PCA = range(4)
-_RATIOS = (1, 2, 4, 8)
-_MIN_SIDE = 1.0  # pixels of the network's image: what is left of a box must have that much in both directions
 
 
 def detection_train_pipeline(
@@ -93,7 +90,7 @@ def detection_train_pipeline(
     def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         uniform = tf.random.stateless_uniform([5], seed_at(seed, _GEOMETRY, position))
         options = {"resize": resize, "flip": flip, "zooms": (min_zoom, max_zoom), "min_visible": min_visible}
-        return _train_example(_shown(source, source.read(*key)), image_size, most, uniform, **options)
+        return train_example(shown(source, source.read(*key)), image_size, most, uniform, **options)
 
     def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         images, windows, targets = made
@@ -159,7 +156,7 @@ def detection_eval_pipeline(
 
     def make(position: tf.Tensor, key: tuple) -> tuple:
         del position
-        return _eval_example(source.read(*key), image_size, most, resize)
+        return eval_example(source.read(*key), image_size, most, resize)
 
     def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
         with tf.control_dependencies([log.report_missing(source, keys, places)]):
@@ -185,131 +182,8 @@ def detection_eval_pipeline(
     return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
 
 
-def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "letterbox") -> tuple[tf.Tensor, tf.Tensor]:
-    """What `detection_eval_pipeline` does to decoded images, as a graph to export with a model.
-
-    Args:
-        images: uint8 or float (B, H, W, 3), 0..255, of any size.
-        image_size: S.
-        resize: "letterbox" or "stretch".
-
-    Returns:
-        float32 (B, S, S, 3), normalised, and the factors (2,) that predicted boxes are divided by.
-    """
-    _check(resize, "float32", image_size=image_size)
-    shape = tf.shape(images)[1:3]
-    _, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, image_size)
-    pictures = color.normalise(image.resize(images, place[2], place[3]))
-    pictures = tf.image.pad_to_bounding_box(pictures, 0, 0, image_size, image_size)
-    scale = tf.cast(place[2:], tf.float32) / tf.cast(shape, tf.float32)
-    return tf.ensure_shape(pictures, [None, image_size, image_size, 3]), scale
-
-
-@tf.function(jit_compile=True)
-def fused_window_map(
-    images: tf.Tensor, windows: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor, dtype: str = "float32"
-) -> tf.Tensor:
-    """`color.apply_map` inside each image's window, float32 (B, 4), and 0 outside, in one loop."""
-    mapped = color.apply_map(images, matrix, shift)
-    inside = True
-    for axis, edge in ((0, images.shape[1]), (1, images.shape[2])):
-        middles = tf.range(edge, dtype=tf.float32) + 0.5
-        covered = (middles >= windows[:, axis, None]) & (middles < windows[:, axis + 2, None])
-        inside &= covered[:, :, None, None] if axis == 0 else covered[:, None, :, None]
-    return tf.cast(tf.where(inside, mapped, 0.0), dtype)
-
-
-def _shown(source: DetectionSource, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The record with the boxes that training shows."""
-    if source.train_on_difficult:
-        return record
-    plain = tf.logical_not(record["difficult"])
-    return {**record, **{name: tf.boolean_mask(record[name], plain) for name in ("boxes", "classes")}}
-
-
-def _train_example(
-    record: dict[str, tf.Tensor],
-    size: int,
-    most: int,
-    uniform: tf.Tensor,
-    *,
-    resize: str,
-    flip: bool,
-    zooms: tuple[float, float],
-    min_visible: float,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Image uint8 (S, S, 3), window float32 (4,) that it covers of it, boxes and classes float32 (M, 5)."""
-    encoded, boxes = record["image"], record["boxes"]
-
-    def see(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        window = box_maths.draw_window(shape, boxes, uniform[1:], stretch=resize == "stretch", zooms=zooms)
-        return box_maths.cut(window, shape, size)
-
-    def from_jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        shape = decode.jpeg_shape(encoded)
-        part, place = see(shape)
-        spans = part[2:] - part[:2]
-        ratio = _jpeg_ratio(spans, place[2:] - place[:2])
-        pixels = decode.decode_window(encoded, shape, tf.concat([part[:2], spans], 0), tf.reduce_min(spans) // ratio)
-        # A pixel of a scaled JPEG is ratio x ratio of its own: the part that was decoded begins and ends with one.
-        first = part[:2] // ratio
-        return pixels, tf.concat([first, first + spans // ratio], 0) * ratio, place
-
-    def from_whole() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        whole = decode.decode(encoded)
-        part, place = see(tf.shape(whole)[:2])
-        return whole[part[0] : part[2], part[1] : part[3]], part, place
-
-    pixels, part, place = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_whole)
-    picture = image.to_uint8(_placed(tf.ensure_shape(pixels, [None, None, 3]), place, size))
-    window = tf.cast(place, tf.float32)
-    moved = box_maths.to_place(boxes, part, place)
-    stays = box_maths.centred_in(moved, window) | (box_maths.visible(moved, window) >= min_visible)
-    moved = box_maths.clip(moved, window)
-    stays &= tf.reduce_all(box_maths.sides(moved) >= _MIN_SIDE, axis=-1)
-    if flip:
-        mirrored = [tf.reverse(picture, [1]), box_maths.flip(window, size), box_maths.flip(moved, size)]
-        picture, window, moved = tf.cond(uniform[0] < 0.5, lambda: mirrored, lambda: [picture, window, moved])
-    rows = tf.concat([moved, tf.cast(record["classes"], tf.float32)[:, None]], axis=1)
-    return picture, window, box_maths.pad(tf.boolean_mask(rows, stays), most)
-
-
-def _jpeg_ratio(spans: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """How many times smaller `decode.decode_window` may give a part whose edges are to have so many pixels, int32."""
-    times = tf.reduce_min(spans // wanted)
-    return tf.reduce_max(tf.where(times >= _RATIOS, _RATIOS, 1))
-
-
-def _eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str) -> tuple:
-    """Image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult int32, index, shape and scale."""
-    whole = decode.decode(record["image"])
-    shape = tf.shape(whole)[:2]
-    part, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, size)
-    boxes = box_maths.to_place(record["boxes"], part, place)
-    scale = tf.cast(place[2:], tf.float32) / tf.cast(shape, tf.float32)
-    return (
-        _placed(whole, place, size),
-        tf.cast(place, tf.float32),
-        box_maths.pad(boxes, most),
-        box_maths.pad(record["classes"], most),
-        tf.maximum(box_maths.pad(tf.cast(record["difficult"], tf.int32), most), 0),
-        record["index"],
-        shape,
-        scale,
-    )
-
-
-def _placed(pixels: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
-    """Pixels resized to their place in a black square: float32 (size, size, 3)."""
-    top, left, bottom, right = tf.unstack(place)
-    resized = image.resize(pixels, bottom - top, right - left)
-    padded = tf.pad(resized, [[top, size - bottom], [left, size - right], [0, 0]])
-    return tf.ensure_shape(padded, [size, size, 3])
-
-
 def _check(resize: str, dtype: str, **at_least_one: int) -> None:
-    if resize not in RESIZES:
-        raise unknown("resize", resize, RESIZES)
+    check_resize(resize)
     check_form("plain", dtype, **at_least_one)
 
 

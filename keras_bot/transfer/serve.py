@@ -21,7 +21,7 @@ from keras_bot.recipe import Recipe
 from keras_bot.training.failures import first_line
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer import faster_rcnn, fcn, retinanet
-from keras_bot.transfer.detection_pipeline import preprocess_detection
+from keras_bot.transfer.detection_view import preprocess_detection
 
 CLASSES = {
     "detection": (retinanet.RetinaNet, faster_rcnn.FasterRCNN),

@@ -11,10 +11,9 @@ from keras_bot.errors import MisuseError
 from keras_bot.transfer.detection_pipeline import (
     detection_eval_pipeline,
     detection_train_pipeline,
-    fused_window_map,
-    preprocess_detection,
 )
 from keras_bot.transfer.detection_source import Example, file_source, open_detection
+from keras_bot.transfer.detection_view import fused_window_map, preprocess_detection
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 GREY = 90
