@@ -19,6 +19,7 @@ from keras_bot.transfer import anchors as grid
 from keras_bot.transfer import box_coding as coding
 from keras_bot.transfer import detection_losses as losses
 from keras_bot.transfer import roi
+from keras_bot.transfer.detector import Detector
 from keras_bot.transfer.fpn import c4_parts, check_backbone, fpn_parts
 
 NECKS = ("c4", "fpn")
@@ -27,7 +28,7 @@ RPN_STREAM, ROI_STREAM = range(2)
 
 
 @keras.saving.register_keras_serializable("keras_bot")
-class FasterRCNN(keras.Model):
+class FasterRCNN(Detector):
     """Images (B, H, W, 3), normalised, to {"objectness" (B, A), "deltas" (B, A, 4), and the maps "P2" … or "C4"}.
 
     It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
@@ -109,11 +110,6 @@ class FasterRCNN(keras.Model):
         self.supports_jit = False  # regions are sorted by level, and cropped by an operation that XLA lacks
         self.built = True
 
-    def call(self, inputs, training=False):
-        """The first stage; `inputs` is images or a batch's dictionary."""
-        images = inputs["images"] if isinstance(inputs, dict) else inputs
-        return self.network(images, training=training)
-
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> list[tf.Tensor]:
         """The anchors of an image of that size, float32 (A_l, 4) for each level."""
         return grid.pyramid_anchors(height, width, self._strides, self._sizes, self.settings["ratios"])
@@ -128,50 +124,16 @@ class FasterRCNN(keras.Model):
         parts.update(self._roi_losses(y_pred, regions, scores, boxes, classes, weights, training))
         return losses.total_loss(self, parts, self.trackers)
 
-    def predict_boxes(
-        self,
-        images: tf.Tensor,
-        score_threshold: float | None = None,
-        iou_threshold: float | None = None,
-        max_detections: int | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Detections of normalised images (B, H, W, 3), after non-maximum suppression within each class.
-
-        It can be traced with any of B, H and W unknown. Arguments that are None are those of the constructor.
-
-        Returns:
-            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) falling, classes int32 (B, K) and
-            count int32 (B,), K being `max_detections`; behind `count`, boxes and classes are -1 and scores 0.
-        """
-        chosen = self.settings
-        threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
-        outputs = self(images, training=False)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
+    def candidates(self, outputs, height, width, threshold):
+        """As the base class says."""
         regions, present = self._propose(outputs, self.anchors(height, width), height, width)
         logits, deltas = self._second_stage(outputs, regions, training=False)
         probabilities = tf.nn.softmax(logits)[..., : self.num_classes]
         probabilities = tf.where((present > float("-inf"))[..., None], probabilities, -1.0)
-        scores, at, found = coding.best_candidates(probabilities, chosen["candidates"], threshold)
+        scores, at, found = coding.best_candidates(probabilities, self.settings["candidates"], threshold)
         deltas = tf.reshape(deltas, [tf.shape(deltas)[0], -1, 4])
         deltas = tf.gather(deltas, at * self.num_classes + found, batch_dims=1)
-        decoded = coding.decode(deltas, tf.gather(regions, at, batch_dims=1))
-        return coding.best_detections(
-            coding.clip_to_image(decoded, height, width),
-            scores,
-            found,
-            iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,
-            limit=max_detections or chosen["max_detections"],
-        )
-
-    def get_config(self):
-        """What `from_config` takes, the backbone among it."""
-        return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """A network with fresh heads on the backbone of the config."""
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        return coding.decode(deltas, tf.gather(regions, at, batch_dims=1)), scores, found
 
     def _propose(self, outputs, anchors, height, width):
         limits = {"candidates": self.settings["candidates"], "limit": self.settings["proposals"]}

@@ -18,6 +18,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.transfer import anchors as grid
 from keras_bot.transfer import box_coding as coding
 from keras_bot.transfer import detection_losses as losses
+from keras_bot.transfer.detector import Detector
 from keras_bot.transfer.fpn import check_backbone, pyramid
 
 LEVELS = (3, 4, 5, 6, 7)
@@ -25,7 +26,7 @@ STRIDES = tuple(2**level for level in LEVELS)
 
 
 @keras.saving.register_keras_serializable("keras_bot")
-class RetinaNet(keras.Model):
+class RetinaNet(Detector):
     """Images (B, H, W, 3), normalised, to {"logits": float32 (B, A, K), "deltas": float32 (B, A, 4)} for A anchors.
 
     It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
@@ -95,11 +96,6 @@ class RetinaNet(keras.Model):
         self.box_loss = keras.metrics.Mean(name="box_loss")
         self.built = True
 
-    def call(self, inputs, training=False):
-        """Logits and deltas of every anchor; `inputs` is images or a batch's dictionary."""
-        images = inputs["images"] if isinstance(inputs, dict) else inputs
-        return self.network(images, training=training)
-
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
         """All anchors of an image of that size, float32 (A, 4)."""
         levels = grid.pyramid_anchors(height, width, STRIDES, self._sizes, self.settings["ratios"])
@@ -123,45 +119,12 @@ class RetinaNet(keras.Model):
         }
         return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
 
-    def predict_boxes(
-        self,
-        images: tf.Tensor,
-        score_threshold: float | None = None,
-        iou_threshold: float | None = None,
-        max_detections: int | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Detections of normalised images (B, H, W, 3), after non-maximum suppression within each class.
-
-        It can be traced with any of B, H and W unknown. Arguments that are None are those of the constructor.
-
-        Returns:
-            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) falling, classes int32 (B, K) and
-            count int32 (B,), K being `max_detections`; behind `count`, boxes and classes are -1 and scores 0.
-        """
-        chosen = self.settings
-        threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
-        outputs = self(images, training=False)
-        scores, at, classes = coding.best_candidates(tf.sigmoid(outputs["logits"]), chosen["candidates"], threshold)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
+    def candidates(self, outputs, height, width, threshold):
+        """As the base class says."""
+        likely = coding.best_candidates(tf.sigmoid(outputs["logits"]), self.settings["candidates"], threshold)
+        scores, at, classes = likely
         near = tf.gather(self.anchors(height, width), at)
-        boxes = coding.decode(tf.gather(outputs["deltas"], at, batch_dims=1), near)
-        return coding.best_detections(
-            coding.clip_to_image(boxes, height, width),
-            scores,
-            classes,
-            iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,
-            limit=max_detections or chosen["max_detections"],
-        )
-
-    def get_config(self):
-        """What `from_config` takes, the backbone among it."""
-        return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """A network with fresh heads on the backbone of the config."""
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        return coding.decode(tf.gather(outputs["deltas"], at, batch_dims=1), near), scores, classes
 
 
 def _network(backbone, num_classes, shapes, channels, head_convs) -> keras.Model:

@@ -119,7 +119,16 @@ def test_25_kills_change_nothing(strategy, backend, tmp_path, npz_file):
     assert killed >= 20
 
 
-@pytest.mark.parametrize("strategy", ["one_device", pytest.param("mirrored", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "strategy"),
+    [
+        ("tensorflow", "one_device"),
+        pytest.param("tensorflow", "mirrored", marks=pytest.mark.slow),
+        pytest.param("jax", "one_device", marks=pytest.mark.slow),
+        pytest.param("jax", "mirrored", marks=pytest.mark.slow),
+    ],
+    indirect=["backend"],
+)
 def test_a_kill_within_a_save_changes_nothing(strategy, backend, tmp_path, npz_file):
     recipe = {**RECIPE, "dataset": str(npz_file()), "strategy": strategy, "epochs": 3, "backend": backend}
     assert start(recipe, tmp_path / "whole").wait() == 0

@@ -148,5 +148,6 @@ def test_misuse():
         FasterRCNN(whole, 2, neck="c4")
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device():
     shared.compare_replicas(__file__, "**" + repr(ALL))
