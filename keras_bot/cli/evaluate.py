@@ -23,6 +23,10 @@ def main(argv):
     if not (flags.run_dir or flags.model_file):
         raise MisuseError("Expected --run_dir or --model_file, received neither.")
     recipe = read_recipe(flags.run_dir, flags.given_recipe()) if flags.run_dir else flags.recipe()
+    if recipe.task != "classification":
+        raise MisuseError(
+            f"Expected a run of classification, received one of {recipe.task}: its table.md has the results by class."
+        )
     start_backend()
 
     from keras_bot import data

@@ -27,6 +27,8 @@ def main(argv):
     recipe = flags.recipe()
     start_backend()
     if flags.dry_run:
+        if recipe.task != "classification":
+            raise MisuseError(f"Expected --dry_run for classification, received it for {recipe.task}. Drop it.")
         from keras_bot.training.plan import plan
 
         print(plan(recipe))

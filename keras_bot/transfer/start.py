@@ -34,7 +34,9 @@ def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
 
 
 def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
-    """MisuseError for what only classification can do, and for a head of another task."""
+    """MisuseError for what only classification can do, for a head of another task, and on another backend."""
+    if keras.backend.backend() != "tensorflow":
+        raise MisuseError(f"Expected KERAS_BACKEND=tensorflow for {recipe.task}, received {keras.backend.backend()}.")
     if recipe.head not in ("", *heads):
         raise MisuseError(f"Expected --head as {' or '.join(heads)} for {recipe.task}, received {recipe.head}.")
     classifiers = {
