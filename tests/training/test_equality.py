@@ -82,7 +82,7 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_two_replicas_and_two_workers_equal_one_device(backend, tmp_path, npz_file):
     check_equal([f"--dataset={npz_file()}", *SMALL], tmp_path, backend)
 

@@ -122,7 +122,7 @@ def test_25_kills_change_nothing(strategy, backend, tmp_path, npz_file):
 @pytest.mark.parametrize(
     ("backend", "strategy"),
     [
-        ("tensorflow", "one_device"),
+        pytest.param("tensorflow", "one_device", marks=pytest.mark.slow),
         pytest.param("tensorflow", "mirrored", marks=pytest.mark.slow),
         pytest.param("jax", "one_device", marks=pytest.mark.slow),
         pytest.param("jax", "mirrored", marks=pytest.mark.slow),

@@ -224,7 +224,10 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
     assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
 
 
-@pytest.mark.parametrize("change", [{"dataset": "digits", "num_classes": 10}, {"precision": "mixed_float16"}])
+DIGITS = pytest.param({"dataset": "digits", "num_classes": 10}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("change", [DIGITS, {"precision": "mixed_float16"}])
 def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
     recipe = tiny(**{"epochs": 2, "batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **change})
     train(recipe, tmp_path / "whole", progress_bar=False)
@@ -320,7 +323,7 @@ def five_to_evaluate(npz_file):
     return str(npz_file(x_test=images, y_test=np.arange(5) % 4))
 
 
-@pytest.mark.parametrize("augment_on", ["host", "device"])
+@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_two_mirrored_replicas_train(tmp_path, five_to_evaluate, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on)
     code = f"""

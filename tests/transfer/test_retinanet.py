@@ -181,5 +181,6 @@ def compare_replicas(path, options=""):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device():
     compare_replicas(__file__)

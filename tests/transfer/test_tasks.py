@@ -107,7 +107,7 @@ def test_a_run_is_exported_inspected_and_drawn(task, head, scenes, tmp_path, cap
     assert (tmp_path / "seen/scene0.png").exists() and "%" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("task", [pytest.param("detection", marks=pytest.mark.slow), "segmentation"])
 def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch):
     recipe = recipe_for(task, scenes[task], head="retinanet" if task == "detection" else "fcn", checkpoint_every=1)
     options = {"progress_bar": False, "task": find_task(task)}
