@@ -1,11 +1,8 @@
 """`keras-bot finetune`: trains on from an exported SavedModel, a run or a .keras file, on other data."""
 
-import json
-import time
-
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import start_backend
-from keras_bot.cli.train import add_run_flags, expect_run_dir
+from keras_bot.cli.train import add_run_flags, expect_run_dir, run
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot finetune --init_from=SAVEDMODEL --dataset=DATA [--flag=value …]"
@@ -24,11 +21,5 @@ def main(argv):
     recipe = flags.recipe()
     start_backend()
     from keras_bot.training.start import like_source
-    from keras_bot.training.train import train
-    from keras_bot.transfer.tasks import find_task
 
-    recipe = like_source(recipe, flags.given_names())
-    run_dir = flags.run_dir or f"runs/finetune-{time.strftime('%Y%m%d-%H%M%S')}"
-    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
-    if "run_dir" in result:  # the chief's
-        print(json.dumps(result))
+    run(like_source(recipe, flags.given_names()), flags, name="finetune")

@@ -6,6 +6,7 @@ import time
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import start_backend
 from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
 
 USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
 
@@ -33,10 +34,15 @@ def main(argv):
 
         print(plan(recipe))
         return
+    run(recipe, flags, name=recipe.model)
+
+
+def run(recipe: Recipe, flags: Flags, *, name: str):
+    """Trains, and prints the result; `name` begins that of the run directory where none is given."""
     from keras_bot.training.train import train
     from keras_bot.transfer.tasks import find_task
 
-    run_dir = flags.run_dir or f"runs/{recipe.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = flags.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
     if "run_dir" in result:  # the chief's
         print(json.dumps(result))

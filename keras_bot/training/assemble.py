@@ -195,13 +195,17 @@ def _rows(recipe, batch_size, strategy):
     return {"batch_size": batch_size, "worker": strategy.worker, "workers": strategy.workers}
 
 
+def sharing(strategy: Strategy | None) -> dict[str, int]:
+    """Which of the workers this one is, for a pipeline."""
+    return {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}
+
+
 def evaluation_data(recipe: Recipe, source, corrupt, strategy: Strategy | None = None) -> tf.data.Dataset:
     """Batches of plainly preprocessed images, one-hot labels and weights, every image once, on one of the workers."""
-    sharing = {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,
-        **sharing,
+        **sharing(strategy),
         image_size=recipe.image_size,
         transform=recipe.transform,
         eval_crop=recipe.eval_crop,

@@ -9,23 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_bot.transfer.boxes import iou_matrix
+
 NEGATIVE, IGNORED = -1, -2
 VARIANCE = (0.1, 0.1, 0.2, 0.2)
 MAX_LOG_SCALE = float(np.log(1000 / 16))  # decoded boxes stay finite whatever an untrained network says
-
-
-def areas(boxes: tf.Tensor) -> tf.Tensor:
-    """(…, 4) -> (…); 0 for a box turned inside out."""
-    return tf.maximum(boxes[..., 2] - boxes[..., 0], 0.0) * tf.maximum(boxes[..., 3] - boxes[..., 1], 0.0)
-
-
-def overlaps(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of every pair: (…, n, 4) and (…, m, 4) -> (…, n, m). It is 0 where the union is."""
-    a, b = boxes[..., :, None, :], others[..., None, :, :]
-    height = tf.minimum(a[..., 2], b[..., 2]) - tf.maximum(a[..., 0], b[..., 0])
-    width = tf.minimum(a[..., 3], b[..., 3]) - tf.maximum(a[..., 1], b[..., 1])
-    shared = tf.maximum(height, 0.0) * tf.maximum(width, 0.0)
-    return tf.math.divide_no_nan(shared, areas(a) + areas(b) - shared)
 
 
 def clip_to_image(boxes: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
@@ -85,7 +73,7 @@ def match(
         int32 (B, n): the place of the box among M, or NEGATIVE or IGNORED.
     """
     present = (classes >= 0)[:, None, :]
-    overlap = tf.where(present, overlaps(candidates, boxes), -1.0)
+    overlap = tf.where(present, iou_matrix(candidates, boxes), -1.0)
     best, place = tf.reduce_max(overlap, axis=-1), tf.argmax(overlap, axis=-1, output_type=tf.int32)
     matched = tf.where(best >= positive, place, tf.where(best < negative, NEGATIVE, IGNORED))
     if not force:
@@ -111,7 +99,7 @@ def keep_best(boxes: tf.Tensor, scores: tf.Tensor, groups: tf.Tensor, iou: float
     """
     order = tf.range(tf.shape(boxes)[1])
     rivals = (order[:, None] < order[None, :]) & (groups[:, :, None] == groups[:, None, :])
-    suppresses = tf.cast(rivals & (overlaps(boxes, boxes) > iou), tf.float32)
+    suppresses = tf.cast(rivals & (iou_matrix(boxes, boxes) > iou), tf.float32)
     present = scores > -np.inf
 
     def round_of(keep, _):

@@ -18,7 +18,7 @@ from keras_bot.transfer.detection_source import open_detection
 from keras_bot.transfer.faster_rcnn import FasterRCNN
 from keras_bot.transfer.pictures import draw_boxes, picture_grid
 from keras_bot.transfer.retinanet import RetinaNet
-from keras_bot.transfer.start import build_backbone, check_recipe, sharing
+from keras_bot.transfer.start import build_backbone, check_recipe
 
 HEADS = ("faster_rcnn", "faster_rcnn_c4", "retinanet")
 SHOWN = 12
@@ -69,7 +69,7 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
         corrupt=corrupt,
         dtype=assemble.image_dtype(recipe),
         ram_budget=recipe.ram_budget,
-        **sharing(strategy),
+        **assemble.sharing(strategy),
     )
 
 
@@ -81,7 +81,7 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.D
         image_size=recipe.image_size,
         corrupt=corrupt,
         ram_budget=recipe.ram_budget,
-        **sharing(strategy),
+        **assemble.sharing(strategy),
     )
 
 

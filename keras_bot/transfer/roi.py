@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer.boxes import area
 
 RPN_VARIANCE = (1.0, 1.0, 1.0, 1.0)
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a region of 224 pixels is read from P4
@@ -122,7 +123,7 @@ def sample_regions(
 
 def level_of(regions: tf.Tensor, first: int, last: int) -> tf.Tensor:
     """The level whose features suit each region (…, 4): int32 (…), 4 + log2(sqrt(area) / 224) rounded down."""
-    size = tf.sqrt(tf.maximum(coding.areas(regions), 1e-6))
+    size = tf.sqrt(tf.maximum(area(regions), 1e-6))
     level = tf.floor(CANONICAL_LEVEL + tf.math.log(size / CANONICAL_SIZE) / math.log(2.0) + 1e-6)
     return tf.cast(tf.clip_by_value(level, float(first), float(last)), tf.int32)
 

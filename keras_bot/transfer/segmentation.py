@@ -19,7 +19,7 @@ from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
 from keras_bot.transfer.pictures import draw_mask, picture_grid
 from keras_bot.transfer.segmentation_pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
 from keras_bot.transfer.segmentation_source import IGNORE, open_segmentation
-from keras_bot.transfer.start import build_backbone, check_recipe, sharing
+from keras_bot.transfer.start import build_backbone, check_recipe
 
 SHOWN = 8
 
@@ -79,14 +79,18 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
         corrupt=corrupt,
         dtype=assemble.image_dtype(recipe),
         ram_budget=recipe.ram_budget,
-        **sharing(strategy),
+        **assemble.sharing(strategy),
     )
 
 
 def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
     """Whole images and masks, padded to the largest."""
     return segmentation_eval_pipeline(
-        source, batch_size=recipe.batch_size, corrupt=corrupt, ram_budget=recipe.ram_budget, **sharing(strategy)
+        source,
+        batch_size=recipe.batch_size,
+        corrupt=corrupt,
+        ram_budget=recipe.ram_budget,
+        **assemble.sharing(strategy),
     )
 
 

@@ -51,8 +51,3 @@ def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
             raise MisuseError(f"Expected no --{name} for {recipe.task}, received it. It is for classification.")
     if not recipe.min_zoom <= recipe.max_zoom:
         raise MisuseError(f"Expected min_zoom of at most max_zoom, received {recipe.min_zoom} and {recipe.max_zoom}.")
-
-
-def sharing(strategy) -> dict[str, int]:
-    """Which of the workers this one is, for a pipeline."""
-    return {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}

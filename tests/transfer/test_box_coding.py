@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer.boxes import iou_matrix
 
 
 def random_boxes(draw, *shape, size=100.0):
@@ -22,8 +23,8 @@ def test_overlaps():
     draw = np.random.default_rng(0)
     a, b = random_boxes(draw, 2, 5), random_boxes(draw, 2, 7)
     expected = [[[plain_iou(x, y) for y in b[i]] for x in a[i]] for i in range(2)]
-    np.testing.assert_allclose(coding.overlaps(a, b), expected, atol=1e-6)
-    assert coding.overlaps(np.zeros((1, 4), "f"), np.zeros((1, 4), "f")).numpy() == 0
+    np.testing.assert_allclose(iou_matrix(a, b), expected, atol=1e-6)
+    assert iou_matrix(np.zeros((1, 4), "f"), np.zeros((1, 4), "f")).numpy() == 0
 
 
 def test_decode_undoes_encode():
@@ -67,7 +68,7 @@ def test_match_gives_every_box_an_anchor():
     draw = np.random.default_rng(3)
     anchors, boxes = random_boxes(draw, 200), random_boxes(draw, 4, 6)
     matched = coding.match(anchors, boxes, np.zeros((4, 6), int), positive=0.9, negative=0.3, force=True).numpy()
-    overlap = coding.overlaps(anchors, boxes).numpy()
+    overlap = iou_matrix(anchors, boxes).numpy()
     for i, box in np.ndindex(4, 6):
         best = overlap[i, :, box].argmax()
         taken = matched[i, best]

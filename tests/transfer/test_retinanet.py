@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_bot.errors import MisuseError
 from keras_bot.models import create, features
-from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer.boxes import iou_matrix
 from keras_bot.transfer.retinanet import RetinaNet
 
 
@@ -35,7 +35,7 @@ def coloured_boxes(images=4, size=64):
 def check_found(found, batch):
     """The first detection of each image is its box; the last image has none."""
     for i, box in enumerate(batch["boxes"][:-1, 0]):
-        assert coding.overlaps(found["boxes"][i, :1], box[None]).numpy() > 0.7
+        assert iou_matrix(found["boxes"][i, :1], box[None]).numpy() > 0.7
         assert found["classes"][i, 0] == batch["classes"][i, 0] and found["scores"][i, 0] > 0.5
     assert found["count"][-1] == 0
 
