@@ -74,7 +74,7 @@ class Recipe:
     linear_scaling: bool = knob(False, f"scale the learning rate by batch_size / {REFERENCE_BATCH_SIZE} (3.1)")
     warmup_epochs: float = knob(0.0, "epochs in which the learning rate rises from 0 to its peak (3.1)", at_least=0)
     schedule: str = knob(
-        "step", "the learning rate after the warmup (2.1, 5.1)", choices=("step", "cosine", "constant")
+        "step", "the learning rate after the warmup (2.1, 5.1)", choices=("step", "cosine", "poly", "constant")
     )
     decay_epochs: tuple[int, ...] = knob((30, 60, 90), "epochs at which the step schedule decays (2.1)")
     decay_factor: float = knob(0.1, "factor of one decay of the step schedule (2.1)", above=0, at_most=1)
@@ -140,6 +140,9 @@ class Recipe:
         0.5, "smallest factor by which training images of detection, segmentation are scaled", above=0
     )
     max_zoom: float = knob(2.0, "the largest", above=0)
+    base_size: int = knob(
+        0, "pixels of the shorter edge of segmentation's training images before the zoom; 0 leaves them", at_least=0
+    )
     map_form: str = knob(
         "voc", "mAP: voc (area), voc07 (11 points), at IoU 0.5; or coco", choices=("voc", "voc07", "coco")
     )

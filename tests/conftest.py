@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+VOC = """<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>
+<object><name>{kind}</name><difficult>0</difficult>
+<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"""
+
 
 @pytest.fixture(scope="session")
 def test_data() -> pathlib.Path:
@@ -53,3 +57,31 @@ def npz_file(tmp_path) -> Callable[..., pathlib.Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Squares of two colours on grey, 64x48: as boxes in Pascal VOC's layout, and as masks."""
+    draw = np.random.default_rng(0)
+    boxes, masks = tmp_path / "boxes", tmp_path / "masks"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (boxes / folder).mkdir(parents=True)
+    for folder in ("images", "masks"):
+        (masks / folder).mkdir(parents=True)
+    names = [f"scene{i}" for i in range(12)]
+    for number, name in enumerate(names):
+        pixels, classes = draw.integers(100, 140, (48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+        y, x, kind = *draw.integers(4, 24, 2), number % 2
+        pixels[y : y + 20, x : x + 20] = (230, 30, 30) if kind else (30, 30, 230)
+        classes[y : y + 20, x : x + 20] = kind + 1
+        Image.fromarray(pixels).save(boxes / "JPEGImages" / f"{name}.jpg", quality=95)
+        Image.fromarray(pixels).save(masks / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(classes).save(masks / "masks" / f"{name}.png")
+        square = {"x0": x + 1, "y0": y + 1, "x1": x + 20, "y1": y + 20}
+        told = VOC.format(name=name, kind=("blue", "red")[kind], **square)
+        (boxes / "Annotations" / f"{name}.xml").write_text(told)
+    for split, part in (("train", names[:8]), ("val", names[8:])):
+        (boxes / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(part))
+        (masks / f"{split}.txt").write_text("\n".join(part))
+    (masks / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n")
+    return {"detection": boxes, "segmentation": masks}

@@ -1,6 +1,7 @@
-"""`keras-bot evaluate`: top-1 and top-5 of a run's network, on its own data set or another."""
+"""`keras-bot evaluate`: how good a run's network is, on its own data set or another."""
 
 import json
+import math
 import pathlib
 
 from keras_bot.cli.flags import Flags, read_recipe
@@ -16,27 +17,37 @@ def main(argv):
     """Evaluates, and prints the result as one line of JSON."""
     flags = Flags("evaluate", USAGE, recipe=True)
     flags.add(str, "run_dir", "", "the run whose network is evaluated, by its recipe")
-    flags.add(str, "model_file", "", "another .keras file with logits to evaluate; empty is the run's model.keras")
+    flags.add(str, "model_file", "", "another .keras file to evaluate; empty is the run's model.keras")
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
     if not (flags.run_dir or flags.model_file):
         raise MisuseError("Expected --run_dir or --model_file, received neither.")
     recipe = read_recipe(flags.run_dir, flags.given_recipe()) if flags.run_dir else flags.recipe()
-    if recipe.task != "classification":
-        raise MisuseError(
-            f"Expected a run of classification, received one of {recipe.task}: its table.md has the results by class."
-        )
     start_backend()
 
     from keras_bot import data
-    from keras_bot.training import assemble
-    from keras_bot.training.evaluate import evaluate
-    from keras_bot.training.network import load_network
+    from keras_bot.training.failures import clear_errors
+    from keras_bot.transfer.tasks import find_task
 
     path = pathlib.Path(flags.model_file or pathlib.Path(flags.run_dir) / "model.keras")
-    source = assemble.open_source(recipe, "eval")
-    model = load_network(path, num_classes=source.num_classes)
+    task = find_task(recipe.task)
+    source = task.open_source(recipe, "eval", class_names=_class_names(flags.run_dir))
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    result = evaluate(model, assemble.evaluation_data(recipe, source, corrupt), corrupt=corrupt)
-    print(json.dumps({**result, "images": source.size - len(corrupt.names), "model_file": str(path)}))
+    with clear_errors(corrupt):
+        figures = task.evaluate(recipe, path, source, corrupt)
+    print(json.dumps(_plain({**figures, "images": source.size - len(corrupt.names), "model_file": str(path)})))
+
+
+def _class_names(run_dir: str) -> tuple[str, ...]:
+    """The classes that a run's network was trained for, in their order; none are known without a run."""
+    from keras_bot.training.records import read_metrics
+
+    return tuple(read_metrics(run_dir)["dataset"]["class_names"]) if run_dir else ()
+
+
+def _plain(value):
+    """With None for NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

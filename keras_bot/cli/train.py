@@ -28,11 +28,10 @@ def main(argv):
     recipe = flags.recipe()
     start_backend()
     if flags.dry_run:
-        if recipe.task != "classification":
-            raise MisuseError(f"Expected --dry_run for classification, received it for {recipe.task}. Drop it.")
         from keras_bot.training.plan import plan
+        from keras_bot.transfer.tasks import find_task
 
-        print(plan(recipe))
+        print(plan(recipe, find_task(recipe.task)))
         return
     run(recipe, flags, name=recipe.model)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_bot import data, models, tricks
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 from keras_bot.training.device_augment import finish_in_step
 from keras_bot.training.start import freeze, rates, start_from
@@ -49,6 +49,8 @@ def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.sch
         schedule = tricks.StepDecay(peak, boundaries, recipe.decay_factor)
     elif recipe.schedule == "cosine":
         schedule = tricks.CosineDecay(peak, recipe.epochs * steps_per_epoch - warmup_steps)
+    elif recipe.schedule == "poly":
+        schedule = tricks.PolyDecay(peak, recipe.epochs * steps_per_epoch - warmup_steps)
     else:
         schedule = tricks.StepDecay(peak, [], recipe.decay_factor)
     return tricks.Warmup(schedule, warmup_steps) if warmup_steps else schedule
@@ -216,12 +218,16 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy: Strategy | None =
     )
 
 
-def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None):
-    """The records of the recipe's data set, split "train" or "eval"; where workers share out files, this one's."""
+def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, class_names: tuple[str, ...] = ()):
+    """The records of the recipe's data set, split "train" or "eval"; where workers share out files, this one's.
+
+    Raises:
+        MisuseError: if it can't be used, or has other classes than `class_names`, where they are given.
+    """
     context = None
     if strategy and recipe.shard == "file" and split == "train" and strategy.workers > 1:
         context = tf.distribute.InputContext(strategy.workers, strategy.worker, strategy.replicas)
-    return data.open_source(
+    source = data.open_source(
         recipe.dataset,
         split,
         data_dir=recipe.data_dir or None,
@@ -232,6 +238,10 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None):
         first_label=recipe.first_label,
         read_config=tfds.ReadConfig(input_context=context) if context else None,
     )
+    if class_names and source.class_names != class_names:
+        told = f"{first_few(class_names)} ({len(class_names)}), received {first_few(source.class_names)}"
+        raise MisuseError(f"{source.name}: expected the classes {told} ({source.num_classes}). Give the same set.")
+    return source
 
 
 def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:

@@ -8,6 +8,7 @@ from keras_bot import data, tricks
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
+from keras_bot.training.evaluate import evaluate
 from keras_bot.training.network import load_network
 from keras_bot.training.strategy import Strategy
 from keras_bot.training.task import Task
@@ -43,6 +44,12 @@ def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
     return teacher
 
 
+def evaluate_file(recipe: Recipe, path: pathlib.Path, source: data.Source, corrupt: data.CorruptLog) -> dict:
+    """Loss, top-1 and top-5 of a .keras file. Raises MisuseError if it can't be used, or has other classes."""
+    model = load_network(path, num_classes=source.num_classes)
+    return evaluate(model, assemble.evaluation_data(recipe, source, corrupt), corrupt=corrupt)
+
+
 def save_float32(model: keras.Model, path: pathlib.Path):
     """Saves a functional network in float32, uncompiled, with all of its layers trainable."""
     copy = tricks.recast(model, "float32")
@@ -59,4 +66,5 @@ CLASSIFICATION = Task(
     training_data=assemble.training_data,
     evaluation_data=assemble.evaluation_data,
     save=save_float32,
+    evaluate=evaluate_file,
 )

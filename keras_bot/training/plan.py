@@ -1,24 +1,30 @@
 """What a recipe will do, told without doing it: `keras-bot train --dry_run`."""
 
+import dataclasses
+
 import keras
 
 from keras_bot import models, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.classification import load_teacher
+from keras_bot.training.classification import CLASSIFICATION
+from keras_bot.training.strategy import build_strategy
+from keras_bot.training.task import Task
 
 
-def plan(recipe: Recipe) -> str:
+def plan(recipe: Recipe, task: Task = CLASSIFICATION) -> str:
     """The resolved recipe, the tricks, the steps, the learning rate, the decayed variables, the network's size.
 
     Raises:
         MisuseError: as `train` would.
     """
-    source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
+    strategy = build_strategy(dataclasses.replace(recipe, strategy="one_device"))
+    source = task.open_source(recipe, "train")
+    eval_source = task.open_source(recipe, "eval", class_names=source.class_names)
     steps = assemble.steps_in_epoch(recipe, source)
-    teacher = load_teacher(recipe, source.num_classes)
     with tricks.mixed_precision(recipe.precision):
-        model = assemble.build_model(recipe, source.num_classes)
+        model, trainee = task.build(recipe, source, strategy)
+    teacher = getattr(trainee, "teacher", None)
     sections = {
         "recipe": [line[2:] for line in recipe.flag_lines()],
         "tricks": assemble.active_tricks(recipe) or ["none: the paper's baseline"],
@@ -31,15 +37,20 @@ def plan(recipe: Recipe) -> str:
             "other ones each epoch, are left out of an epoch's last batch"
         ],
         "learning rate": learning_rate_lines(recipe, steps),
-        "network": [
-            f"{recipe.model}: {models.count_parameters(model):,} parameters, "
-            f"{models.count_flops(model, recipe.image_size) / 1e9:.3g} GFLOPs (multiply-adds) "
-            f"at {recipe.image_size}x{recipe.image_size}"
-        ],
+        "network": [network_line(recipe, model)],
         **({"teacher": [f"{teacher.name} of {recipe.teacher}"]} if teacher else {}),
         **decay_sections(recipe, model),
     }
     return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items())
+
+
+def network_line(recipe: Recipe, model: keras.Model) -> str:
+    """The network's size."""
+    told = f"{recipe.model}: {models.count_parameters(model):,} parameters"
+    if recipe.task != "classification":
+        return f"{told}, head included"
+    gflops = models.count_flops(model, recipe.image_size) / 1e9
+    return f"{told}, {gflops:.3g} GFLOPs (multiply-adds) at {recipe.image_size}x{recipe.image_size}"
 
 
 def learning_rate_lines(recipe: Recipe, steps: int) -> list[str]:

@@ -61,7 +61,8 @@ def train(
     """
     cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
     strategy = build_strategy(recipe, cluster)
-    train_source, eval_source = (task.open_source(recipe, split, strategy) for split in ("train", "eval"))
+    train_source = task.open_source(recipe, "train", strategy)
+    eval_source = task.open_source(recipe, "eval", strategy, train_source.class_names)
     steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, strategy.workers)
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
     with (
@@ -87,6 +88,7 @@ def train(
             progress.get("history", ()),
             metrics=task.metrics,
         )
+        evaluator = task.evaluator(recipe, eval_source, corrupt)
         saver = Saver(checkpoints, strategy, recorder, steps_per_epoch, recipe.checkpoint_every, progress)
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
         with _clear_errors(corrupt, checkpoints, strategy), heeding_sigterm(saver):
@@ -105,7 +107,7 @@ def train(
                 callbacks=[
                     tricks.StopOnNonFinite(),
                     ExactLoss(),
-                    *task.callbacks(recipe, eval_source),
+                    *([evaluator] if evaluator else []),
                     tricks.LearningRateLog(),
                     *([keras.callbacks.TensorBoard(run.tensorboard, write_graph=False)] if run else []),
                     recorder,
@@ -118,8 +120,8 @@ def train(
         return recorder.result()
     recorder.write()
     save_for_anyone(task, model, strategy, run.model)
-    if strategy.workers == 1:  # a computation of all workers can't be asked of one
-        task.report(recipe, trainee, eval_source, run.path)
+    if evaluator:
+        evaluator.report(trainee, run.path)
     title = f"{recipe.model} on {pathlib.Path(recipe.dataset).name}"
     draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}

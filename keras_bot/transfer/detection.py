@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import color
+from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.checkpoint import replacing
+from keras_bot.training.records import write_text
 from keras_bot.training.task import Task
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer.detection_metrics import AREA, ELEVEN_POINT, CocoMap, VocMap, table
@@ -18,6 +19,7 @@ from keras_bot.transfer.detection_source import open_detection
 from keras_bot.transfer.faster_rcnn import FasterRCNN
 from keras_bot.transfer.pictures import draw_boxes, picture_grid
 from keras_bot.transfer.retinanet import RetinaNet
+from keras_bot.transfer.serve import load_trained
 from keras_bot.transfer.start import build_backbone, check_recipe
 
 HEADS = ("faster_rcnn", "faster_rcnn_c4", "retinanet")
@@ -25,11 +27,11 @@ SHOWN = 12
 SHOWN_SCORE = 0.3
 
 
-def open_source(recipe: Recipe, split: str, strategy=None):
-    """The images and boxes of the recipe's data set."""
+def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
+    """The images and boxes of the recipe's data set, by `class_names` if they are given."""
     check_recipe(recipe, HEADS)
     name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "val")
-    return open_detection(recipe.dataset, name, data_dir=recipe.data_dir or None)
+    return open_detection(recipe.dataset, name, data_dir=recipe.data_dir or None, class_names=class_names or None)
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
@@ -43,7 +45,7 @@ def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
         options |= {"anchor_sizes": [16 * scale * 2**i for i in range(4)]} if scale else {}
         detector = FasterRCNN(backbone, source.num_classes, neck="c4", seed=recipe.seed, **options)
     else:
-        options |= {"anchor_sizes": [scale * 2**level for level in range(2, 7)]} if scale else {}
+        options |= {"anchor_sizes": [(scale * 2**level,) for level in range(2, 7)]} if scale else {}
         options |= {"head_units": 4 * recipe.head_channels} if recipe.head_channels else {}
         detector = FasterRCNN(backbone, source.num_classes, seed=recipe.seed, **options)
     schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers))
@@ -88,30 +90,56 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.D
 class EvaluateBoxes(keras.callbacks.Callback):
     """mAP at the end of each epoch, over all images of the set, in the originals' pixels; "val_map" in the logs."""
 
-    def __init__(self, recipe: Recipe, source):
+    def __init__(self, recipe: Recipe, source, corrupt):
         super().__init__()
-        self._recipe, self._source = recipe, source
+        self._recipe, self._source, self._corrupt = recipe, source, corrupt
+        self._figures = None
 
     def on_train_begin(self, logs=None):  # noqa: D102
         self._predict = tf.function(self.model.predict_boxes)
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        logs["val_map"] = evaluate(self._recipe, self._predict, self._source)["map"]
+        self._figures = measure(self._recipe, self._predict, self._source, self._corrupt)
+        logs["val_map"] = self._figures["map"]
+
+    def report(self, trainee: keras.Model, folder: pathlib.Path):
+        """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
+        predict = tf.function(trainee.predict_boxes)
+        figures = self._figures or measure(self._recipe, predict, self._source, self._corrupt)
+        write_text(folder / "table.md", table(figures) + "\n")
+        data = evaluation_data(self._recipe, self._source, self._corrupt)
+        pictures = draw_found(predict, data, self._source)
+        picture_grid(pictures, folder / "predictions.png", columns=4)
 
 
-def evaluate(recipe: Recipe, predict, source) -> dict:
-    """The mAP, and that of each class.
+def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
+    """Boxes found on some images, over the whole set, of what `evaluation_data` gives."""
+    spread = data.unbatch().shard(max(1, source.size // SHOWN), 0)
+    images, targets, _ = next(iter(spread.batch(SHOWN)))
+    found = {name: value.numpy() for name, value in predict(images).items()}
+    pictures = []
+    for row, image in enumerate(color.denormalise(images.numpy())):
+        height, width = (int(side) for side in np.ceil(targets["shape"][row].numpy() * targets["scale"][row].numpy()))
+        shown = found["scores"][row] >= SHOWN_SCORE
+        chosen = (found[name][row][shown] for name in ("boxes", "classes"))
+        pictures.append(draw_boxes(image[:height, :width], *chosen, source.class_names, found["scores"][row][shown]))
+    return pictures
+
+
+def measure(recipe: Recipe, predict, source, corrupt=None) -> dict:
+    """The mAP, and that of each class; see `detection_metrics`.
 
     Args:
         recipe: says which form of mAP, and the size of images.
         predict: `predict_boxes` of a detector.
         source: of the images.
+        corrupt: the CorruptLog of the images that can't be decoded; None: there may be none.
     """
     if recipe.map_form == "coco":
         metric = CocoMap(source.class_names)
     else:
         metric = VocMap(source.class_names, form=ELEVEN_POINT if recipe.map_form == "voc07" else AREA)
-    for images, targets, weights in evaluation_data(recipe, source, None):
+    for images, targets, weights in evaluation_data(recipe, source, corrupt):
         found = predict(images)
         scaled = box_maths.scale(found["boxes"], 1.0 / targets["scale"][:, None]).numpy()
         for row in np.flatnonzero(weights.numpy()):
@@ -123,28 +151,22 @@ def evaluate(recipe: Recipe, predict, source) -> dict:
     return metric.result()
 
 
+def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
+    """The figures of a saved detector. Raises MisuseError if the file can't be used, or has other classes."""
+    detector = load_trained(path, recipe.task)
+    if detector.num_classes != source.num_classes:
+        raise MisuseError(
+            f"Expected a detector of {source.num_classes} classes, as {source.name} has; {path} has "
+            f"{detector.num_classes}. Choose the data that it was trained on."
+        )
+    return measure(recipe, tf.function(detector.predict_boxes), source, corrupt)
+
+
 def save(detector: keras.Model, path: pathlib.Path):
     """Saves the detector uncompiled."""
     copy = type(detector).from_config(detector.get_config())
     copy.set_weights(detector.get_weights())
     copy.save(path)
-
-
-def report(recipe: Recipe, trainee: keras.Model, source, folder: pathlib.Path):
-    """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
-    predict = tf.function(trainee.predict_boxes)
-    with replacing(folder / "table.md") as file:
-        file.write((table(evaluate(recipe, predict, source)) + "\n").encode())
-    spread = evaluation_data(recipe, source, None).unbatch().shard(max(1, source.size // SHOWN), 0)
-    images, targets, _ = next(iter(spread.batch(SHOWN)))
-    found = {name: value.numpy() for name, value in predict(images).items()}
-    pictures = []
-    for row, image in enumerate(color.denormalise(images.numpy())):
-        height, width = (int(side) for side in np.ceil(targets["shape"][row].numpy() * targets["scale"][row].numpy()))
-        shown = found["scores"][row] >= SHOWN_SCORE
-        chosen = (found[name][row][shown] for name in ("boxes", "classes"))
-        pictures.append(draw_boxes(image[:height, :width], *chosen, source.class_names, found["scores"][row][shown]))
-    picture_grid(pictures, folder / "predictions.png", columns=4)
 
 
 DETECTION = Task(
@@ -155,6 +177,6 @@ DETECTION = Task(
     training_data=training_data,
     evaluation_data=evaluation_data,
     save=save,
-    callbacks=lambda recipe, source: [EvaluateBoxes(recipe, source)],
-    report=report,
+    evaluate=evaluate,
+    evaluator=EvaluateBoxes,
 )

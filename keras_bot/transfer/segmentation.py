@@ -8,10 +8,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bot.data import color
+from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.checkpoint import replacing
 from keras_bot.training.classification import save_float32
+from keras_bot.training.records import write_text
 from keras_bot.training.task import Task
 from keras_bot.transfer import segmentation_metrics as metrics
 from keras_bot.transfer.deeplab import deeplabv3plus
@@ -19,6 +20,7 @@ from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
 from keras_bot.transfer.pictures import draw_mask, picture_grid
 from keras_bot.transfer.segmentation_pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
 from keras_bot.transfer.segmentation_source import IGNORE, open_segmentation
+from keras_bot.transfer.serve import load_trained
 from keras_bot.transfer.start import build_backbone, check_recipe
 
 SHOWN = 8
@@ -40,8 +42,8 @@ class PixelEntropy(keras.metrics.Mean):
         super().update_state(losses, valid)
 
 
-def open_source(recipe: Recipe, split: str, strategy=None):
-    """The images and masks of the recipe's data set."""
+def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
+    """The images and masks of the recipe's data set, by `class_names` if they are given."""
     check_recipe(recipe, ("fcn", "deeplabv3plus"))
     name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
     return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes)
@@ -70,6 +72,7 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
         crop_size=recipe.image_size,
         epochs=recipe.epochs,
         scale=(recipe.min_zoom, recipe.max_zoom),
+        base_size=recipe.base_size,
         flip=recipe.flip,
         color_jitter=recipe.color_jitter,
         pca_noise=recipe.pca_noise,
@@ -94,6 +97,66 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.D
     )
 
 
+class KeepFigures(keras.callbacks.Callback):
+    """Keeps the confusion matrix of an epoch's evaluation, for the table at the end."""
+
+    def __init__(self, recipe: Recipe, source, corrupt):
+        super().__init__()
+        self._recipe, self._source, self._corrupt = recipe, source, corrupt
+        self._figures = None
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        counted = next(metric for metric in self.model.metrics[1].metrics if type(metric) is metrics.MeanIoU)
+        self._figures = metrics.figures(counted.confusion(), self._source.class_names)
+
+    def report(self, trainee: Segmenter, folder: pathlib.Path):
+        """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
+        predict = tf.function(lambda images: trainee(images, training=False))
+        figures = self._figures or measure(self._recipe, predict, self._source, self._corrupt)
+        write_text(folder / "table.md", metrics.table(figures) + "\n")
+        pictures = draw_masks(predict, evaluation_data(self._recipe, self._source, self._corrupt), self._source)
+        titles = ["truth", "prediction"] * (len(pictures) // 2)
+        picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
+
+
+def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
+    """The true and the predicted mask over each of some images, over the whole set, of `evaluation_data`."""
+    spread = data.unbatch().shard(max(1, source.size // SHOWN), 0)
+    images, masks, _ = next(iter(spread.batch(SHOWN)))
+    predicted = np.argmax(predict(images), -1)
+    return [
+        draw_mask(image, each, source.class_names, colors=source.palette)
+        for image, mask, guess in zip(color.denormalise(images.numpy()), masks.numpy(), predicted, strict=True)
+        for each in (mask, np.where(mask == IGNORE, IGNORE, guess))
+    ]
+
+
+def measure(recipe: Recipe, predict, source, corrupt=None) -> dict:
+    """mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
+
+    Args:
+        recipe: says the batch.
+        predict: normalised images -> logits (B, H, W, K).
+        source: of the images and masks.
+        corrupt: the CorruptLog of the pairs that can't be decoded; None: there may be none.
+    """
+    iou = metrics.MeanIoU(source.num_classes)
+    for images, masks, weights in evaluation_data(recipe, source, corrupt):
+        iou.update_state(masks, predict(images), weights)
+    return metrics.figures(iou.confusion(), source.class_names)
+
+
+def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
+    """The figures of a saved network. Raises MisuseError if the file can't be used, or has other classes."""
+    network = load_trained(path, recipe.task)
+    if network.output_shape[-1] != source.num_classes:
+        raise MisuseError(
+            f"Expected a network of {source.num_classes} classes, as {source.name} has; {path} has "
+            f"{network.output_shape[-1]}. Choose the data that it was trained on."
+        )
+    return measure(recipe, tf.function(lambda images: network(images, training=False)), source, corrupt)
+
+
 def inference(network: keras.Model) -> keras.Model:
     """Images to logits, without the auxiliary head; the same layers."""
     return keras.Model(network.input, network.output["logits"], name=f"{network.name}_logits")
@@ -104,24 +167,6 @@ def save(network: keras.Model, path: pathlib.Path):
     save_float32(inference(network), path)
 
 
-def report(recipe: Recipe, trainee: Segmenter, source, folder: pathlib.Path):
-    """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
-    trainee.evaluate(evaluation_data(recipe, source, None), verbose=0)
-    iou = next(metric for metric in trainee.metrics[1].metrics if isinstance(metric, metrics.MeanIoU))
-    figures = metrics.figures(iou.confusion(), source.class_names)
-    with replacing(folder / "table.md") as file:
-        file.write((metrics.table(figures) + "\n").encode())
-    spread = evaluation_data(recipe, source, None).unbatch().shard(max(1, source.size // SHOWN), 0)
-    images, masks, _ = next(iter(spread.batch(SHOWN)))
-    predicted = np.argmax(trainee.predict_on_batch(images), -1)
-    pictures = []
-    for image, mask, guess in zip(color.denormalise(images.numpy()), masks.numpy(), predicted, strict=True):
-        for each in (mask, np.where(mask == IGNORE, IGNORE, guess)):
-            pictures.append(draw_mask(image, each, source.class_names, colors=source.palette))
-    titles = [title for _ in predicted for title in ("truth", "prediction")]
-    picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
-
-
 SEGMENTATION = Task(
     name="segmentation",
     metrics=("mean_iou", "pixel_accuracy"),
@@ -130,5 +175,6 @@ SEGMENTATION = Task(
     training_data=training_data,
     evaluation_data=evaluation_data,
     save=save,
-    report=report,
+    evaluate=evaluate,
+    evaluator=KeepFigures,
 )

@@ -8,7 +8,7 @@
 | 2.1, 3.1 | `NAG`, `is_kernel`, `split_by_decay` | optimizer that decays kernels only |
 | 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions of a model |
 | 3.2 | `LossScaling` | optimizer around an optimizer |
-| 2.1, 5.1 | `StepDecay`, `CosineDecay` | learning rate schedules |
+| 2.1, 5.1 | `StepDecay`, `CosineDecay`, `PolyDecay` | learning rate schedules |
 | 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
 | 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller`, `check_logits` | functions, loss, model |
 | 5.4 | `mixup`, `mix_with_reversal`, `symmetric_beta`, `draw_weight`, `MixUp` | functions, layer |
@@ -18,7 +18,7 @@ Importing this package registers its classes with Keras, so that `keras.saving.l
 """
 
 from keras_bot.tricks.callbacks import LearningRateLog, MixUpOff, NonFiniteLoss, StopOnNonFinite
-from keras_bot.tricks.decay import CosineDecay, StepDecay
+from keras_bot.tricks.decay import CosineDecay, PolyDecay, StepDecay
 from keras_bot.tricks.distillation import Distiller, SoftCrossentropy, check_logits, distillation_loss
 from keras_bot.tricks.label_smoothing import SmoothedCrossentropy, smooth
 from keras_bot.tricks.loss_scaling import LossScaling
@@ -39,6 +39,7 @@ __all__ = [
     "MixUp",
     "MixUpOff",
     "NonFiniteLoss",
+    "PolyDecay",
     "SmoothedCrossentropy",
     "SoftCrossentropy",
     "StepDecay",

@@ -1,9 +1,11 @@
-"""Decay of the learning rate: by steps (section 2.1) and along a cosine (section 5.1).
+"""Decay of the learning rate: by steps (section 2.1), along a cosine (section 5.1), and polynomial, for segmentation.
 
 What: the rate falls as training goes on. The steps hold it and drop it at given times; the cosine lowers it
-    slowly at first, almost linearly in the middle and slowly at the end, with no times to choose.
+    slowly at first, almost linearly in the middle and slowly at the end, with no times to choose. The polynomial one
+    falls nearly linearly; GluonCV and others train segmentation with it.
 Equation: steps: eta_t = eta * factor^k, k = the number of boundaries <= t.
     Cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that it ends and stays at 0.
+    Polynomial: eta_t = (1 - t / T)^power * eta, t clipped as well.
 Shapes and dtypes: t is an integer or float scalar, counted in updates from 0; the rate is a float32 scalar.
 The paper's value: factor 0.1 at epochs 30, 60, 90 of 120; the cosine over all epochs that follow the warmup,
     per batch.
@@ -88,6 +90,38 @@ class CosineDecay(LearningRateSchedule):
     def get_config(self):
         """The arguments."""
         return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps}
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class PolyDecay(LearningRateSchedule):
+    """A rate that falls to 0 by a power of what is left.
+
+    Args:
+        learning_rate: the first rate, above 0.
+        decay_steps: T, the number of updates over which it falls, at least 1.
+        power: above 0; 1 is a straight line.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(self, learning_rate: float, decay_steps: int, power: float = 0.9):
+        super().__init__()
+        _check_rate(learning_rate)
+        if not (decay_steps >= 1 and power > 0):
+            raise ValueError(f"Expected decay_steps from 1 and power above 0, received {decay_steps!r} and {power!r}.")
+        self.learning_rate = learning_rate
+        self.decay_steps = decay_steps
+        self.power = power
+
+    def __call__(self, step):
+        """The learning rate of update `step`."""
+        left = 1.0 - ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
+        return ops.power(left, self.power) * self.learning_rate
+
+    def get_config(self):
+        """The arguments."""
+        return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps, "power": self.power}
 
 
 def _check_rate(learning_rate):

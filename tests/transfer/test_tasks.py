@@ -13,40 +13,9 @@ from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
 from keras_bot.training.saver import Saver
+from keras_bot.training.strategy import build_strategy
 from keras_bot.training.train import train
 from keras_bot.transfer.tasks import find_task
-
-VOC = """<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>
-<object><name>{kind}</name><difficult>0</difficult>
-<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"""
-
-
-@pytest.fixture
-def scenes(tmp_path):
-    """Squares of two colours on grey, 64x48: as boxes in Pascal VOC's layout, and as masks."""
-    draw = np.random.default_rng(0)
-    boxes, masks = tmp_path / "boxes", tmp_path / "masks"
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (boxes / folder).mkdir(parents=True)
-    for folder in ("images", "masks"):
-        (masks / folder).mkdir(parents=True)
-    names = [f"scene{i}" for i in range(12)]
-    for number, name in enumerate(names):
-        pixels, classes = draw.integers(100, 140, (48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
-        y, x, kind = *draw.integers(4, 24, 2), number % 2
-        pixels[y : y + 20, x : x + 20] = (230, 30, 30) if kind else (30, 30, 230)
-        classes[y : y + 20, x : x + 20] = kind + 1
-        Image.fromarray(pixels).save(boxes / "JPEGImages" / f"{name}.jpg", quality=95)
-        Image.fromarray(pixels).save(masks / "images" / f"{name}.jpg", quality=95)
-        Image.fromarray(classes).save(masks / "masks" / f"{name}.png")
-        square = {"x0": x + 1, "y0": y + 1, "x1": x + 20, "y1": y + 20}
-        told = VOC.format(name=name, kind=("blue", "red")[kind], **square)
-        (boxes / "Annotations" / f"{name}.xml").write_text(told)
-    for split, part in (("train", names[:8]), ("val", names[8:])):
-        (boxes / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(part))
-        (masks / f"{split}.txt").write_text("\n".join(part))
-    (masks / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n")
-    return {"detection": boxes, "segmentation": masks}
 
 
 def recipe_for(task, dataset, **changes):
@@ -99,12 +68,48 @@ def test_a_run_is_exported_inspected_and_drawn(task, head, scenes, tmp_path, cap
             np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5)
             assert float(tf.reduce_max(one["boxes"][..., 2])) <= shape[1] + 1e-3
     capsys.readouterr()
+    assert main(["evaluate", f"--run_dir={run}"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["images"] == 4 and set(figures["per_class"]) >= {"blue", "red"}
+    assert figures[metric] == pytest.approx(result[metric], abs=1e-6)
     assert main(["inspect", str(out / "run")]) == 0
     assert "serve: images float32 (?, ?, ?, 3)" in capsys.readouterr().out
     photo = next(scenes[task].glob("*mages/scene0.jpg"))
     arguments = [f"--output_dir={tmp_path / 'seen'}", "--min_score=0", str(photo)]
     assert main(["predict", f"--savedmodel={out / 'run'}", *arguments]) == 0
     assert (tmp_path / "seen/scene0.png").exists() and "%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("retinanet", "anchor_scale=2.0"),
+        ("faster_rcnn", "anchor_scale=2.0"),
+        ("faster_rcnn_c4", "anchor_scale=2.0"),
+        ("fcn", "base_size=40"),
+        ("deeplabv3plus", "output_stride=0"),
+    ],
+)
+def test_a_dry_run_tells_of_every_head(head, told, scenes, tmp_path, capsys):
+    task = "segmentation" if head in ("fcn", "deeplabv3plus") else "detection"
+    recipe = recipe_for(task, scenes[task], head=head, anchor_scale=2.0, base_size=40, schedule="poly")
+    assert main(["train", *flags_of(recipe), f"--run_dir={tmp_path / 'run'}", "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed and "8 training and 4 evaluation images" in printed and "head included" in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_network_of_other_classes_is_not_evaluated(task, scenes, tmp_path, capsys):
+    recipe, parts = recipe_for(task, scenes[task]), find_task(task)
+    network, _ = parts.build(recipe, parts.open_source(recipe, "train"), build_strategy(recipe))
+    parts.save(network, tmp_path / "model.keras")
+    if task == "detection":
+        (scenes[task] / "classes.txt").write_text("blue\nred\ngreen\n")
+    else:
+        (scenes[task] / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n3,green\n")
+    assert main(["evaluate", *flags_of(recipe), f"--model_file={tmp_path / 'model.keras'}"]) == 2
+    assert "classes, as" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", [pytest.param("detection", marks=pytest.mark.slow), "segmentation"])
