@@ -66,6 +66,9 @@ def test_the_cells_of_the_paper_are_what_they_say():
     assert (mixup.mixup_alpha, mixup.label_smoothing, mixup.schedule) == (0.2, 0.1, "cosine")
     assert mixup.linear_scaling and mixup.zero_gamma and mixup.no_bias_decay and mixup.warmup_epochs == 5
     assert mixup.precision == "mixed_float16" and mixup.teacher and mixup.distill_temperature == 20
+    boxes, masks = (recipe_of(FLAGS / f"paper/table{number}/resnet50_d_mixup.flags") for number in (8, 9))
+    assert (boxes.task, boxes.head, masks.head) == ("detection", "faster_rcnn_c4", "fcn")
+    assert boxes.init_from == masks.init_from == "runs/resnet50_d_mixup" and boxes.model == masks.model == "resnet50_d"
     baseline = recipe_of(FLAGS / "paper/table2/resnet50.flags")
     assert baseline == Recipe()
     assert recipe_of(FLAGS / "paper/table3/resnet50.flags") == recipe_of(FLAGS / "paper/table5/resnet50_a.flags")
@@ -79,21 +82,22 @@ def unlike_another(files):
     return list(seen.values())
 
 
-def small(path, teacher=""):
+def small(path, teacher="", init_from="", scenes=None):
+    """The file's recipe for a narrow, shallow network, two steps, and little data: of `scenes` that of its task."""
     recipe = recipe_of(path)
     shallow = re.sub(r"resnet(50|152)_", "resnet18_", recipe.model)
+    classes = ("--dataset=synthetic", "--num_classes=4", "--synthetic_images=16", "--batch_size=8")
+    if recipe.task != "classification":
+        dataset = (scenes or {}).get(recipe.task, "")
+        classes = (f"--dataset={dataset}", "--train_split=train", "--eval_split=val", "--batch_size=4")
     return recipe_of(
         path,
-        *(
-            "--dataset=synthetic",
-            "--num_classes=4",
-            "--synthetic_images=16",
-            "--batch_size=8",
-            "--width=0.125",
-        ),
-        *("--epochs=1", "--image_size=32", f"--model={shallow}", "--mixup_off_epochs=0"),
+        *classes,
+        *("--epochs=1", "--width=0.125", "--image_size=32", f"--model={shallow}", "--mixup_off_epochs=0"),
+        *(f"--base_size={min(recipe.base_size, 48)}", "--head_channels=8", "--decay_epochs=30"),
         f"--warmup_epochs={0.5 if recipe.warmup_epochs else 0}",
         f"--teacher={teacher if recipe.teacher else ''}",
+        f"--init_from={init_from if recipe.init_from else ''}",
     )
 
 
@@ -107,9 +111,14 @@ def small_teacher(tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", unlike_another(FILES), ids=name_of)
-def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher):
+def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes):
+    from keras_bot import models
     from keras_bot.training.train import train
+    from keras_bot.transfer.tasks import find_task
 
-    result = train(small(path, small_teacher), tmp_path / "run", progress_bar=False)
+    begun = tmp_path / "begun.keras"
+    recipe = small(path, small_teacher, begun, scenes)
+    models.create(recipe.model, num_classes=3, width=0.125).save(begun)
+    result = train(recipe, tmp_path / "run", progress_bar=False, task=find_task(recipe.task))
     assert result["epochs"] == 1 and result["loss"] > 0
     assert (tmp_path / "run/model.keras").exists()
