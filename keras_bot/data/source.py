@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,15 +54,9 @@ class Source:
         One that can't be read counts as empty. 16 hexadecimal digits.
         """
         digest = hashlib.sha256()
-        places = np.unique(np.linspace(0, self.size - 1, samples, dtype=np.int64))
-        chosen = tf.data.Dataset.from_tensor_slices(places).flat_map(lambda place: self.keys(None, 1, place).take(1))
-        records = iter(chosen.map(self.read))
-        for _ in places:
-            try:
-                record = next(records)
-                digest.update(b"%d %b" % (record["label"].numpy(), np.asarray(record["image"].numpy()).tobytes()))
-            except tf.errors.OpError:
-                digest.update(b"unreadable")
+        for record in sample(self, samples):
+            image = record and np.asarray(record["image"].numpy()).tobytes()
+            digest.update(b"%d %b" % (record["label"].numpy(), image) if record else b"unreadable")
         return digest.hexdigest()[:16]
 
     def batches(
@@ -180,6 +174,24 @@ def indices(size: int) -> Callable[..., tf.data.Dataset]:
         return shuffled.unbatch()
 
     return keys
+
+
+def sample(source: Any, count: int) -> Iterator[dict[str, tf.Tensor] | None]:
+    """So many records of a source, evenly spread over its natural order; None in the place of one that can't be read.
+
+    Args:
+        source: has `size`, `keys` and `read` as `Source` has them.
+        count: how many at most; no record comes twice.
+    """
+    places = np.unique(np.linspace(0, source.size - 1, count, dtype=np.int64))
+    chosen = tf.data.Dataset.from_tensor_slices(places).flat_map(lambda place: source.keys(None, 1, place).take(1))
+    records = iter(chosen.map(source.read))
+    for _ in places:
+        try:
+            record = next(records)
+        except tf.errors.OpError:
+            record = None
+        yield record
 
 
 def run_error(error: tf.errors.OpError) -> RunError | None:

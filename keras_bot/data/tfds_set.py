@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -37,7 +37,7 @@ def open_tfds(
         MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
         RunError: the set could not be downloaded or prepared.
     """
-    builder = _prepared(dataset, data_dir)
+    builder = prepare(dataset, data_dir)
     tfds = _tfds()
     features = builder.info.features
     parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -48,29 +48,20 @@ def open_tfds(
             "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as "
             "an image folder."
         )
-    file_format = str(getattr(builder.info.file_format, "value", builder.info.file_format))
-    if file_format != "tfrecord":
-        raise MisuseError(
-            f"TFDS set {dataset!r} is stored as {file_format}: expected tfrecord files. Build it with "
-            f"`tfds build {builder.name} --file_format=tfrecord`."
-        )
     check_num_classes(f"TFDS set {dataset!r}", num_classes, label.num_classes)
-    info = _split(builder, dataset, split, tfds_split)
-    wanted = tfds.decode.PartialDecoding({"image": True, "label": True}).extract_features(features)
-    decoders = {"image": tfds.decode.SkipDecoding()}
+    info = split_info(builder, dataset, tfds_split or split)
+    parse = parser(features, {"image": True, "label": True})
 
     def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = wanted.deserialize_example(serialized, decoders=decoders)
-        return {"image": example["image"], "label": example["label"], "name": record_name(file, index)}
+        return {**parse(serialized), "name": record_name(file, index)}
 
-    files = [Records(str(i.filename), i.skip, i.take) for i in info.file_instructions]
     share = share_of(read_config, info.num_examples, split)
     return Source(
         name=f"{dataset} {tfds_split or split}",
         num_classes=label.num_classes,
         class_names=tuple(label.names),
         size=share.size,
-        keys=record_keys(take_share(files, share), reading_of(read_config)),
+        keys=record_keys(take_share(record_files(info), share), reading_of(read_config)),
         read=read,
         record_name=lambda serialized, file, index: record_name(file, index),
     )
@@ -86,8 +77,29 @@ def _tfds() -> Any:
     return tensorflow_datasets
 
 
+def prepare(dataset: str, data_dir: str | None) -> Any:
+    """The builder of a set, its data on disk; prepared now if it isn't yet, which may download it.
+
+    Args:
+        dataset: TFDS name, also "name/config:version".
+        data_dir: where TFDS keeps its data; None is TFDS's own default.
+
+    Raises:
+        MisuseError: unknown name, a set that needs a manual download, or one that isn't stored as TFRecord files.
+        RunError: the set could not be downloaded or prepared.
+    """
+    builder = _prepared(dataset, data_dir)
+    file_format = str(getattr(builder.info.file_format, "value", builder.info.file_format))
+    if file_format != "tfrecord":
+        raise MisuseError(
+            f"TFDS set {dataset!r} is stored as {file_format}: expected tfrecord files. Build it with "
+            f"`tfds build {builder.name} --file_format=tfrecord`."
+        )
+    return builder
+
+
 def _prepared(dataset: str, data_dir: str | None) -> Any:
-    """The builder, its data on disk. No Google Cloud lookup: it would wait for a network."""
+    """Without a look-up at Google Cloud, which would wait for a network."""
     tfds = _tfds()
     where = os.path.expanduser(data_dir) if data_dir else None
     try:
@@ -135,15 +147,24 @@ def _quietly(tfds: Any) -> Iterator[None]:
         tfds.enable_progress_bar()
 
 
-def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
-    """The SplitInfo of `tfds_split`, or of the first split there is of those that `split` may stand for."""
+def split_info(builder: Any, dataset: str, split: str) -> Any:
+    """TFDS's SplitInfo.
+
+    Args:
+        builder: of the set.
+        dataset: what the user calls it.
+        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" is the first there is of
+            validation, test and val.
+
+    Raises:
+        MisuseError: there is no such split, or it is empty.
+    """
     splits = builder.info.splits
     known = ", ".join(splits)
-    wanted = ("train",) if split == "train" else _EVAL_SPLITS
-    name = tfds_split or next((name for name in wanted if name in splits), "")
+    name = next((name for name in _EVAL_SPLITS if name in splits), "") if split == "eval" else split
     if not name:
         raise MisuseError(
-            f"TFDS set {dataset!r} has no split {' or '.join(wanted)}: received {known}. Name one with tfds_split."
+            f"TFDS set {dataset!r} has no split {' or '.join(_EVAL_SPLITS)}: received {known}. Name one of these."
         )
     try:
         info = splits[name]
@@ -154,3 +175,22 @@ def _split(builder: Any, dataset: str, split: str, tfds_split: str) -> Any:
     if not info.num_examples:
         raise MisuseError(f"Split {name!r} of TFDS set {dataset!r} is empty. Choose a larger part.")
     return info
+
+
+def record_files(info: Any) -> list[Records]:
+    """The files that a SplitInfo takes records of, in their natural order."""
+    return [Records(str(part.filename), part.skip, part.take) for part in info.file_instructions]
+
+
+def parser(features: Any, wanted: dict) -> Callable[[tf.Tensor], dict]:
+    """A function of a serialised record that gives some of its features, in a graph; images stay encoded.
+
+    Args:
+        features: the set's FeaturesDict.
+        wanted: the names of those to give, each with True, or with such a dict if it has features itself.
+    """
+    tfds = _tfds()
+    chosen = tfds.decode.PartialDecoding(wanted).extract_features(features)
+    images = [name for name in wanted if isinstance(features[name], tfds.features.Image)]
+    decoders = {name: tfds.decode.SkipDecoding() for name in images}
+    return lambda serialized: chosen.deserialize_example(serialized, decoders=decoders)

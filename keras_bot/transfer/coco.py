@@ -12,30 +12,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_bot.errors import MisuseError, first_few, unknown
-from keras_bot.transfer.detection_source import DetectionSource, Example, file_source
+from keras_bot.errors import MisuseError, first_few
+from keras_bot.transfer.annotations import Example, unknown_class
+from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 
 _PARTS = ("images", "annotations", "categories")
 
 
-def open_coco(
+def read_coco(
     path: pathlib.Path,
     split: str,
     images: str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
-) -> DetectionSource:
-    """Open one split.
+) -> DetectionSet:
+    """Read one split.
 
     Args:
         path: an annotation file, or a folder with some.
-        split: which of them; of a file, only its name in messages.
+        split: which of them, "eval" is the first there is of EVAL_SPLITS; of a file, only its name in messages.
         images: the folder that `file_name`s are in; None looks for it beside the annotation file.
         class_names: see `open_detection`; every category that occurs must be among them.
 
     Raises:
         MisuseError: see `open_detection`.
     """
-    file = path if path.is_file() else _annotation_file(path, split)
+    split, file = (split, path) if path.is_file() else _annotation_file(path, split)
     content = _load(file)
     records = _table(file, content, "images", {"id": int, "file_name": str, "height": int, "width": int})
     categories = dict(sorted(_table(file, content, "categories", {"id": int, "name": str}).items()))
@@ -48,14 +49,14 @@ def open_coco(
     numbers = {key: classes.index(name) if name in classes else -1 for key, name in zip(categories, names, strict=True)}
     paths = _image_paths(file, images, split, records)
     boxes = _boxes(file, content["annotations"], records, numbers, categories, classes)
-    examples = [
+    examples = tuple(
         Example(record["file_name"], paths[key], record["height"], record["width"], *boxes[key])
         for key, record in records.items()
-    ]
+    )
     ids = {name: key for key, name in zip(categories, names, strict=True)}
-    return file_source(
-        f"{path.name} {split}",
-        classes,
+    return DetectionSet(
+        f"{path} {split}",
+        tuple(classes),
         examples,
         train_on_difficult=False,
         image_ids=tuple(records),
@@ -63,14 +64,15 @@ def open_coco(
     )
 
 
-def _annotation_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    """The split's file in a folder."""
-    found = [folder / "annotations" / f"instances_{split}.json", folder / "annotations" / f"{split}.json"]
-    found += [folder / split / "_annotations.coco.json", folder / f"{split}.json"]
-    dated = sorted(folder.glob(f"annotations/instances_{split}[0-9][0-9][0-9][0-9].json"))
-    for file in [*found, *(dated if len(dated) == 1 else ())]:
-        if file.is_file():
-            return file
+def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Path]:
+    """The name of the split that `split` means, and its file in a folder."""
+    for name in EVAL_SPLITS if split == "eval" else (split,):
+        found = [folder / "annotations" / f"instances_{name}.json", folder / "annotations" / f"{name}.json"]
+        found += [folder / name / "_annotations.coco.json", folder / f"{name}.json"]
+        dated = sorted(folder.glob(f"annotations/instances_{name}[0-9][0-9][0-9][0-9].json"))
+        for file in [*found, *(dated if len(dated) == 1 else ())]:
+            if file.is_file():
+                return name, file
     raise MisuseError(
         f"Expected a COCO annotation file for the split {split!r} in {folder}, as annotations/instances_{split}.json, "
         "or Pascal VOC's layout, received "
@@ -148,8 +150,7 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
         if category not in numbers:
             raise MisuseError(f"{file}, annotations[{place}]: no category has the id {category!r}. Mend it.")
         if numbers[category] < 0:
-            told = unknown("class", categories[category]["name"], classes)
-            raise MisuseError(f"{file}, annotations[{place}]: {told}")
+            raise unknown_class(f"{file}, annotations[{place}]", categories[category]["name"], classes)
         rows[image].append((y, x, y + height, x + width, numbers[category], crowd))
     arrays = {key: np.array(row, np.float64).reshape(-1, 6) for key, row in rows.items()}
     return {

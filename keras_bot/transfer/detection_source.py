@@ -1,77 +1,28 @@
 """Where images with boxes come from: a Pascal VOC folder, a COCO annotation file or a TFDS set, all in one form.
 
-Boxes are y0, x0, y1, x1 in pixels of their image, on continuous coordinates, within the image and with an area: what
-sticks out is clipped, what has no size is dropped, and both are told. An image without boxes stays, as a negative.
+Boxes are y0, x0, y1, x1 in pixels of their image and mended as `annotations` says. Several sets can be joined to one,
+see `detection_sets`.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import re
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.source import cpu_constant, indices
-from keras_bot.errors import MisuseError, first_few
+from keras_bot.data.record_files import Reading, Records, record_keys
+from keras_bot.data.source import cpu_constant, indices, sample
+from keras_bot.errors import MisuseError
+from keras_bot.transfer import coco, tfds_detection, voc
+from keras_bot.transfer.annotations import Annotations, Example, mend
+from keras_bot.transfer.detection_sets import DetectionSet, join, set_names
 
 _TFDS_NAME = r"\w+(/[\w.-]+)?(:[\w.]+)?"
-_TOLERANCE = 1.0  # pixels: that far boxes reach outside where a file counts from 0 and we think from 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One image as its annotation describes it, before anything is mended.
-
-    Attributes:
-        name: what a message calls it.
-        path: of the image; "" if it isn't in a file of its own.
-        height, width: of the image, in pixels.
-        boxes: float32 (n, 4).
-        classes: int32 (n,).
-        difficult: bool (n,); see `Annotations`.
-    """
-
-    name: str
-    path: str
-    height: int
-    width: int
-    boxes: np.ndarray
-    classes: np.ndarray
-    difficult: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Annotations:
-    """All boxes of N images, one image's behind the other's.
-
-    Attributes:
-        names: of the images.
-        shapes: their heights and widths, int32 (N, 2).
-        boxes: float32 (M, 4).
-        classes: int32 (M,).
-        difficult: bool (M,): VOC's `difficult` and COCO's `iscrowd`. Metrics ignore such a box: neither finding
-            nor missing it counts.
-        offsets: int64 (N + 1,): image i has the boxes offsets[i] to offsets[i + 1].
-    """
-
-    names: tuple[str, ...]
-    shapes: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    difficult: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def of(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), classes (n,) and difficult (n,) of one image."""
-        part = slice(self.offsets[index], self.offsets[index + 1])
-        return self.boxes[part], self.classes[part], self.difficult[part]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +73,8 @@ class DetectionSource:
         digest = hashlib.sha256()
         for name in ("offsets", "classes", "boxes"):
             digest.update(getattr(self.annotations, name).tobytes())
-        for place in np.unique(np.linspace(0, self.size - 1, samples, dtype=np.int64)):
-            for key in self.keys(None, 1, place).take(1):
-                try:
-                    digest.update(self.read(*key)["image"].numpy())
-                except tf.errors.OpError:
-                    digest.update(b"unreadable")
+        for record in sample(self, samples):
+            digest.update(record["image"].numpy() if record else b"unreadable")
         return digest.hexdigest()[:16]
 
 
@@ -139,37 +86,27 @@ def open_detection(
     class_names: Sequence[str] | None = None,
     data_dir: str | None = None,
 ) -> DetectionSource:
-    """Open one split of a detection data set. What had to be mended is one line on stderr.
+    """Open one split of a detection data set, or of several as one. What had to be mended is one line on stderr.
 
     Args:
         dataset: a folder in Pascal VOC's layout (see `voc`) or COCO's, a COCO annotation file (see `coco`), or the
-            name of a TFDS set like "voc/2007" or "coco/2017".
-        split: its name in the data set, as in "train", "val", "test" or "trainval".
+            name of a TFDS set like "voc/2007" or "coco/2017"; or some of them joined by "+" (see `detection_sets`).
+        split: its name in each of them, as in "train", "val", "test" or "trainval", or several as in "train+val";
+            "eval" is the first there is of val, validation and test.
         images: of a COCO set, the folder of the images; None looks for it.
-        class_names: those that the labels should count by, as of a trained network; None takes them from the data.
+        class_names: those that the labels should count by, as of a trained network; None takes them from the data,
+            whose classes may have another order, and may be fewer.
         data_dir: where TFDS keeps its data.
 
     Raises:
-        MisuseError: there is no such set or split, it has another form, an image is missing, an annotation is broken
-            or of an unknown class. The message names the file.
+        MisuseError: there is no such set or split, it has another form, an image is missing or there twice, an
+            annotation is broken or of an unknown class. The message names the file.
         RunError: a TFDS set could not be prepared.
     """
-    # Imported late: they need this module, and TFDS takes a second.
-    from keras_bot.transfer import coco, voc
-
-    path = pathlib.Path(dataset).expanduser()
-    if path.is_dir() and voc.is_voc(path):
-        _refuse(images=images, data_dir=data_dir)
-        return voc.open_voc(path, split, class_names)
-    if path.exists():
-        _refuse(data_dir=data_dir)
-        return coco.open_coco(path, split, images, class_names)
-    _refuse(images=images)
-    if not re.fullmatch(_TFDS_NAME, str(dataset)):
-        raise MisuseError(f"There is no folder or file {str(dataset)!r}, and TFDS has no such names. Mend the path.")
-    from keras_bot.transfer import tfds_detection
-
-    return tfds_detection.open_tfds_detection(str(dataset), split, data_dir, class_names)
+    options = {"images": images, "class_names": class_names, "data_dir": data_dir}
+    sets = [one for part in set_names(dataset) for one in _read(part, split, **options)]
+    whole = join(f"{dataset} {split}", sets)
+    return _record_source(whole) if whole.files else _image_source(whole)
 
 
 def file_source(name: str, class_names: Sequence[str], examples: Sequence[Example], **more) -> DetectionSource:
@@ -179,84 +116,103 @@ def file_source(name: str, class_names: Sequence[str], examples: Sequence[Exampl
         name: with the split.
         class_names: one for each class.
         examples: in their natural order; at least one.
-        **more: other attributes of the source.
+        **more: other attributes of `DetectionSet`.
     """
-    annotations, dropped, clipped = mend(name, examples, class_names)
-    find = lookup(annotations)
-    paths = cpu_constant([os.fsencode(example.path) for example in examples])
+    return _image_source(DetectionSet(name, tuple(class_names), tuple(examples), **more))
 
-    def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"image": tf.io.read_file(tf.gather(paths, index)), **find(index)}
 
-    return DetectionSource(
-        name=name,
-        class_names=tuple(class_names),
-        size=len(examples),
-        annotations=annotations,
-        keys=indices(len(examples)),
-        read=read,
+def _read(part: str, split: str, images, class_names, data_dir) -> list[DetectionSet]:
+    """One part of `open_detection`'s data set; more than one of a COCO folder with a file for each split."""
+    path = pathlib.Path(part).expanduser()
+    if path.is_dir() and voc.is_voc(path):
+        _refuse(images=images, data_dir=data_dir)
+        return [voc.read_voc(path, split, class_names)]
+    if path.exists():
+        _refuse(data_dir=data_dir)
+        splits = split.split("+") if path.is_dir() else [split]
+        return [coco.read_coco(path, one, images, class_names) for one in splits]
+    _refuse(images=images)
+    if not re.fullmatch(_TFDS_NAME, part):
+        raise MisuseError(f"There is no folder or file {part!r}, and TFDS has no such names. Mend the path.")
+    return [tfds_detection.read_tfds_detection(part, split, data_dir, class_names)]
+
+
+def _image_source(whole: DetectionSet) -> DetectionSource:
+    """The source of a set whose images are files."""
+    paths = cpu_constant([os.fsencode(example.path) for example in whole.examples])
+    return _source(
+        whole,
+        keys=indices(len(whole.examples)),
+        place=lambda index: index,
+        image=lambda index: tf.io.read_file(tf.gather(paths, index)),
         record_name=lambda index: tf.gather(paths, index),
-        dropped=dropped,
-        clipped=clipped,
-        **more,
     )
 
 
-def lookup(annotations: Annotations) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """In a graph: the place of an image, int64 -> its parts of a record, as `DetectionSource.read` gives them."""
-    offsets = cpu_constant(annotations.offsets)
-    parts = {name: cpu_constant(getattr(annotations, name)) for name in ("boxes", "classes", "difficult")}
+def _record_source(whole: DetectionSet) -> DetectionSource:
+    """The source of a set whose images are in record files."""
+    files = [records for records, _ in whole.files]
+    paths, names = cpu_constant([file.path for file in files]), cpu_constant([name for _, name in whole.files])
 
-    def find(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        begin, end = offsets[index], offsets[index + 1]
-        return {"index": index, **{name: part[begin:end] for name, part in parts.items()}}
+    def record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        told = tf.gather(names, tf.argmax(paths == file[..., None], -1))
+        return tf.strings.join([told, "[", tf.strings.as_string(index), "]"])
 
-    return find
-
-
-def mend(
-    source: str, examples: Iterable[Example], class_names: Sequence[str]
-) -> tuple[Annotations, tuple[str, ...], tuple[str, ...]]:
-    """Clip every box to its image and drop those without a size; one line on stderr tells how many, and where.
-
-    Args:
-        source: the data set's name, for that line.
-        examples: in their natural order.
-        class_names: for the lines about boxes.
-
-    Returns:
-        The annotations; a line for each dropped and each clipped box.
-    """
-    kept: list[tuple[np.ndarray, ...]] = []
-    names, shapes, dropped, clipped = [], [], [], []
-    for example in examples:
-        limits = np.array([example.height, example.width] * 2, np.float32)
-        boxes = np.clip(example.boxes.reshape(-1, 4), 0, limits).astype(np.float32)
-        whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        cut = whole & (np.abs(boxes - example.boxes.reshape(-1, 4)) > _TOLERANCE).any(axis=1)
-        for lines, chosen in ((dropped, ~whole), (clipped, cut)):
-            for i in np.flatnonzero(chosen):
-                numbers = ", ".join(f"{x:g}" for x in example.boxes[i])
-                lines.append(f"{example.name}: {class_names[example.classes[i]]} at y0, x0, y1, x1 = {numbers}")
-        kept.append((boxes[whole], example.classes[whole], example.difficult[whole]))
-        names.append(example.name)
-        shapes.append((example.height, example.width))
-    _tell(source, dropped, clipped)
-    boxes, classes, difficult = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    offsets = np.cumsum([0, *(len(part[0]) for part in kept)], dtype=np.int64)
-    shapes = np.array(shapes, np.int32)
-    return Annotations(tuple(names), shapes, boxes, classes, difficult, offsets), tuple(dropped), tuple(clipped)
+    return _source(
+        whole,
+        keys=record_keys(files, Reading()),
+        place=_place(whole.name, files),
+        image=lambda serialized, file, index: whole.image_of(serialized),
+        record_name=record_name,
+    )
 
 
-def _tell(source: str, dropped: Sequence[str], clipped: Sequence[str]) -> None:
-    """One line on stderr, if there is something to tell."""
-    told = []
-    for lines, what in ((dropped, "without a size inside the image, dropped"), (clipped, "out of the image, clipped")):
-        if lines:
-            names = list(dict.fromkeys(line.split(": ")[0] for line in lines))
-            told.append(f"{len(lines)} box{'es' * (len(lines) > 1)} {what}, in {first_few(names)}")
-    if told:
-        print(f"keras-bot: {source}: {'; '.join(told)}.", file=sys.stderr, flush=True)
+def _source(
+    whole: DetectionSet, *, keys: Callable, place: Callable, image: Callable, record_name: Callable
+) -> DetectionSource:
+    """The source of a set; `place` and `image` take the parts of a key to the natural order and the encoded image."""
+    annotations, dropped, clipped = mend(whole.name, whole.examples, whole.class_names)
+    find = annotations.lookup()
+
+    def read(*key) -> dict[str, tf.Tensor]:
+        return {"image": image(*key), **find(place(*key))}
+
+    return DetectionSource(
+        name=whole.name,
+        class_names=whole.class_names,
+        size=len(annotations),
+        annotations=annotations,
+        keys=keys,
+        read=read,
+        record_name=record_name,
+        dropped=dropped,
+        clipped=clipped,
+        train_on_difficult=whole.train_on_difficult,
+        image_ids=whole.image_ids,
+        category_ids=whole.category_ids,
+    )
+
+
+def _place(name: str, files: Sequence[Records]) -> Callable:
+    """In a graph: parts of a key -> the place in the natural order, int64. MisuseError if a record is there twice."""
+    ordered = sorted(files, key=lambda records: (records.path, records.skip))
+    for one, other in itertools.pairwise(ordered):
+        if one.path == other.path and one.skip + one.take > other.skip:
+            raise MisuseError(
+                f"Expected each image once in {name}, received records of {one.path} twice. Join other sets or splits."
+            )
+    paths = cpu_constant([file.path for file in files])
+    skips = cpu_constant([file.skip for file in files], tf.int64)
+    takes = cpu_constant([file.take for file in files], tf.int64)
+    starts = tf.cumsum(takes, exclusive=True)
+
+    def place(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        del serialized
+        index = tf.cast(index, tf.int64)
+        mine = tf.argmax((paths == file) & (index >= skips) & (index < skips + takes))
+        return starts[mine] + index - skips[mine]
+
+    return place
 
 
 def _refuse(**given: object) -> None:

@@ -4,29 +4,31 @@ A set has an `image` and `objects`, a sequence with a `bbox` (relative to the im
 `is_difficult` or `is_crowd`. All records are read once when it is opened, for their boxes.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import decode, tfds_set
-from keras_bot.data.record_files import Reading, Records, record_keys, record_name
-from keras_bot.data.source import cpu_constant, run_error
-from keras_bot.errors import MisuseError, RunError, unknown
-from keras_bot.transfer.detection_source import DetectionSource, Example, lookup, mend
+from keras_bot.data.record_files import Reading, record_keys, record_name
+from keras_bot.data.source import run_error
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.transfer.annotations import Example, unknown_class
+from keras_bot.transfer.detection_sets import DetectionSet
 
 _MARKS = ("is_difficult", "is_crowd")
 
 
-def open_tfds_detection(
+def read_tfds_detection(
     dataset: str, split: str, data_dir: str | None = None, class_names: Sequence[str] | None = None
-) -> DetectionSource:
-    """Open one split.
+) -> DetectionSet:
+    """Read one split.
 
     Args:
         dataset: TFDS name, also "name/config:version"; prepared on first use.
-        split: a TFDS split, also like "train[:90%]" or "train+validation".
+        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" as `tfds_set.split_info` has it.
         data_dir: where TFDS keeps its data; None is TFDS's own default.
         class_names: see `open_detection`; all names of the set must be among them.
 
@@ -34,38 +36,29 @@ def open_tfds_detection(
         MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
         RunError: the set could not be downloaded or prepared, or a file of it is damaged.
     """
-    builder = tfds_set._prepared(dataset, data_dir)
+    builder = tfds_set.prepare(dataset, data_dir)
     features = builder.info.features
     names, mark = _form(dataset, features)
     classes = names if class_names is None else list(class_names)
     for name in names:
         if name not in classes:
-            raise MisuseError(f"TFDS set {dataset!r}: {unknown('class', name, classes)}")
-    info = tfds_set._split(builder, dataset, split, split)
-    files = [Records(str(i.filename), i.skip, i.take) for i in info.file_instructions]
-    keys = record_keys(files, Reading())
-    parse = _parser(features, mark)
+            raise unknown_class(f"TFDS set {dataset!r}", name, classes)
+    files = tfds_set.record_files(tfds_set.split_info(builder, dataset, split))
     numbers = np.array([classes.index(name) for name in names], np.int32)
     # TFDS's voc keeps the file's xmin, which counts from 1.
     shift = 1.0 if builder.name == "voc" else 0.0
-    examples = _scan(f"{dataset} {split}", keys(None, 1), parse, numbers, shift)
-    annotations, dropped, clipped = mend(f"{dataset} {split}", examples, classes)
-    find, place = lookup(annotations), _place(files)
-
-    def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"image": parse(serialized)["image"], **find(place(file, index))}
-
-    return DetectionSource(
-        name=f"{dataset} {split}",
-        class_names=tuple(classes),
-        size=len(annotations),
-        annotations=annotations,
-        keys=keys,
-        read=read,
-        record_name=lambda serialized, file, index: record_name(file, index),
-        dropped=dropped,
-        clipped=clipped,
+    image = tfds_set.parser(features, {"image": True})
+    objects = {"bbox": True, "label": True, **({mark: True} if mark else {})}
+    whole = tfds_set.parser(features, {"image": True, "objects": objects})
+    keys = record_keys(files, Reading())
+    examples = _scan(f"{dataset} {split}", keys(None, 1), whole, mark, numbers, shift)
+    return DetectionSet(
+        f"{dataset} {split}",
+        tuple(classes),
+        tuple(examples),
         train_on_difficult=mark != "is_crowd",
+        files=tuple((records, os.path.basename(records.path)) for records in files),
+        image_of=lambda serialized: image(serialized)["image"],
     )
 
 
@@ -85,25 +78,19 @@ def _form(dataset: str, features: Any) -> tuple[list[str], str]:
     return list(label.names), next((mark for mark in _MARKS if mark in objects), "")
 
 
-def _parser(features: Any, mark: str) -> Any:
-    """A serialised record -> encoded image, boxes relative to it (n, 4), labels (n,), and marks bool (n,)."""
-    import tensorflow_datasets as tfds
+def _scan(
+    name: str, keys: tf.data.Dataset, parse: Callable, mark: str, numbers: np.ndarray, shift: float
+) -> list[Example]:
+    """All annotations in their natural order.
 
-    wanted: dict = {"image": True, "objects": {"bbox": True, "label": True, **({mark: True} if mark else {})}}
-    chosen = tfds.decode.PartialDecoding(wanted).extract_features(features)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-
-    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = chosen.deserialize_example(serialized, decoders=decoders)
-        objects = example["objects"]
-        marks = objects[mark] if mark else tf.zeros_like(objects["label"], tf.bool)
-        return {"image": example["image"], "bbox": objects["bbox"], "label": objects["label"], "mark": marks}
-
-    return parse
-
-
-def _scan(name: str, keys: tf.data.Dataset, parse: Any, numbers: np.ndarray, shift: float) -> list[Example]:
-    """All annotations in their natural order; `name` is for messages, `shift` is taken from the upper left corners."""
+    Args:
+        name: for messages.
+        keys: of all records.
+        parse: gives a record's `image` and `objects`.
+        mark: the name of what marks an object as difficult, or "".
+        numbers: the class of each label.
+        shift: is taken from the upper left corners.
+    """
 
     def shape_of(image: tf.Tensor) -> tf.Tensor:
         return tf.cond(
@@ -112,8 +99,9 @@ def _scan(name: str, keys: tf.data.Dataset, parse: Any, numbers: np.ndarray, shi
 
     def describe(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tuple:
         record = parse(serialized)
-        shape = shape_of(record["image"])
-        return record_name(file, index), shape, record["bbox"], record["label"], record["mark"]
+        objects = record["objects"]
+        marks = objects[mark] if mark else tf.zeros_like(objects["label"], tf.bool)
+        return record_name(file, index), shape_of(record["image"]), objects["bbox"], objects["label"], marks
 
     examples = []
     described = keys.map(describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -131,18 +119,3 @@ def _scan(name: str, keys: tf.data.Dataset, parse: Any, numbers: np.ndarray, shi
             f"{name}: record {len(examples)} can't be read: {error.message.splitlines()[0]} Prepare the set anew."
         ) from None
     return examples
-
-
-def _place(files: Sequence[Records]) -> Any:
-    """In a graph: file and index in it -> the place in the natural order, int64."""
-    paths = cpu_constant([file.path for file in files])
-    skips = cpu_constant([file.skip for file in files], tf.int64)
-    takes = cpu_constant([file.take for file in files], tf.int64)
-    starts = tf.cumsum(takes, exclusive=True)
-
-    def place(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        index = tf.cast(index, tf.int64)
-        mine = tf.argmax((paths == file) & (index >= skips) & (index < skips + takes))
-        return starts[mine] + index - skips[mine]
-
-    return place

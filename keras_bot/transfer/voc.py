@@ -9,6 +9,7 @@ Without `classes.txt` the classes are all names in Annotations, sorted, which is
 1 and includes the last: xmin becomes xmin - 1, xmax stays. A box whose corners coincide has no size.
 """
 
+import collections
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from keras_bot.errors import MisuseError, first_few, unknown
-from keras_bot.transfer.detection_source import DetectionSource, Example, file_source
+from keras_bot.transfer.annotations import Example, unknown_class
+from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 
 CLASS_FILE = "classes.txt"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -30,12 +32,12 @@ def is_voc(folder: pathlib.Path) -> bool:
     return (folder / "ImageSets").is_dir() or (folder / "JPEGImages").is_dir()
 
 
-def open_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None = None) -> DetectionSource:
-    """Open one split.
+def read_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None = None) -> DetectionSet:
+    """Read one split, or several joined by "+".
 
     Args:
         folder: with the layout above.
-        split: the name of a list in ImageSets/Main.
+        split: the name of a list in ImageSets/Main, or names as in "train+val"; "eval" is the first of EVAL_SPLITS.
         class_names: see `open_detection`.
 
     Raises:
@@ -44,7 +46,8 @@ def open_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None
     for name in _FOLDERS:
         if not (folder / name).is_dir():
             raise MisuseError(f"Expected a folder {name} in {folder}, as in Pascal VOC's layout. Add it.")
-    names = _read_split(folder, split)
+    splits = _splits(folder, split)
+    names = _names([folder / f"ImageSets/Main/{one}.txt" for one in splits])
     files = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in SUFFIXES}
     for kind, missing in (
         ("image in JPEGImages", [name for name in names if name not in files]),
@@ -52,41 +55,49 @@ def open_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None
     ):
         if missing:
             raise MisuseError(
-                f"Expected an {kind} of {folder} for each line of ImageSets/Main/{split}.txt, received none for "
-                f"{first_few(missing)}. Add the files or take the lines out."
+                f"Expected an {kind} of {folder} for each line of ImageSets/Main/{{{','.join(splits)}}}.txt, received "
+                f"none for {first_few(missing)}. Add the files or take the lines out."
             )
-    classes = _classes(folder) if class_names is None else list(class_names)
+    classes = _classes(folder) if class_names is None else tuple(class_names)
     numbers = {name: number for number, name in enumerate(classes)}
-    examples = [_example(folder / f"Annotations/{name}.xml", files[name], numbers) for name in names]
-    return file_source(f"{folder.name} {split}", classes, examples)
+    examples = tuple(_example(folder / f"Annotations/{name}.xml", files[name], numbers) for name in names)
+    return DetectionSet(f"{folder} {'+'.join(splits)}", classes, examples)
 
 
-def _read_split(folder: pathlib.Path, split: str) -> list[str]:
-    """The names in a split's list."""
-    path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if not path.is_file():
-        raise unknown(f"split of {folder}", split, [file.stem for file in path.parent.glob("*.txt")])
-    names = _lines(path)
+def _splits(folder: pathlib.Path, split: str) -> list[str]:
+    """The names of the lists that `split` means."""
+    known = [path.stem for path in folder.glob("ImageSets/Main/*.txt")]
+    splits = [name for name in EVAL_SPLITS if name in known][:1] if split == "eval" else split.split("+")
+    for name in splits or [split]:
+        if name not in known:
+            raise unknown(f"split of {folder}", name, known)
+    return splits
+
+
+def _names(lists: Sequence[pathlib.Path]) -> list[str]:
+    """The names in the lists of one split or more."""
+    told = " and ".join(map(str, lists))
+    names = [name for path in lists for name in _lines(path)]
     if not names:
-        raise MisuseError(f"{path} is empty: expected the name of an image in each line. Fill it.")
-    twice = sorted(name for name in set(names) if names.count(name) > 1) if len(set(names)) < len(names) else []
+        raise MisuseError(f"{told} is empty: expected the name of an image in each line. Fill it.")
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
-        raise MisuseError(f"{path} names {first_few(twice)} more than once: expected each image once. Mend it.")
+        raise MisuseError(f"{told} names {first_few(twice)} more than once: expected each image once. Mend it.")
     return names
 
 
-def _classes(folder: pathlib.Path) -> list[str]:
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
     """Those of `classes.txt`, or all that occur."""
     path = folder / CLASS_FILE
     if not path.is_file():
         found = {name for file in (folder / "Annotations").glob("*.xml") for name, _, _ in _objects(file, _parse(file))}
         if not found:
             raise MisuseError(f"No XML file in {folder / 'Annotations'} has an object. Name the classes in {path}.")
-        return sorted(found)
+        return tuple(sorted(found))
     names = _lines(path)
     if not names or len(set(names)) < len(names):
         raise MisuseError(f"{path} is empty or names a class twice: expected a class in each line. Mend it.")
-    return names
+    return tuple(names)
 
 
 def _lines(path: pathlib.Path) -> list[str]:
@@ -129,7 +140,7 @@ def _example(path: pathlib.Path, image: pathlib.Path, numbers: dict[str, int]) -
     objects = _objects(path, root)
     for name, _, _ in objects:
         if name not in numbers:
-            raise MisuseError(f"{path}: {unknown('class', name, numbers)}")
+            raise unknown_class(str(path), name, numbers)
     height, width = _shape(path, image, root)
     return Example(
         name=image.stem,

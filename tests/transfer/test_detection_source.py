@@ -1,82 +1,26 @@
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from box_files import CAT, DOG, picture, prepare_tfds, prepare_tfds_voc, records, write_coco, write_voc, xml
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.transfer.detection_source import open_detection
 
-CAT, DOG = ("cat", (1, 1, 20, 10)), ("dog", (5, 6, 15, 16))  # xmin, ymin, xmax, ymax as VOC counts
-
-
-def _object(name, box, difficult=0):
-    edges = "".join(f"<{edge}>{x}</{edge}>" for edge, x in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{edges}</bndbox>{part}</object>"
-
-
-def _xml(objects, size="<size><width>40</width><height>30</height></size>"):
-    return f"<annotation>{size}{''.join(_object(*item) for item in objects)}</annotation>"
-
-
-def _picture(path, number=0):
-    pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-
 
 @pytest.fixture
 def voc(tmp_path):
-    """Makes a VOC folder of images "0", "1", … with these lists of objects; all are in `train`."""
-
-    def make(*images, classes=None):
-        folder = tmp_path / "voc"
-        for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-            (folder / name).mkdir(parents=True)
-        for number, objects in enumerate(images):
-            _picture(folder / f"JPEGImages/{number}.jpg", number)
-            (folder / f"Annotations/{number}.xml").write_text(_xml(objects))
-        (folder / "ImageSets/Main/train.txt").write_text("".join(f"{i}\n" for i in range(len(images))))
-        if classes:
-            (folder / "classes.txt").write_text("\n".join(classes))
-        return folder
-
-    return make
+    return lambda *images, **options: write_voc(tmp_path / "voc", *images, **options)
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """Makes a COCO folder of two images; parts given by name replace those of the annotation file."""
-
-    def make(**parts):
-        folder = tmp_path / "coco"
-        (folder / "annotations").mkdir(parents=True)
-        (folder / "val2017").mkdir()
-        for number in (7, 9):
-            _picture(folder / f"val2017/{number}.png", number)
-        own = {
-            "images": [{"id": i, "file_name": f"{i}.png", "height": 30, "width": 40} for i in (9, 7)],
-            "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "cat"}],
-            "annotations": [
-                {"id": 1, "image_id": 7, "category_id": 18, "bbox": [4, 5, 11, 11], "iscrowd": 0},
-                {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0, 0, 20, 10], "iscrowd": 1},
-            ],
-        }
-        (folder / "annotations/instances_val2017.json").write_text(json.dumps({**own, **parts}))
-        return folder
-
-    return make
-
-
-def _records(source):
-    return [{k: v.numpy() for k, v in source.read(*key).items()} for key in source.keys(None, 1)]
+    return lambda **parts: write_coco(tmp_path / "coco", **parts)
 
 
 def test_voc_boxes_are_continuous_and_images_without_objects_stay(voc, capsys):
     source = open_detection(voc([(*CAT, 1), DOG], [], [DOG]), "train")
     assert (source.size, source.class_names, source.num_classes, source.max_boxes) == (3, ("cat", "dog"), 2, 2)
-    first, second, third = _records(source)
+    first, second, third = records(source)
     np.testing.assert_array_equal(first["boxes"], [[0, 0, 10, 20], [5, 4, 16, 15]])
     np.testing.assert_array_equal(first["classes"], [0, 1])
     np.testing.assert_array_equal(first["difficult"], [True, False])
@@ -110,7 +54,7 @@ def test_classes_come_from_the_file_the_caller_or_all_annotations(voc):
     (folder / "classes.txt").unlink()
     (folder / "ImageSets/Main/val.txt").write_text("1\n")
     assert open_detection(folder, "val").class_names == ("cat", "dog")
-    with pytest.raises(MisuseError, match=r"0\.xml: Unknown class 'cat'. Known: dog"):
+    with pytest.raises(MisuseError, match=r"0\.xml: Unknown class 'cat'. Known: dog. Mend it, or choose data"):
         open_detection(folder, "train", class_names=["dog"])
 
 
@@ -126,8 +70,8 @@ def _replace(name, text):
     [
         (_replace("Annotations/1.xml", "<annotation><object>"), r"1\.xml is no XML file"),
         (_replace("Annotations/1.xml", ""), r"1\.xml is no XML file"),
-        (_replace("Annotations/1.xml", _xml([("cat", (1, 2, "x", 4))])), r"1\.xml, object 1: expected a name"),
-        (_replace("Annotations/1.xml", _xml([("cat", (1, 2, "nan", 4))])), r"1\.xml, object 1"),
+        (_replace("Annotations/1.xml", xml([("cat", (1, 2, "x", 4))])), r"1\.xml, object 1: expected a name"),
+        (_replace("Annotations/1.xml", xml([("cat", (1, 2, "nan", 4))])), r"1\.xml, object 1"),
         (_replace("Annotations/1.xml", "<annotation><object><name>cat</name></object></annotation>"), "object 1"),
         (_replace("classes.txt", "dog\n"), r"0\.xml: Unknown class 'cat'"),
         (_replace("classes.txt", "dog\ndog\n"), r"classes\.txt is empty or names a class twice"),
@@ -146,22 +90,22 @@ def test_a_broken_voc_folder_is_told_by_the_file(voc, spoil, message):
         open_detection(folder, "train")
 
 
-def test_a_broken_image_needs_a_size_in_its_xml(voc):
+def test_a_broken_image_needs_a_size_in_itsxml(voc):
     folder = voc([CAT], [DOG])
     (folder / "JPEGImages/1.jpg").write_bytes(b"no image")
     assert open_detection(folder, "train").size == 2  # the pipeline will tell
-    (folder / "Annotations/1.xml").write_text(_xml([DOG], size=""))
+    (folder / "Annotations/1.xml").write_text(xml([DOG], size=""))
     with pytest.raises(MisuseError, match=r"1\.jpg is no image"):
         open_detection(folder, "train")
 
 
-def test_a_fingerprint_changes_with_a_box_and_with_a_picture(voc):
+def test_a_fingerprint_changes_with_a_box_and_with_apicture(voc):
     folder = voc([CAT], [DOG])
     prints = [open_detection(folder, "train").fingerprint()]
     assert open_detection(folder, "train").fingerprint() == prints[0]
-    _picture(folder / "JPEGImages/1.jpg", 5)
+    picture(folder / "JPEGImages/1.jpg", 5)
     prints.append(open_detection(folder, "train").fingerprint())
-    (folder / "Annotations/1.xml").write_text(_xml([CAT]))
+    (folder / "Annotations/1.xml").write_text(xml([CAT]))
     prints.append(open_detection(folder, "train").fingerprint())
     source = open_detection(folder, "train")
     (folder / "JPEGImages/1.jpg").unlink()
@@ -192,7 +136,7 @@ def test_coco_boxes_classes_and_ids(coco):
         open_detection(folder / "annotations/instances_val2017.json", "x", images=folder / "val2017"),
     ):
         assert (source.class_names, source.category_ids, source.image_ids) == (("cat", "dog"), (3, 18), (9, 7))
-        empty, full = _records(source)
+        empty, full = records(source)
         assert empty["boxes"].shape == (0, 4)
         np.testing.assert_array_equal(full["boxes"], [[5, 4, 16, 15], [0, 0, 10, 20]])
         np.testing.assert_array_equal(full["classes"], [1, 0])
@@ -206,7 +150,7 @@ def test_coco_classes_may_be_those_of_a_network(coco):
     source = open_detection(folder, "val", class_names=["cow", "dog", "cat"])
     np.testing.assert_array_equal(source.annotations.classes, [1, 2])
     assert source.category_ids == (-1, 18, 3)
-    with pytest.raises(MisuseError, match=r"annotations\[0\]: Unknown class 'dog'"):
+    with pytest.raises(MisuseError, match=r"val2017\.json, annotations\[0\]: Unknown class 'dog'.* or choose data"):
         open_detection(folder, "val", class_names=["cat", "cow"])
 
 
@@ -238,6 +182,26 @@ def test_a_broken_coco_file_is_told_by_name_and_entry(coco, parts, message):
     assert "instances_val2017.json" in str(error.value)
 
 
+def test_coco_boxes_are_dropped_or_clipped_and_a_missing_folder_is_told(coco, capsys):
+    boxes = ([50, 2, 5, 5], [3, 4, 0, 9], [30, 20, 20, 10])
+    folder = coco(annotations=[{**BOX, "bbox": box} for box in boxes])
+    source = open_detection(folder, "val")
+    np.testing.assert_array_equal(source.annotations.of(1)[0], [[20, 30, 30, 40]])
+    assert source.dropped[1] == "7.png: cat at y0, x0, y1, x1 = 4, 3, 13, 3" and len(source.clipped) == 1
+    assert "2 boxes without a size inside the image, dropped, in 7.png; 1 box out" in capsys.readouterr().err
+    with pytest.raises(MisuseError, match=r"names 2 images that are not there: .*nowhere/9\.png"):
+        open_detection(folder, "val", images=folder / "nowhere")
+
+
+@pytest.mark.parametrize("names", [(), ("photos", "labels")])
+def test_a_folder_of_neither_layout_is_told(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(MisuseError, match=", ".join(sorted(names)) or "an empty folder") as error:
+        open_detection(tmp_path, "eval")
+    assert "Expected a COCO annotation file" in str(error.value) and "Pascal VOC's layout" in str(error.value)
+
+
 def test_other_paths_are_told(coco, tmp_path):
     folder = coco()
     with pytest.raises(MisuseError, match="annotation file for the split 'train'"):
@@ -259,27 +223,17 @@ def test_other_paths_are_told(coco, tmp_path):
         open_detection("digits", "train", data_dir=str(tmp_path / "tfds"))
 
 
-def _prepare(name, data_dir, monkeypatch, **paths):
-    """Prepare a TFDS set in two shards by its own code, whose download is replaced by local `paths`."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    builder = tfds.builder(name, data_dir=data_dir)
-    monkeypatch.setattr(type(builder), "_split_generators", lambda self, _: {"train": self._generate_examples(**paths)})
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2, try_download_gcs=False))
-    return sorted(builder.data_path.glob("*.tfrecord*"))
-
-
 def _same_boxes(source, tfds_source):
     """The images may have another order."""
     sets = []
     for one in (source, tfds_source):
-        records = _records(one)
-        assert [record["index"] for record in records] == list(range(one.size))
-        pictures = [record["image"] for record in records]
-        sets.append(dict(zip(pictures, records, strict=True)))
+        found = records(one)
+        assert [record["index"] for record in found] == list(range(one.size))
+        sets.append({record["image"]: record for record in found})
     assert set(sets[0]) == set(sets[1]) and len(sets[0]) == source.size == tfds_source.size
-    for picture, record in sets[0].items():
+    for image, record in sets[0].items():
         for part in ("boxes", "classes", "difficult"):
-            np.testing.assert_array_equal(record[part], sets[1][picture][part])
+            np.testing.assert_array_equal(record[part], sets[1][image][part])
 
 
 @pytest.fixture
@@ -287,13 +241,7 @@ def voc_2007(voc, tmp_path, monkeypatch):
     """A VOC folder of five images, and the files and data_dir of TFDS's voc/2007 made from it."""
     flat = ("cat", (7, 8, 7, 8))
     folder = voc([(*CAT, 1), DOG], [], [DOG, flat], [flat], [("dog", (3, 3, 40, 30)), CAT])
-    for path in (folder / "Annotations").glob("*.xml"):
-        more = "<pose>Left</pose><truncated>0</truncated><difficult>"
-        path.write_text(path.read_text().replace("<difficult>", more))
-    (tmp_path / "all/VOCdevkit").mkdir(parents=True)
-    (tmp_path / "all/VOCdevkit/VOC2007").symlink_to(folder)
-    paths = {"data_path": str(tmp_path / "all"), "set_name": "train"}
-    return folder, _prepare("voc/2007", tmp_path / "tfds", monkeypatch, **paths), str(tmp_path / "tfds")
+    return folder, prepare_tfds_voc(folder, 2007, tmp_path / "tfds", monkeypatch), str(tmp_path / "tfds")
 
 
 def test_tfds_voc_equals_its_files(voc_2007, capsys):
@@ -306,8 +254,10 @@ def test_tfds_voc_equals_its_files(voc_2007, capsys):
     _same_boxes(open_detection(folder, "train", class_names=source.class_names), source)
     orders = [[int(source.read(*key)["index"]) for key in source.keys(tf.constant([seed, 2]), 9)] for seed in range(4)]
     assert all(sorted(order) == list(range(5)) for order in orders) and len({*map(tuple, orders)}) > 1
+    turned = open_detection("voc/2007", "train", data_dir=data_dir, class_names=source.class_names[::-1])
+    np.testing.assert_array_equal(turned.annotations.classes, 19 - source.annotations.classes)
     part = open_detection("voc/2007", "train[20%:40%]+train[60%:]", data_dir=data_dir)
-    assert [record["index"] for record in _records(part)] == [0, 1, 2]
+    assert [record["index"] for record in records(part)] == [0, 1, 2]
     np.testing.assert_array_equal(part.annotations.of(2)[0], source.annotations.of(4)[0])
 
 
@@ -315,7 +265,7 @@ def test_a_tfds_set_tells_what_is_wrong(voc_2007):
     _, files, data_dir = voc_2007
     with pytest.raises(MisuseError, match="no split 'val'"):
         open_detection("voc/2007", "val", data_dir=data_dir)
-    with pytest.raises(MisuseError, match="Unknown class 'aeroplane'"):
+    with pytest.raises(MisuseError, match=r"TFDS set 'voc/2007': Unknown class 'aeroplane'.* or choose data"):
         open_detection("voc/2007", "train", data_dir=data_dir, class_names=["dog", "cow"])
     files[0].write_bytes(files[0].read_bytes()[:-5])
     with pytest.raises(RunError, match="is cut"):
@@ -329,7 +279,7 @@ def test_tfds_coco_equals_its_files(coco, tmp_path, monkeypatch):
     folder = coco(categories=categories, annotations=numbered)
     kind = __import__("tensorflow_datasets.object_detection.coco", fromlist=["coco"]).AnnotationType.BBOXES
     paths = {"image_dir": str(folder), "annotation_dir": str(folder), "split_name": "val2017"}
-    _prepare("coco/2017", tmp_path / "tfds", monkeypatch, **paths, annotation_type=kind, panoptic_dir=None)
+    prepare_tfds("coco/2017", tmp_path / "tfds", monkeypatch, **paths, annotation_type=kind, panoptic_dir=None)
     source = open_detection("coco/2017", "train", data_dir=str(tmp_path / "tfds"))
     assert not source.train_on_difficult
     files = open_detection(folder, "val")
