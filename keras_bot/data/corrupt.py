@@ -63,8 +63,7 @@ class CorruptLog:
         Raises RunError there also when no record of the source is left.
 
         Args:
-            source: the `Source` of the records.
-            keys: (positions (B,), parts of the keys, each (B,)), as `guarded_batches` returns them.
+            source, keys: as in `tell`.
             places: of the records that could be made, int32 (b,).
 
         Returns:
@@ -81,13 +80,29 @@ class CorruptLog:
                 raise RunError(f"Expected images in {source.name}, but none of its {source.size} can be decoded.")
             return np.True_
 
-        missing = tf.logical_not(_mask(places, tf.size(keys[0])))
+        missing = tf.where(tf.logical_not(_mask(places, tf.size(keys[0]))))[:, 0]
+        return tell(report_each, source, keys, missing)
 
-        def report() -> tf.Tensor:
-            names = source.record_name(*(tf.boolean_mask(part, missing) for part in keys[1]))
-            return tf.ensure_shape(tf.numpy_function(report_each, [names], tf.bool, stateful=True), [])
 
-        return tf.cond(tf.reduce_any(missing), report, lambda: tf.constant(True))
+def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+    """In a graph: `told(names, *values)` in Python of some rows of a batch; no Python where there are none.
+
+    Args:
+        told: returns True or raises.
+        source: the `Source` of the records.
+        keys: (positions (B,), parts of the keys, each (B,)), as `guarded_batches` returns them.
+        rows: the places in the batch, integer (n,).
+        values: what else is told of them, each (n, ...).
+
+    Returns:
+        A bool to depend on.
+    """
+
+    def call() -> tf.Tensor:
+        names = source.record_name(*(tf.gather(part, rows) for part in keys[1]))
+        return tf.ensure_shape(tf.numpy_function(told, [names, *values], tf.bool, stateful=True), [])
+
+    return tf.cond(tf.size(rows) > 0, call, lambda: tf.constant(True))
 
 
 def guarded_batches(
@@ -126,47 +141,30 @@ def guarded_batches(
     return batches.interleave(one, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
-def fill_missing(
-    images: tf.Tensor, targets: tf.Tensor, places: tf.Tensor, batch_size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A full batch again: the whole images and their labels, in turn, take the missing places too.
-
-    Args:
-        images, targets: (b, ...), those that could be made.
-        places: theirs in the batch, int32 (b,).
-        batch_size: B.
-
-    Returns:
-        Images and targets (B, ...); all zeros if b is 0.
-    """
-    in_turn = tf.range(batch_size) % tf.maximum(tf.size(places), 1)
-    return _spread((images, targets), places, batch_size, in_turn)
-
-
-def pad_missing(parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, ...]:
-    """A full batch: what could be made in its places, zeros in the others.
+def full_batch(
+    parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, blank: tuple, in_turn: bool = False
+) -> tuple[tf.Tensor, ...]:
+    """A full batch again: what could be made in its places, and in the others what is blank.
 
     Args:
         parts: tensors (b, ...).
         places: theirs in the batch, int32 (b,).
         batch_size: B.
+        blank: the number that fills a place of each part.
+        in_turn: what could be made, in turn, takes the missing places too; they are blank only if b is 0.
 
     Returns:
         As many tensors (B, ...).
     """
-    return _spread(parts, places, batch_size, tf.fill([batch_size], tf.size(places)))
-
-
-def _spread(
-    parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, stand_ins: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    """Row i of `parts` at places[i], row stand_ins[j] at each missing place j; the row after the last is zeros."""
 
     def spread() -> tuple[tf.Tensor, ...]:
-        whole = _mask(places, batch_size)
+        whole, count = _mask(places, batch_size), tf.size(places)
         own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
-        padded = [tf.pad(part, [[0, 1]] + [[0, 0]] * (part.shape.rank - 1)) for part in parts]
-        return tuple(tf.gather(part, tf.where(whole, own, stand_ins)) for part in padded)
+        others = tf.range(batch_size) % tf.maximum(count, 1) if in_turn else count  # row b is blank
+        rows = tf.where(whole, own, others)
+        ends = ([[0, 1]] + [[0, 0]] * (part.shape.rank - 1) for part in parts)
+        padded = (tf.pad(*part, constant_values=value) for *part, value in zip(parts, ends, blank, strict=True))
+        return tuple(tf.gather(part, rows) for part in padded)
 
     full = tf.cond(tf.size(places) == batch_size, lambda: parts, spread)
     return tuple(tf.ensure_shape(part, [batch_size, *part.shape[1:]]) for part in full)

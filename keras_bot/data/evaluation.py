@@ -3,10 +3,12 @@
 import tensorflow as tf
 
 from keras_bot.data import color, decode, image
-from keras_bot.data.batches import RAM_BUDGET, check_eval_crop, check_form, one_hot, with_options
-from keras_bot.data.corrupt import CorruptLog, pad_missing
+from keras_bot.data.batches import RAM_BUDGET, check_form, one_hot
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.data.source import Source
+from keras_bot.data.stream import evaluation_batches
 from keras_bot.data.worker_rows import eval_rows
+from keras_bot.errors import MisuseError
 
 
 def eval_pipeline(
@@ -42,33 +44,23 @@ def eval_pipeline(
     Raises:
         MisuseError: an argument is out of its range, or the workers don't divide B.
     """
-    check_form(transform, dtype, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
-    check_eval_crop(eval_crop)
+    check_form(dtype, transform, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
+    _check_eval_crop(eval_crop)
     rows = eval_rows(batch_size, worker, workers)
     source = source.cached() if cache else source
-    log = corrupt or CorruptLog(0)
     edge = image.eval_edge(image_size, eval_crop) if transform == "imagenet" else image_size
 
-    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-        record = source.read(*key)
+    def make(record: dict) -> tuple[tf.Tensor, tf.Tensor]:
         encoded = record["image"]
         picture = decode.decode_scaled(encoded, edge) if scaled_decoding else decode.decode(encoded)
         return image.eval_one(picture, image_size, transform, eval_crop), record["label"]
 
-    def finish(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, labels = made
-        with tf.control_dependencies([log.report_missing(source, keys, places)]):
-            targets = one_hot(labels, source, keys, places)
-        parts = (images, targets, tf.ones_like(places, tf.float32))
-        images, targets, weights = pad_missing(parts, places, len(rows))
+    def finish(parts: tuple, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, targets = parts
         return color.fused_normalise(images, weights, dtype), targets, weights
 
-    keys = rows.keys(source.keys(None, 1).enumerate())
-    batches = source.batches(keys, make, len(rows))
-    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = rows.with_last(batches, source.size)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(-(-source.size // batch_size)))
-    return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
+    options = {"blank": (0, 0), "check": one_hot, "guarded": source.batches}
+    return evaluation_batches(source, rows, make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
 
 
 def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875) -> tf.Tensor:
@@ -82,6 +74,11 @@ def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_cro
     Returns:
         float32 (B, S, S, 3), normalised.
     """
-    check_form(transform, "float32", image_size=image_size)
-    check_eval_crop(eval_crop)
+    check_form("float32", transform, image_size=image_size)
+    _check_eval_crop(eval_crop)
     return color.normalise(image.eval_image(images, image_size, transform, eval_crop))
+
+
+def _check_eval_crop(eval_crop: float) -> None:
+    if not 0 < eval_crop <= 1:
+        raise MisuseError(f"Expected 0 < eval_crop <= 1, received {eval_crop}.")

@@ -3,25 +3,21 @@
     shuffle (encoded bytes) -> batch of (read, decode, crop, flip) in uint8 -> one-hot -> fill broken images' places
     -> colour and normalise in one map -> batch_transform (smoothing, mixup) -> prefetch
 
-One stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
-position) alone: each use has its own stream number, and within it the place counted over all epochs is the
-second half of a stateless seed. So a run resumed at any step sees exactly what an unbroken run sees from
-there, on any number of cores, and reads nothing of what comes before. Keeping that order costs no speed.
+Order and draws are those of `data.stream`: a run can begin at any step.
 """
 
+import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from keras_bot.data import color, image
-from keras_bot.data.batches import RAM_BUDGET, check_form, one_hot, seed_at, with_options
-from keras_bot.data.corrupt import CorruptLog, fill_missing
+from keras_bot.data.batches import RAM_BUDGET, check_form, one_hot, seed_at
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.data.source import Source
+from keras_bot.data.stream import BATCH, TrainingStream
 from keras_bot.data.worker_rows import training_rows
 from keras_bot.errors import MisuseError, unknown
-
-_ORDER, _GEOMETRY, _JITTER, _PCA, _BATCH = range(5)
 
 BatchTransform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -87,56 +83,38 @@ def train_pipeline(
         MisuseError: an argument is out of its range, the batch is larger than the source, or B can't be shared out:
             twice the workers, if there are several, must divide it.
     """
-    check_form(
-        transform,
-        dtype,
-        batch_size=batch_size,
-        image_size=image_size,
-        shuffle_buffer=shuffle_buffer,
-        ram_budget=ram_budget,
-    )
-    _check_training(source, batch_size, first_epoch, first_step, epochs, augment_on)
-    _check_share(draws_of)
-    rows = training_rows(batch_size, worker, workers)
-    _check_augmentation(min_area, color_jitter, pca_noise, crop_padding)
-    source = source.cached() if cache else source
-    steps = source.size // batch_size
-    log = corrupt or CorruptLog(0)
+    at_least_one = {"batch_size": batch_size, "image_size": image_size, "shuffle_buffer": shuffle_buffer}
+    check_form(dtype, transform, **at_least_one, ram_budget=ram_budget)
+    if augment_on not in ("host", "device"):
+        raise unknown("place to augment on", augment_on, ("host", "device"))
+    if not 0 < min_area <= 1 or crop_padding < 0:
+        raise MisuseError(
+            f"Expected 0 < min_area <= 1 and crop_padding >= 0, received {min_area} and {crop_padding}. Mend them."
+        )
     if transform == "plain":
         flip, color_jitter, pca_noise = False, 0.0, 0.0
+    rows = training_rows(batch_size, worker, workers)
+    stream = TrainingStream(
+        source, rows, epochs, seed, first_epoch, first_step, color_jitter, pca_noise, share=draws_of
+    )
+    if cache:
+        source = source.cached()
+        stream = dataclasses.replace(stream, source=source)
 
-    def make(position: tf.Tensor, key: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-        record = source.read(*key)
+    def make(record: dict, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         options = {"flip": flip, "min_area": min_area, "crop_padding": crop_padding}
-        at = seed_at(seed, _GEOMETRY, position, draws_of)
         return image.train_image(record["image"], image_size, transform, at, **options), record["label"]
 
-    def draw(keys: tuple, places: tf.Tensor, made: tuple) -> tuple[tuple, tf.Tensor]:
-        images, labels = made
-        batch = keys[0][0] // batch_size
-        with tf.control_dependencies([log.report_missing(source, keys, places)]):
-            images, targets = fill_missing(images, one_hot(labels, source, keys, places), places, len(rows))
-        seeds = tf.stack([seed_at(seed, stream, batch, draws_of) for stream in (_JITTER, _PCA)])
-        matrix, shift = rows.draws(color.draw_maps(batch_size, color_jitter, pca_noise, seeds))
-        at = tf.tile(tf.cast(seed_at(seed, _BATCH, batch), tf.int32)[None], [len(rows), 1])
-        return (images, matrix, shift, at, tf.fill([len(rows)], batch // steps)), targets
-
-    def finish(inputs: tuple, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(parts: tuple, maps: tuple, number: tf.Tensor) -> tuple:
+        images, targets = parts
+        at = tf.tile(tf.cast(seed_at(seed, BATCH, number), tf.int32)[None], [len(rows), 1])
+        inputs = images, *maps, at, tf.fill([len(rows)], number // stream.steps)
+        if augment_on == "device":
+            return inputs, targets
         return finish_batch(inputs, targets, batch_transform, dtype, apply_map=color.fused_map)
 
-    def positions(epoch: tf.Tensor) -> tf.data.Dataset:
-        first = tf.where(epoch == first_epoch, tf.constant(first_step * batch_size, tf.int64), 0)
-        order = seed_at(seed, _ORDER, epoch, draws_of)
-        return source.keys(order, shuffle_buffer, first).take(steps * batch_size - first)
-
-    first_batch = first_epoch * steps + first_step
-    keys = tf.data.Dataset.range(first_epoch, epochs).flat_map(positions).enumerate(first_batch * batch_size)
-    batches = source.batches(rows.keys(keys), make, len(rows), drop_remainder=True)
-    batches = batches.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    if augment_on == "host":
-        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(epochs * steps - first_batch))
-    return with_options(batches.prefetch(tf.data.AUTOTUNE), ram_budget)
+    options = {"blank": (0, 0), "check": one_hot, "guarded": source.batches, "shuffle_buffer": shuffle_buffer}
+    return stream.batches(make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
 
 
 def finish_batch(
@@ -163,33 +141,3 @@ def finish_batch(
     if batch_transform is None:
         return images, labels
     return batch_transform(images, labels, seed[0], epoch[0])
-
-
-def _check_training(
-    source: Source, batch_size: int, first_epoch: int, first_step: int, epochs: int, augment_on: str
-) -> None:
-    if batch_size > source.size:
-        raise MisuseError(
-            f"Expected a batch no larger than the data set: {source.name} has {source.size} images, received "
-            f"batch_size {batch_size}. Use a smaller batch."
-        )
-    if not 0 <= first_epoch <= epochs:
-        raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first_epoch} and {epochs}.")
-    steps = source.size // batch_size
-    if not 0 <= first_step < steps or (first_step and first_epoch == epochs):
-        raise MisuseError(f"Expected 0 <= first_step < {steps}, the steps of an epoch, received {first_step}.")
-    if augment_on not in ("host", "device"):
-        raise unknown("place to augment on", augment_on, ("host", "device"))
-
-
-def _check_share(draws_of: int) -> None:
-    if not isinstance(draws_of, int | np.integer) or draws_of < 0:
-        raise MisuseError(f"Expected draws_of as a whole number >= 0, received {draws_of!r}.")
-
-
-def _check_augmentation(min_area: float, color_jitter: float, pca_noise: float, crop_padding: int) -> None:
-    if not 0 < min_area <= 1 or not 0 <= color_jitter <= 1 or pca_noise < 0 or crop_padding < 0:
-        raise MisuseError(
-            "Expected 0 < min_area <= 1, 0 <= color_jitter <= 1, pca_noise >= 0 and crop_padding >= 0, "
-            f"received {min_area}, {color_jitter}, {pca_noise} and {crop_padding}."
-        )

@@ -50,14 +50,14 @@ class WorkerRows:
         return tuple(tf.gather(part, self.indices) for part in draws)
 
     def with_last(self, batches: tf.data.Dataset, size: int) -> tf.data.Dataset:
-        """A pass over `size` images in these rows' batches, whose shapes are known: as many as there are whole ones.
+        """A pass over `size` records in these rows' batches, `guarded_batches`: as many as there are whole ones.
 
-        The last, where the set ends before these rows begin, is all zeros.
+        The last holds nothing where the set ends before these rows begin.
         """
         if (size - 1) % self.batch_size >= self.pieces[0] * self.piece:
             return batches
-        blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), batches.element_spec)
-        return batches.concatenate(tf.data.Dataset.from_tensors(blank))
+        none = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), batches.element_spec)
+        return batches.concatenate(tf.data.Dataset.from_tensors(none))
 
 
 def training_rows(batch_size: int, worker: int, workers: int) -> WorkerRows:

@@ -30,7 +30,7 @@ def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "lett
     Returns:
         float32 (B, S, S, 3), normalised, and the factors (2,) that predicted boxes are divided by.
     """
-    check_form("plain", "float32", image_size=image_size)
+    check_form("float32", image_size=image_size)
     check_resize(resize)
     shape = tf.shape(images)[1:3]
     _, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, image_size)
@@ -116,7 +116,7 @@ def _jpeg_ratio(spans: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
 
 
 def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str) -> tuple:
-    """Image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult int32, index, shape and scale."""
+    """Image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult bool, index, shape and scale."""
     whole = decode.decode(record["image"])
     shape = tf.shape(whole)[:2]
     part, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, size)
@@ -127,7 +127,7 @@ def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str
         tf.cast(place, tf.float32),
         box_maths.pad(boxes, most),
         box_maths.pad(record["classes"], most),
-        tf.maximum(box_maths.pad(tf.cast(record["difficult"], tf.int32), most), 0),
+        box_maths.pad(tf.cast(record["difficult"], tf.int32), most) > 0,
         record["index"],
         shape,
         scale,

@@ -9,11 +9,8 @@ from keras_bot.data import CorruptLog, color
 from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError
 from keras_bot.transfer import segmentation_pipeline as pipeline
-from keras_bot.transfer.segmentation_pipeline import (
-    decode_mask,
-    segmentation_eval_pipeline,
-    segmentation_train_pipeline,
-)
+from keras_bot.transfer.masks import decode_mask
+from keras_bot.transfer.segmentation_pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
 from keras_bot.transfer.segmentation_source import open_segmentation
 
 
@@ -288,6 +285,7 @@ def test_masks_of_every_kind_of_png():
         ({"scale": (float("nan"), 1)}, "scale"),
         ({"base_size": -1}, "base_size"),
         ({"color_jitter": -0.1}, "color_jitter"),
+        ({"pca_noise": float("inf")}, "finite pca_noise"),
         ({"first_epoch": 3}, "first_epoch"),
         ({"first_step": 2}, "first_step"),
         ({"first_step": 1, "first_epoch": 2}, "first_step"),

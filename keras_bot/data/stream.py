@@ -1,0 +1,194 @@
+"""The stream of batches below the pipelines of all tasks: its order, its draws, broken records, a worker's rows.
+
+    keys in their order -> those of this worker -> batches of `make`, less what can't be decoded -> `check`
+    -> fill the missing places -> `finish` -> prefetch
+
+A task says how it makes an example of a record and how it finishes a batch. Its source has `name`, `size`, `keys`,
+`read` and `record_name` as `data.source.Source` has them.
+
+One training stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
+position) alone: each use has its own stream number, and within it the place counted over all epochs is the
+second half of a stateless seed. So a run resumed at any step sees exactly what an unbroken run sees from
+there, on any number of cores, and reads nothing of what comes before. Keeping that order costs no speed.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bot.data import color
+from keras_bot.data.batches import RAM_BUDGET, seed_at
+from keras_bot.data.corrupt import CorruptLog, full_batch, guarded_batches
+from keras_bot.data.worker_rows import WorkerRows
+from keras_bot.errors import MisuseError
+
+BATCH = 4  # the stream of `batch_transform`'s seeds
+_ORDER, _EXAMPLE, _JITTER, _PCA = range(4)
+
+Check = Callable[[Any, tuple, tf.Tensor, tuple], tuple]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStream:
+    """Which records a training run sees, in which order and with which draws.
+
+    Attributes:
+        source: of the records.
+        rows: those of each batch that this worker makes.
+        epochs: the stream ends after epoch `epochs - 1`. Each has `steps` batches and leaves out other records.
+        seed: any integer.
+        first_epoch, first_step: where to start, counted from 0; the step is within that epoch.
+        color_jitter, pca_noise: see the `color` module; 0 is off.
+        share: the number of the share, if the source is one worker's: see `train_pipeline`'s `draws_of`.
+
+    Raises:
+        MisuseError: one is out of its range, or the batch is larger than the source.
+    """
+
+    source: Any
+    rows: WorkerRows
+    epochs: int
+    seed: int
+    first_epoch: int
+    first_step: int
+    color_jitter: float
+    pca_noise: float
+    share: int = 0
+
+    def __post_init__(self):
+        if not self.steps:
+            raise MisuseError(
+                f"Expected a batch no larger than the data set: {self.source.name} has {self.source.size} images, "
+                f"received batch_size {self.rows.batch_size}. Use a smaller batch."
+            )
+        first, step = self.first_epoch, self.first_step
+        if not 0 <= first <= self.epochs:
+            raise MisuseError(f"Expected 0 <= first_epoch <= epochs, received {first} and {self.epochs}.")
+        if not 0 <= step < self.steps or (step and first == self.epochs):
+            raise MisuseError(f"Expected 0 <= first_step < {self.steps}, the steps of an epoch, received {step}.")
+        if not 0 <= self.color_jitter <= 1 or not 0 <= self.pca_noise < math.inf:
+            raise MisuseError(
+                "Expected 0 <= color_jitter <= 1 and a finite pca_noise >= 0, received "
+                f"{self.color_jitter} and {self.pca_noise}. 0 is off."
+            )
+        if not isinstance(self.share, int | np.integer) or self.share < 0:
+            raise MisuseError(f"Expected draws_of as a whole number >= 0, received {self.share!r}.")
+
+    @property
+    def steps(self) -> int:
+        """The batches of an epoch."""
+        return self.source.size // self.rows.batch_size
+
+    def seed_at(self, stream: int, place: tf.Tensor) -> tf.Tensor:
+        """`seed_at` of this seed and share."""
+        return seed_at(self.seed, stream, place, self.share)
+
+    def keys(self, shuffle_buffer: int) -> tf.data.Dataset:
+        """(position counted over all epochs, parts of the key) of each record of these rows."""
+        size, steps = self.rows.batch_size, self.steps
+
+        def positions(epoch: tf.Tensor) -> tf.data.Dataset:
+            first = tf.where(epoch == self.first_epoch, tf.constant(self.first_step * size, tf.int64), 0)
+            return self.source.keys(self.seed_at(_ORDER, epoch), shuffle_buffer, first).take(steps * size - first)
+
+        keys = tf.data.Dataset.range(self.first_epoch, self.epochs).flat_map(positions)
+        return self.rows.keys(keys.enumerate((self.first_epoch * steps + self.first_step) * size))
+
+    def batches(
+        self,
+        make: Callable[[dict, tf.Tensor], tuple],
+        finish: Callable,
+        *,
+        blank: tuple,
+        check: Check | None = None,
+        corrupt: CorruptLog | None = None,
+        shuffle_buffer: int = 1,
+        ram_budget: int = RAM_BUDGET,
+        guarded: Callable = guarded_batches,
+    ) -> tf.data.Dataset:
+        """The rest of the stream's batches, finished; in a broken record's place is another one of the same batch.
+
+        Args:
+            make: (record, seed int64 (2,)) -> parts of an example.
+            finish: (parts (b, ...), (matrix, shift) of `color.draw_maps`, number of the batch int64) -> an element.
+            blank: the value of each part where a batch has no whole record at all.
+            check: (source, keys, places, parts), the last three as `guarded_batches` gives them -> parts; it may
+                raise in the graph.
+            corrupt: counts the records that can't be made; None allows none.
+            shuffle_buffer: see `Source.keys`.
+            ram_budget: MiB that tf.data may tune its buffers to.
+            guarded: `guarded_batches`, or another function that does the same.
+        """
+        rows, log = self.rows, corrupt or CorruptLog(0)
+
+        def example(position: tf.Tensor, key: tuple) -> tuple:
+            return make(self.source.read(*key), self.seed_at(_EXAMPLE, position))
+
+        def whole(keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
+            parts = _checked(self.source, log, check, keys, places, made)
+            parts = full_batch(parts, places, len(rows), blank, in_turn=True)
+            number = keys[0][0] // rows.batch_size
+            seeds = tf.stack([self.seed_at(stream, number) for stream in (_JITTER, _PCA)])
+            maps = color.draw_maps(rows.batch_size, self.color_jitter, self.pca_noise, seeds)
+            return finish(parts, rows.draws(maps), number)
+
+        batches = guarded(self.keys(shuffle_buffer), example, len(rows), drop_remainder=True)
+        left = (self.epochs - self.first_epoch) * self.steps - self.first_step
+        return _finished(batches, whole, left, ram_budget)
+
+
+def evaluation_batches(
+    source: Any,
+    rows: WorkerRows,
+    make: Callable[[dict], tuple],
+    finish: Callable,
+    *,
+    blank: tuple,
+    check: Check | None = None,
+    corrupt: CorruptLog | None = None,
+    ram_budget: int = RAM_BUDGET,
+    guarded: Callable = guarded_batches,
+) -> tf.data.Dataset:
+    """One pass in the natural order, in full batches.
+
+    Args:
+        source, rows, check, corrupt, ram_budget, guarded: as in `TrainingStream`.
+        make: record -> parts of an example.
+        finish: (parts (b, ...), weights float32 (b,)) -> an element. The weight is 0 for the last batch's padding and
+            for a record that can't be made, else 1.
+        blank: the value of each part where the weight is 0.
+    """
+    log = corrupt or CorruptLog(0)
+
+    def whole(keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
+        parts = (*_checked(source, log, check, keys, places, made), tf.ones_like(places, tf.float32))
+        *parts, weights = full_batch(parts, places, len(rows), (*blank, 0))
+        return finish(tuple(parts), weights)
+
+    keys = rows.keys(source.keys(None, 1).enumerate())
+    batches = guarded(keys, lambda position, key: make(source.read(*key)), len(rows))
+    return _finished(rows.with_last(batches, source.size), whole, -(-source.size // rows.batch_size), ram_budget)
+
+
+def _checked(source, log: CorruptLog, check: Check | None, keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
+    """The parts that could be made, of which nothing is used before those that couldn't are reported."""
+    with tf.control_dependencies([log.report_missing(source, keys, places)]):
+        made = tuple(map(tf.identity, made))
+    return check(source, keys, places, made) if check else made
+
+
+def _finished(batches: tf.data.Dataset, finish: Callable, count: int, ram_budget: int) -> tf.data.Dataset:
+    """`count` batches, each finished; `ram_budget` bounds what tf.data tunes by itself, for all buffers together.
+
+    One thread an operation: images and batches keep the cores busy, and sharing out an image's pixels costs 4 %.
+    """
+    options = tf.data.Options()
+    options.autotune.ram_budget = ram_budget * 2**20
+    options.threading.max_intra_op_parallelism = 1
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

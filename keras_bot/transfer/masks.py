@@ -1,0 +1,89 @@
+"""An image with its mask, decoded, and what is told of masks that are wrong.
+
+A wrong mask raises no error where it is decoded: that would count as a file that can't be. It is a problem, int32 (5,):
+its kind, 0 if there is none, then an id or two sizes.
+"""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_bot.data.corrupt import tell
+from keras_bot.data.decode import decode
+from keras_bot.errors import RunError, first_few
+from keras_bot.transfer.segmentation_source import UNKNOWN, SegmentationSource
+
+_SHAPES, _IDS, _SIZE = range(1, 4)
+
+
+def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
+    """A PNG's bytes -> ids int32 (H, W): grey values or indices of a palette; 256 is what can be no id.
+
+    Raises in the graph for other files. Eight bits of grey are decoded by TensorFlow, the others by Pillow: TensorFlow
+    gives a palette's colours instead of its indices.
+    """
+
+    def by_pillow(data: bytes | np.ndarray) -> np.ndarray:
+        data = data if isinstance(data, bytes) else data.item()  # called eagerly, TensorFlow hands over an array
+        ids = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]))
+        return np.clip(ids, 0, UNKNOWN).astype(np.int32) if ids.ndim == 2 else np.full(ids.shape[:2], UNKNOWN, np.int32)
+
+    grey = tf.strings.substr(encoded, 24, 2) == b"\x08\x00"  # bit depth and colour type
+    mask = tf.cond(
+        grey,
+        lambda: tf.cast(tf.io.decode_png(encoded, channels=1)[..., 0], tf.int32),
+        lambda: tf.numpy_function(by_pillow, [encoded], tf.int32, stateful=False),
+    )
+    return tf.ensure_shape(mask, [None, None])
+
+
+def decode_pair(
+    record: dict[str, tf.Tensor], table: np.ndarray, size: tuple[int, int] | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Image uint8 (H, W, 3), classes int32 (H, W) and problem int32 (5,) of a pair, in a graph.
+
+    Args:
+        record: of a `SegmentationSource`.
+        table: its `class_table()`.
+        size: the greatest height and width there may be.
+    """
+    image, ids = decode(record["image"]), decode_mask(record["mask"])
+    classes = tf.gather(table, ids)
+    unknown = tf.reduce_max(tf.where(classes < 0, ids, -1))
+    shapes = tf.concat([tf.shape(image)[:2], tf.shape(ids)], 0)
+    problem = tf.where(unknown >= 0, [_IDS, unknown, 0, 0, 0], tf.zeros([5], tf.int32))
+    differ = tf.reduce_any(shapes[:2] != shapes[2:])
+    problem = tf.where(differ, tf.concat([[_SHAPES], shapes], 0), problem)
+    if size:
+        larger = tf.reduce_any(shapes[:2] > size)
+        problem = tf.where(larger, tf.concat([[_SIZE], shapes[:2], size], 0), problem)
+    least = tf.minimum(shapes[:2], shapes[2:])
+    return image[: least[0], : least[1]], classes[: least[0], : least[1]], problem
+
+
+def check_masks(
+    source: SegmentationSource, keys: tuple, places: tf.Tensor, parts: tuple
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(images, masks, problems) -> (images, masks), a `Check` of `data.stream`: raises RunError for a wrong mask."""
+
+    def complain(names: np.ndarray, problems: np.ndarray) -> None:
+        name = names[0].decode(errors="replace")
+        kind, *figures = problems[0]
+        if kind == _IDS:
+            ids, ignored = (first_few(list(map(str, ids))) for ids in (source.class_ids, source.ignored))
+            what = f"an id {figures[0]}" if figures[0] < UNKNOWN else "colours, or an id above 255"
+            raise RunError(
+                f"{name}: expected a mask of the ids {ids}, or {ignored} for unlabelled, received {what}. "
+                "Mend the mask, or add the id to classes.csv or to those ignored."
+            )
+        expected = "a mask of its size" if kind == _SHAPES else "an image no larger than the evaluation's size"
+        sizes = [f"{width}x{height}" for height, width in (figures[:2], figures[2:])]
+        raise RunError(f"{name}: expected {expected}, received {sizes[0]} and {sizes[1]}. Mend the file, or the size.")
+
+    images, masks, problems = parts
+    wrong = problems[:, 0] > 0
+    told = tell(complain, source, keys, tf.boolean_mask(places, wrong), tf.boolean_mask(problems, wrong))
+    with tf.control_dependencies([told]):
+        return images, tf.identity(masks)
