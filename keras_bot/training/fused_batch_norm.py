@@ -24,10 +24,10 @@ def fuse_batch_norm(model: keras.Model, synchronised: bool = False) -> list[kera
     inference.
 
     Args:
-        model: its own layers are changed, not those of models in it.
+        model: with the batch norms, in models and layers within it too.
         synchronised: take the statistics over the batches of all replicas, as if they were one batch.
     """
-    norms = [layer for layer in model.layers if _fusible(layer)]
+    norms = [layer for layer in model._flatten_layers() if _fusible(layer)]
     for norm in norms:
         norm.call = types.MethodType(_call_synchronised if synchronised else _call, norm)
     return norms
@@ -56,7 +56,8 @@ def average_moving_statistics_in_step(trainee: keras.Model, model: keras.Model):
 def _fusible(layer):
     return (
         type(layer) is keras.layers.BatchNormalization
-        and len(layer.input.shape) == 4
+        and layer.built
+        and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and layer.scale
         and layer.center

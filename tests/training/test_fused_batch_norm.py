@@ -97,3 +97,10 @@ def test_statistics_of_one_replica_are_left_as_they_are():
         model.make_train_function(force=True)
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_norms_of_models_within_are_fused_too():
+    image = keras.Input((8, 8, 3))
+    inner = keras.Model(image, keras.layers.BatchNormalization(name="norm")(image))
+    outer = keras.Model(image, keras.layers.Conv2D(2, 1)(inner(image)))
+    assert fuse_batch_norm(outer) == [inner.get_layer("norm")]
