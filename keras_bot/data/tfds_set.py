@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,12 +13,18 @@ from keras_bot.data.record_files import Records, reading_of, record_keys, record
 from keras_bot.data.source import Source, check_num_classes, share_of
 from keras_bot.errors import MisuseError, RunError, unknown
 
+_NAME = r"\w+(/[\w.-]+)?(:[\w.]+)?"
 _EVAL_SPLITS = ("validation", "test", "val")
 
 
 def known_names() -> list[str]:
     """The names of all TFDS sets, `digits` among them."""
     return _tfds().list_builders(with_community_datasets=False)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text has the form of a TFDS name: name, name/config or name/config:version."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 def open_tfds(

@@ -9,20 +9,18 @@ import hashlib
 import itertools
 import os
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from keras_bot.data import tfds_set
 from keras_bot.data.record_files import Reading, Records, record_keys
 from keras_bot.data.source import cpu_constant, indices, sample
 from keras_bot.errors import MisuseError
 from keras_bot.transfer import coco, tfds_detection, voc
 from keras_bot.transfer.annotations import Annotations, Example, mend
 from keras_bot.transfer.detection_sets import DetectionSet, join, set_names
-
-_TFDS_NAME = r"\w+(/[\w.-]+)?(:[\w.]+)?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +130,7 @@ def _read(part: str, split: str, images, class_names, data_dir) -> list[Detectio
         splits = split.split("+") if path.is_dir() else [split]
         return [coco.read_coco(path, one, images, class_names) for one in splits]
     _refuse(images=images)
-    if not re.fullmatch(_TFDS_NAME, part):
+    if not tfds_set.is_name(part):
         raise MisuseError(f"There is no folder or file {part!r}, and TFDS has no such names. Mend the path.")
     return [tfds_detection.read_tfds_detection(part, split, data_dir, class_names)]
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.transfer.segmentation_source import open_segmentation, png_size
+from keras_bot.transfer.segmentation_source import open_segmentation
 
 CLASSES = "id,name,r,g,b\n0,sky,1,2,3\n2,road,4,5,6\n7,Void,0,0,0\n"
 
@@ -64,6 +64,71 @@ def test_without_a_class_file_the_ids_follow_each_other(pairs):
     assert len({tuple(colour) for colour in source.palette}) == 3
 
 
+def test_classes_may_be_those_of_a_network(pairs):
+    source = open_segmentation(pairs, class_names=["road", "sky"])
+    assert source.class_names == ("road", "sky") and source.class_ids == (2, 0) and source.ignored == (7, 255)
+    assert source.palette.tolist() == [[4, 5, 6], [1, 2, 3]]
+    assert [source.class_table()[i] for i in (0, 2, 7, 255, 1)] == [1, 0, 255, 255, -1]
+    assert source.fingerprint() != open_segmentation(pairs).fingerprint()
+    for names, told in (
+        (["sky", "road", "car"], "lacks car"),
+        (["sky"], "has road"),
+        (["sky", "lane"], "lacks lane and has road"),
+        (["sky", "sky"], "has road"),
+    ):
+        with pytest.raises(MisuseError, match=rf"{len(names)} classes sky.*classes\.csv {told}\. Name them alike"):
+            open_segmentation(pairs, class_names=names)
+    (pairs / "classes.csv").write_text("id,name\n0,sky\n2,road\n7,sky\n")
+    assert open_segmentation(pairs, class_names=["sky", "road", "sky"]).class_ids == (0, 2, 7)
+    with pytest.raises(MisuseError, match="names some twice"):
+        open_segmentation(pairs, class_names=["sky", "sky", "road"])
+    (pairs / "classes.csv").unlink()
+    assert open_segmentation(pairs, class_names=["class0", "class1"]).num_classes == 2
+    with pytest.raises(MisuseError, match="lacks sky, road and has class0, class1"):
+        open_segmentation(pairs, class_names=["sky", "road"])
+
+
+@pytest.fixture
+def scenes(pairs, tmp_path):
+    """ADE20K's layout: a and b for training, c for validation; ids 0 to 2."""
+    root = tmp_path / "ADEChallengeData2016"
+    for split, names in (("training", "ab"), ("validation", "c")):
+        for old, new, suffix in (("images", "images", "jpg"), ("masks", "annotations", "png")):
+            (root / new / split).mkdir(parents=True)
+            for name in names:
+                (pairs / old / f"{name}.{suffix}").rename(root / new / split / f"{name}.{suffix}")
+    rows = ["Idx\tRatio\tTrain\tVal\tName", "1\t0.1\t11\t2\twall", "2 \t0.1\t6\t6\tbuilding, edifice ", ""]
+    (root / "objectInfo150.txt").write_text("\n".join(rows))
+    return root
+
+
+def test_the_layout_of_ade20k(scenes):
+    source = open_segmentation(scenes, num_classes=2)
+    assert source.class_names == ("wall", "building") and source.class_ids == (1, 2) and source.ignored == (0, 255)
+    assert [path.split("2016/")[1] for path in source.mask_files] == [f"annotations/training/{x}.png" for x in "ab"]
+    assert open_segmentation(scenes, "training").image_files == source.image_files
+    for split in ("eval", "val", "validation"):
+        assert open_segmentation(scenes, split).image_files == (str(scenes / "images/validation/c.jpg"),)
+    with pytest.raises(MisuseError, match="No list or folder for the split 'test'"):
+        open_segmentation(scenes, "test")
+    (scenes / "objectInfo150.txt").unlink()
+    counted = open_segmentation(scenes, num_classes=150)
+    assert counted.class_ids == tuple(range(1, 151)) and counted.class_names[0] == "class1" and counted.ignored[0] == 0
+    (scenes / "annotations/training/b.png").unlink()
+    with pytest.raises(MisuseError, match=r"no mask in .*annotations: training/b\."):
+        open_segmentation(scenes, num_classes=2)
+    for path in (scenes / "images/training").iterdir():
+        path.unlink()
+    with pytest.raises(MisuseError, match=r"Expected images in .*training, received none"):
+        open_segmentation(scenes, num_classes=2)
+
+
+def test_another_object_info_is_told(scenes):
+    (scenes / "objectInfo150.txt").write_text("Idx Name\n1 wall\n")
+    with pytest.raises(MisuseError, match=r"objectInfo150\.txt has another form, .* columns divided by tabs"):
+        open_segmentation(scenes)
+
+
 def test_class_255_would_be_ignored(pairs):
     rows = [f"{i},a{i}" for i in range(256)]
     (pairs / "classes.csv").write_text("\n".join(["id,name", *rows]))
@@ -80,7 +145,7 @@ def test_largest_is_of_all_masks(pairs):
         open_segmentation(pairs).largest()
     (pairs / "masks" / "a.png").write_bytes(b"")
     with pytest.raises(RunError, match=r"a\.png"):
-        png_size(str(pairs / "masks" / "a.png"))
+        open_segmentation(pairs).largest()
 
 
 def test_ids_to_ignore_can_be_named(pairs):
@@ -114,7 +179,7 @@ def test_missing_files_are_named(pairs):
     [
         (lambda root: (root / "train.txt").write_text("\n \n"), "empty list"),
         (lambda root: (root / "train.txt").write_bytes(b"\xff\xfe"), "UTF-8"),
-        (lambda root: (root / "train.txt").unlink(), "No list for the split 'train'"),
+        (lambda root: (root / "train.txt").unlink(), "No list or folder for the split 'train'"),
         (lambda root: (root / "masks").rename(root / "labels"), "no folders images and masks"),
         (lambda root: (root / "classes.csv").unlink(), "say num_classes"),
         (lambda root: (root / "classes.csv").write_text("id,name\n"), "1 to 255 classes"),
@@ -138,6 +203,10 @@ def test_other_arguments_are_told(pairs):
         open_segmentation(pairs, num_classes=3)
     with pytest.raises(MisuseError, match="No folder"):
         open_segmentation(pairs / "nothing")
+    with pytest.raises(MisuseError, match="no folders images and masks"):
+        open_segmentation(pairs / "images")
+    with pytest.raises(MisuseError, match="No folder"):
+        open_segmentation(pairs / "classes.csv")
     with pytest.raises(MisuseError, match=r"test\.txt"):
         open_segmentation(pairs, "test")
 

@@ -1,0 +1,162 @@
+"""Images with a mask each in a folder. Three layouts are known:
+
+    images/NAME.jpg      masks/NAME.png               train.txt, val.txt
+    JPEGImages/NAME.jpg  SegmentationClass/NAME.png   ImageSets/Segmentation/train.txt, val.txt     (Pascal VOC)
+    images/training/NAME.jpg   annotations/training/NAME.png, and the same for validation           (ADE20K)
+
+A list holds one name a line, with or without the image's suffix. Masks are PNG, grey, or with a palette whose indices
+are the ids. `classes.csv` beside the folders names the classes, see `segmentation_classes`. In the third layout, that
+of ADEChallengeData2016, `objectInfo150.txt` may do so instead, 0 is unlabelled, "train" is the folder `training` and
+"val" is `validation`.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from keras_bot.data.folder import SUFFIXES
+from keras_bot.data.source import cpu_constant, indices
+from keras_bot.errors import MisuseError, first_few
+from keras_bot.transfer import segmentation_classes as classes
+from keras_bot.transfer.segmentation_source import SegmentationSource, largest_of, png_size
+
+_LAYOUTS = (
+    ("images", "masks", "."),
+    ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    ("images", "annotations", ""),  # no lists: a folder for each split
+)
+_EVAL_SPLITS = ("val", "validation", "test")
+_SAME_SPLITS = {"train": ("train", "training"), "val": ("val", "validation"), "eval": _EVAL_SPLITS}
+_EXPECTED = (
+    "expected images/NAME.jpg, masks/NAME.png and lists train.txt and val.txt, or Pascal VOC's or ADE20K's layout"
+)
+
+
+def open_folder(
+    root: pathlib.Path,
+    split: str,
+    *,
+    num_classes: int = 0,
+    ignore: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> SegmentationSource:
+    """Open one split; files are looked up, but not read. The arguments and errors are `open_segmentation`'s."""
+    images, masks, lists = _layout(root)
+    where, names = _listed(images, lists, split)
+    image_files = _find(where, names, images, SUFFIXES, "image")
+    mask_files = _find(where, map(_stem, names), masks, (".png",), "mask")
+    file, legend = _legend(root, lists is None, num_classes or len(class_names or ()), ignore or ())
+    paths = {"image": cpu_constant(_encoded(image_files)), "mask": cpu_constant(_encoded(mask_files))}
+    pairs = cpu_constant(_encoded(map(", ".join, zip(image_files, mask_files, strict=True))))
+
+    def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {kind: tf.io.read_file(tf.gather(files, index)) for kind, files in paths.items()}
+
+    return SegmentationSource(
+        name=f"{root} {split}",
+        size=len(names),
+        keys=indices(len(names)),
+        read=read,
+        record_name=lambda index: tf.gather(pairs, index),
+        largest=lambda: largest_of([_size(path) for path in mask_files]),
+        image_files=image_files,
+        mask_files=mask_files,
+        **classes.classes_of(str(file), legend, num_classes, ignore, class_names),
+    )
+
+
+def _size(path: str) -> tuple[int, int]:
+    with open(path, "rb") as file:
+        return png_size(file.read(24), path)
+
+
+def _encoded(paths: Iterable[str]) -> list[bytes]:
+    return [os.fsencode(path) for path in paths]
+
+
+def _layout(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path | None]:
+    """The folders of images, of masks, and of lists if there are any."""
+    if not root.is_dir():
+        raise MisuseError(f"No folder {str(root)!r}: {_EXPECTED}. Check the path.")
+    for images, masks, lists in _LAYOUTS:
+        if (root / images).is_dir() and (root / masks).is_dir():
+            return root / images, root / masks, root / lists if lists else None
+    raise MisuseError(f"{root} has no folders images and masks: {_EXPECTED}. Sort the files so.")
+
+
+def _listed(images: pathlib.Path, lists: pathlib.Path | None, split: str) -> tuple[pathlib.Path, list[str]]:
+    """The list or the folder of a split, and the names of its images."""
+    wanted = _SAME_SPLITS.get(split, (split,))
+    tried = [lists / f"{name}.txt" if lists else images / name for name in wanted]
+    for path in tried:
+        if path.is_file() if lists else path.is_dir():
+            return path, _names(path) if lists else _images_in(path)
+    told = " or ".join(map(str, tried))
+    raise MisuseError(f"No list or folder for the split {split!r}: expected {told}. Write a list, a name a line.")
+
+
+def _names(path: pathlib.Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise MisuseError(f"Expected {path} in UTF-8, received other bytes ({error.reason}). Save it so.") from None
+    if not names:
+        raise MisuseError(f"Expected names in {path}, a name a line, received an empty list. Fill it.")
+    return names
+
+
+def _images_in(folder: pathlib.Path) -> list[str]:
+    names = sorted(f"{folder.name}/{name}" for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+    if not names:
+        raise MisuseError(f"Expected images in {folder}, received none. Put them there.")
+    return names
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0] if name.lower().endswith(SUFFIXES) else name
+
+
+def _find(
+    path: pathlib.Path, names: Iterable[str], folder: pathlib.Path, suffixes: tuple[str, ...], kind: str
+) -> tuple[str, ...]:
+    """The file of each name, which may lack its suffix and may have folders in front."""
+    known: dict[str, dict[str, str]] = {}
+
+    def files(parent: str) -> dict[str, str]:
+        if parent not in known:
+            where = folder / parent
+            entries = sorted(os.listdir(where), reverse=True) if where.is_dir() else []
+            right = [e for e in entries if e.lower().endswith(suffixes)]
+            known[parent] = {os.path.splitext(e)[0]: e for e in right} | {e: e for e in right}
+        return known[parent]
+
+    found, missing = [], []
+    for name in names:
+        parent, base = os.path.split(name)
+        file = files(parent).get(base)
+        missing += [] if file else [name]
+        found.append(os.path.join(folder, parent, file or ""))
+    if missing:
+        raise MisuseError(
+            f"{path} names {len(missing)} of which there is no {kind} in {folder}: {first_few(missing)}. "
+            f"Expected {', '.join(suffixes)} files. Add them, or take the names out."
+        )
+    return tuple(found)
+
+
+def _legend(
+    root: pathlib.Path, zero_is_unlabelled: bool, num_classes: int, ignore: Sequence[int]
+) -> tuple[pathlib.Path, classes.Legend]:
+    """Where the classes are named, and the legend."""
+    path, info = root / "classes.csv", root / "objectInfo150.txt"
+    if path.is_file():
+        return path, classes.read_class_file(path)
+    if info.is_file() and zero_is_unlabelled:
+        return info, classes.read_object_info(info)
+    if num_classes < 1:
+        raise MisuseError(f"Expected {path}: {classes.FORM}. Write it, or say num_classes for ids from 0 on.")
+    if zero_is_unlabelled:
+        return root, {0: (classes.UNLABELLED, ()), **classes.numbered(num_classes, ignore, first=1)}
+    return root, classes.numbered(num_classes, ignore)
