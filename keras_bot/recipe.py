@@ -30,7 +30,8 @@ class Recipe:
     dataset: str = knob(
         "imagenet2012",
         "a TFDS name (digits, imagenet2012, …), a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, a folder of "
-        "TFRecord shards, an .npz file with x_train, y_train, x_test, y_test, or synthetic",
+        "TFRecord shards, an .npz file with x_train, y_train, x_test, y_test, or synthetic; of boxes and masks see the "
+        "README",
         section="Data",
     )
     data_dir: str = knob("", "where TFDS keeps its data sets; empty is TFDS' own default")

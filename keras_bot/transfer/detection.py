@@ -15,6 +15,7 @@ from keras_bot.training.task import Task
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer.detection_metrics import AREA, ELEVEN_POINT, CocoMap, VocMap, table
 from keras_bot.transfer.detection_pipeline import detection_eval_pipeline, detection_train_pipeline
+from keras_bot.transfer.detection_sets import first_set
 from keras_bot.transfer.detection_source import open_detection
 from keras_bot.transfer.faster_rcnn import FasterRCNN
 from keras_bot.transfer.pictures import draw_boxes, picture_grid
@@ -30,8 +31,10 @@ SHOWN_SCORE = 0.3
 def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
     """The images and boxes of the recipe's data set, by `class_names` if they are given."""
     check_recipe(recipe, HEADS)
-    name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "val")
-    return open_detection(recipe.dataset, name, data_dir=recipe.data_dir or None, class_names=class_names or None)
+    options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+    if split == "train":
+        return open_detection(recipe.dataset, recipe.train_split or "train", **options)
+    return open_detection(first_set(recipe.dataset), recipe.eval_split or "eval", **options)
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:

@@ -46,7 +46,8 @@ def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[st
     """The images and masks of the recipe's data set, by `class_names` if they are given."""
     check_recipe(recipe, ("fcn", "deeplabv3plus"))
     name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
-    return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes)
+    options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+    return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes, **options)
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:

@@ -169,3 +169,24 @@ def test_what_a_task_cannot_do_is_told_and_leaves_nothing(task, changes, told, s
     with pytest.raises(MisuseError, match=told):
         train(recipe_for(task, scenes[task], **changes), tmp_path / "run", task=find_task(task))
     assert not (tmp_path / "run").exists()
+
+
+def test_classes_that_disagree_are_refused_and_other_orders_counted_alike(scenes, tmp_path):
+    folder = scenes["detection"]
+    names = {"blue": 1, "red": 2}
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20]}]
+    for split, order in (("train", names), ("val", {"red": 1, "blue": 2})):
+        categories = [{"id": number, "name": name} for name, number in order.items()]
+        images = [{"id": 1, "file_name": "scene0.jpg", "height": 48, "width": 64}]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(folder / "JPEGImages")
+    recipe, task = recipe_for("detection", tmp_path), find_task("detection")
+    train_source = task.open_source(recipe, "train")
+    held_out = task.open_source(recipe, "eval", class_names=train_source.class_names)
+    assert train_source.annotations.classes.tolist() == [0] and held_out.annotations.classes.tolist() == [1]
+    path = tmp_path / "annotations/instances_val.json"
+    path.write_text(path.read_text().replace("red", "green"))
+    with pytest.raises(MisuseError, match="green"):
+        task.open_source(recipe, "eval", class_names=train_source.class_names)
