@@ -44,8 +44,7 @@ def eval_pipeline(
     Raises:
         MisuseError: an argument is out of its range, or the workers don't divide B.
     """
-    check_form(dtype, transform, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
-    _check_eval_crop(eval_crop)
+    _check(eval_crop, dtype, transform, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
     rows = eval_rows(batch_size, worker, workers)
     source = source.cached() if cache else source
     edge = image.eval_edge(image_size, eval_crop) if transform == "imagenet" else image_size
@@ -74,11 +73,11 @@ def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_cro
     Returns:
         float32 (B, S, S, 3), normalised.
     """
-    check_form("float32", transform, image_size=image_size)
-    _check_eval_crop(eval_crop)
+    _check(eval_crop, "float32", transform, image_size=image_size)
     return color.normalise(image.eval_image(images, image_size, transform, eval_crop))
 
 
-def _check_eval_crop(eval_crop: float) -> None:
+def _check(eval_crop: float, *form, **at_least_one: int) -> None:
+    check_form(*form, **at_least_one)
     if not 0 < eval_crop <= 1:
         raise MisuseError(f"Expected 0 < eval_crop <= 1, received {eval_crop}.")

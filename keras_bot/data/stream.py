@@ -39,11 +39,8 @@ class TrainingStream:
     Attributes:
         source: of the records.
         rows: those of each batch that this worker makes.
-        epochs: the stream ends after epoch `epochs - 1`. Each has `steps` batches and leaves out other records.
-        seed: any integer.
-        first_epoch, first_step: where to start, counted from 0; the step is within that epoch.
-        color_jitter, pca_noise: see the `color` module; 0 is off.
-        share: the number of the share, if the source is one worker's: see `train_pipeline`'s `draws_of`.
+        epochs, seed, first_epoch, first_step, color_jitter, pca_noise: as in `train_pipeline`.
+        share: its `draws_of`.
 
     Raises:
         MisuseError: one is out of its range, or the batch is larger than the source.
@@ -83,17 +80,14 @@ class TrainingStream:
         """The batches of an epoch."""
         return self.source.size // self.rows.batch_size
 
-    def seed_at(self, stream: int, place: tf.Tensor) -> tf.Tensor:
-        """`seed_at` of this seed and share."""
-        return seed_at(self.seed, stream, place, self.share)
-
     def keys(self, shuffle_buffer: int) -> tf.data.Dataset:
         """(position counted over all epochs, parts of the key) of each record of these rows."""
         size, steps = self.rows.batch_size, self.steps
 
         def positions(epoch: tf.Tensor) -> tf.data.Dataset:
             first = tf.where(epoch == self.first_epoch, tf.constant(self.first_step * size, tf.int64), 0)
-            return self.source.keys(self.seed_at(_ORDER, epoch), shuffle_buffer, first).take(steps * size - first)
+            order = seed_at(self.seed, _ORDER, epoch, self.share)
+            return self.source.keys(order, shuffle_buffer, first).take(steps * size - first)
 
         keys = tf.data.Dataset.range(self.first_epoch, self.epochs).flat_map(positions)
         return self.rows.keys(keys.enumerate((self.first_epoch * steps + self.first_step) * size))
@@ -114,10 +108,9 @@ class TrainingStream:
 
         Args:
             make: (record, seed int64 (2,)) -> parts of an example.
-            finish: (parts (b, ...), (matrix, shift) of `color.draw_maps`, number of the batch int64) -> an element.
+            finish: (parts (b, ...) of these rows, `color.draw_maps` of them, number of the batch int64) -> an element.
             blank: the value of each part where a batch has no whole record at all.
-            check: (source, keys, places, parts), the last three as `guarded_batches` gives them -> parts; it may
-                raise in the graph.
+            check: (source, and what `guarded_batches` gives: keys, places, parts) -> parts; it may raise in the graph.
             corrupt: counts the records that can't be made; None allows none.
             shuffle_buffer: see `Source.keys`.
             ram_budget: MiB that tf.data may tune its buffers to.
@@ -126,13 +119,13 @@ class TrainingStream:
         rows, log = self.rows, corrupt or CorruptLog(0)
 
         def example(position: tf.Tensor, key: tuple) -> tuple:
-            return make(self.source.read(*key), self.seed_at(_EXAMPLE, position))
+            return make(self.source.read(*key), seed_at(self.seed, _EXAMPLE, position, self.share))
 
         def whole(keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
             parts = _checked(self.source, log, check, keys, places, made)
             parts = full_batch(parts, places, len(rows), blank, in_turn=True)
             number = keys[0][0] // rows.batch_size
-            seeds = tf.stack([self.seed_at(stream, number) for stream in (_JITTER, _PCA)])
+            seeds = tf.stack([seed_at(self.seed, stream, number, self.share) for stream in (_JITTER, _PCA)])
             maps = color.draw_maps(rows.batch_size, self.color_jitter, self.pca_noise, seeds)
             return finish(parts, rows.draws(maps), number)
 

@@ -82,7 +82,11 @@ def detection_train_pipeline(
     check_resize(resize)
     at_least_one = {"batch_size": batch_size, "image_size": image_size, "shuffle_buffer": shuffle_buffer}
     check_form(dtype, **at_least_one, ram_budget=ram_budget)
-    _check_view(min_zoom, max_zoom, min_visible, max_boxes)
+    if not 0 < min_zoom <= max_zoom < math.inf or not 0 <= min_visible <= 1 or max_boxes < 0:
+        raise MisuseError(
+            "Expected 0 < min_zoom <= max_zoom, 0 <= min_visible <= 1 and max_boxes >= 0, received "
+            f"{min_zoom}, {max_zoom}, {min_visible} and {max_boxes}. Mend them."
+        )
     rows = eval_rows(batch_size, worker, workers)
     stream = TrainingStream(source, rows, epochs, seed, first_epoch, first_step, color_jitter, pca_noise)
     most = max_boxes or max(source.max_boxes, 1)
@@ -149,11 +153,3 @@ def detection_eval_pipeline(
         return images, dict(zip(names, targets, strict=True)), weights
 
     return evaluation_batches(source, rows, make, finish, blank=blank, corrupt=corrupt, ram_budget=ram_budget)
-
-
-def _check_view(min_zoom: float, max_zoom: float, min_visible: float, max_boxes: int) -> None:
-    if not 0 < min_zoom <= max_zoom < math.inf or not 0 <= min_visible <= 1 or max_boxes < 0:
-        raise MisuseError(
-            "Expected 0 < min_zoom <= max_zoom, 0 <= min_visible <= 1 and max_boxes >= 0, received "
-            f"{min_zoom}, {max_zoom}, {min_visible} and {max_boxes}. Mend them."
-        )

@@ -1,7 +1,7 @@
 """An image with its mask, decoded, and what is told of masks that are wrong.
 
-A wrong mask raises no error where it is decoded: that would count as a file that can't be. It is a problem, int32 (5,):
-its kind, 0 if there is none, then an id or two sizes.
+A wrong mask doesn't raise where it is decoded, as it would count as a file that can't be: it comes with its problem,
+int32 (5,): the kind, 0 if there is none, then an id or two sizes.
 """
 
 import io
@@ -42,12 +42,9 @@ def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
 def decode_pair(
     record: dict[str, tf.Tensor], table: np.ndarray, size: tuple[int, int] | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Image uint8 (H, W, 3), classes int32 (H, W) and problem int32 (5,) of a pair, in a graph.
+    """Image uint8 (H, W, 3), classes int32 (H, W) by a source's `class_table`, and problem int32 (5,) of a record.
 
-    Args:
-        record: of a `SegmentationSource`.
-        table: its `class_table()`.
-        size: the greatest height and width there may be.
+    `size` is the greatest height and width that there may be.
     """
     image, ids = decode(record["image"]), decode_mask(record["mask"])
     classes = tf.gather(table, ids)
