@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "keras_bot/__init__.py").read_text()).group(1)
+ONNX = ["onnx>=1.17", "tf2onnx>=1.16", "onnxruntime>=1.20"]
+LITERT = ["ai-edge-litert>=1.2"]
 
 setup(
     name="keras_bot",
@@ -36,7 +38,18 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.9"],
         "detection": ["pycocotools>=2.0.8"],
-        "dev": ["jax>=0.9", "pycocotools>=2.0.8", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+        "onnx": ONNX,
+        "litert": LITERT,
+        "dev": [
+            "jax>=0.9",
+            "pycocotools>=2.0.8",
+            'keras-hub>=0.32; python_version >= "3.11"',  # its detectors take our backbones
+            *ONNX,
+            *LITERT,
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+        ],
     },
     entry_points={"console_scripts": ["keras-bot = keras_bot.cli.main:main"]},
     classifiers=[

@@ -1,22 +1,24 @@
-"""`keras-bot export`: a run's network as a SavedModel, preprocessing included."""
+"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or a .keras, .onnx or .tflite file."""
 
 import json
 import pathlib
 
 from keras_bot.cli.flags import Flags, read_recipe
 from keras_bot.cli.quiet import import_tensorflow
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, unknown
 
-USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels]"
+USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels] [--format=savedmodel]"
+SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite"}
 
 
 def main(argv):
-    """Exports, and prints where the SavedModel is as one line of JSON."""
+    """Exports, and prints as one line of JSON where the export is; of a file also how far off the network it is."""
     flags = Flags("export", USAGE)
     flags.add(str, "run_dir", "", "the run whose network is exported")
-    flags.add(str, "name", "", "name of the SavedModel; empty is the run directory's")
+    flags.add(str, "name", "", "name of the export, without a suffix; empty is the run directory's")
     flags.add(str, "output_dir", "savedmodels", "the directory that it goes into")
-    flags.add(bool, "overwrite", False, "replace a SavedModel of that name")
+    flags.add(str, "format", "savedmodel", f"{', '.join(SUFFIXES)}; a file normalises within, but doesn't resize")
+    flags.add(bool, "overwrite", False, "replace an export of that name")
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
@@ -24,20 +26,31 @@ def main(argv):
         raise MisuseError("Expected --run_dir, the run to export, received nothing.")
     if flags.name in (".", "..") or pathlib.Path(flags.name).name != flags.name:
         raise MisuseError(f"Expected --name as one name without a path, received {flags.name!r}. See --output_dir.")
+    if flags.format not in SUFFIXES:
+        raise unknown("format", flags.format, SUFFIXES)
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
     import_tensorflow()
 
-    from keras_bot.export.savedmodel import export_savedmodel
-    from keras_bot.training.network import load_network
     from keras_bot.training.records import read_metrics
 
     metrics = read_metrics(run_dir)
-    path = pathlib.Path(flags.output_dir) / (flags.name or run_dir.resolve().name)
+    name = (flags.name or run_dir.resolve().name) + SUFFIXES[flags.format]
+    path = pathlib.Path(flags.output_dir) / name
     description = {"class_names": metrics["dataset"]["class_names"], **metrics}
+    write = _write_savedmodel if flags.format == "savedmodel" else _write_file
+    line = write(run_dir / "model.keras", path, recipe, description, flags)
+    told = [name for name in ("top1", "map", "mean_iou") if name in metrics["result"]]
+    print(json.dumps({**line, **{name: metrics["result"][name] for name in told}}))
+
+
+def _write_savedmodel(source, path, recipe, description, flags):
     if recipe.task == "classification":
+        from keras_bot.export.savedmodel import export_savedmodel
+        from keras_bot.training.network import load_network
+
         export_savedmodel(
-            load_network(run_dir / "model.keras"),
+            load_network(source),
             path,
             image_size=recipe.image_size,
             transform=recipe.transform,
@@ -48,7 +61,27 @@ def main(argv):
     else:
         from keras_bot.transfer.serve import export_trained, load_trained
 
-        model = load_trained(run_dir / "model.keras", recipe.task)
-        export_trained(model, path, recipe, description, overwrite=flags.overwrite)
-    told = [name for name in ("top1", "map", "mean_iou") if name in metrics["result"]]
-    print(json.dumps({"savedmodel": str(path), **{name: metrics["result"][name] for name in told}}))
+        export_trained(load_trained(source, recipe.task), path, recipe, description, overwrite=flags.overwrite)
+    return {"savedmodel": str(path)}
+
+
+def _write_file(source, path, recipe, description, flags):
+    from keras_bot.export.portable import export_file, write_file
+    from keras_bot.training.network import load_network
+
+    size, options = recipe.image_size, {"overwrite": flags.overwrite}
+    if recipe.task == "classification":
+        options |= {"transform": recipe.transform, "eval_crop": recipe.eval_crop, "description": description}
+        worst = export_file(load_network(source), path, image_size=size, **options)
+    else:
+        from keras_bot.transfer.serve import load_trained
+
+        model = load_trained(source, recipe.task)
+        description["task"] = recipe.task
+        if recipe.task == "segmentation":
+            worst = export_file(model, path, image_size=size, transform=None, description=description, **options)
+        elif flags.format == "keras":
+            worst = write_file(model, path, model, description, sizes=[(1, size, size), (2, size, size)], **options)
+        else:
+            raise MisuseError("Expected --format=savedmodel or keras for a detector: its NMS has no other form.")
+    return {"format": flags.format, "path": str(path), "worst_difference": worst}

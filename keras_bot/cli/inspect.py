@@ -1,4 +1,4 @@
-"""`keras-bot inspect`: what an exported SavedModel holds."""
+"""`keras-bot inspect`: what an exported SavedModel or file holds."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError
 
-USAGE = "usage: keras-bot inspect SAVEDMODEL"
+USAGE = "usage: keras-bot inspect EXPORT"
 
 
 def main(argv):
@@ -16,8 +16,11 @@ def main(argv):
     if flags.help_wanted():
         return
     if len(paths) != 1:
-        raise MisuseError(f"Expected one SavedModel, received {len(paths)}. {USAGE}")
+        raise MisuseError(f"Expected one SavedModel or file, received {len(paths)}. {USAGE}")
     import_tensorflow()
     from keras_bot.export.inspect import inspect
+
+    if paths[0].endswith(".keras"):
+        import keras_bot.transfer.serve  # noqa: F401  # the layers of detectors and segmenters
 
     print(inspect(pathlib.Path(paths[0])))

@@ -1,18 +1,23 @@
-"""What a SavedModel holds, told for a terminal."""
+"""What an export holds, told for a terminal."""
 
 import math
 import pathlib
 
 from keras_bot.errors import first_few
+from keras_bot.export.formats import FORMS, find_form
 from keras_bot.export.savedmodel import load_savedmodel
 
 
 def inspect(path: str | pathlib.Path) -> str:
-    """Endpoints with their shapes, weights, classes, preprocessing, recipe and size of an exported SavedModel.
+    """Endpoints with their shapes, weights, classes, preprocessing, recipe and size of an exported SavedModel or file.
 
     Raises:
-        MisuseError: if there is none at `path`, RunError if it can't be read.
+        MisuseError: if there is none at `path`, or a package for it is missing; RunError if it can't be read.
     """
+    if pathlib.Path(path).suffix in FORMS and pathlib.Path(path).is_file():
+        inputs, outputs, description = find_form(path).read(pathlib.Path(path))
+        size = [f"{pathlib.Path(path).stat().st_size / 1e6:.1f} MB on disk"]
+        return _sections({"inputs": inputs, "outputs": outputs, "size": size}, description)
     loaded, description = load_savedmodel(path)
     endpoints = []
     for name, signature in sorted(loaded.signatures.items()):
@@ -23,15 +28,17 @@ def inspect(path: str | pathlib.Path) -> str:
             endpoints.append(f"{name}: images {_form(images)} -> {results}")
     weights = sum(math.prod(variable.shape) for variable in loaded.variables)
     trainable = sum(math.prod(variable.shape) for variable in loaded.trainable_variables)
-    names = description.get("class_names", ())
     size = sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
+    told = [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"]
+    return _sections({"endpoints": endpoints, "weights": told}, description)
+
+
+def _sections(sections, description):
+    names = description.get("class_names", ())
     sections = {
-        "endpoints": endpoints,
-        "weights": [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"],
-        "classes": [f"{len(names)}: {first_few(names)}"],
-        "preprocessing": _lines(description.get("preprocessing", {})),
-        "result": _lines(description.get("result", {})),
-        "recipe": _lines(description.get("recipe", {})),
+        **sections,
+        "classes": [f"{len(names)}: {first_few(names)}"] if names else [],
+        **{name: _lines(description.get(name, {})) for name in ("preprocessing", "result", "recipe")},
     }
     return "\n\n".join(
         "\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items() if lines

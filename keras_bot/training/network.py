@@ -6,13 +6,16 @@ import pathlib
 import zipfile
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_bot.data.color import MEAN, STD
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.training.failures import first_line
 
 DESCRIPTION = pathlib.Path("assets.extra") / "model.json"
 NETWORK = pathlib.Path("assets.extra") / "network.json"
+CARD = "model.json"  # in the archive of an exported file
 
 
 def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
@@ -22,8 +25,8 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
         path: a .keras file, the directory of a finished run, or a SavedModel that keras_bot exported.
 
     Returns:
-        The model, normalised images to logits, float32 and uncompiled; and the content of model.json or metrics.json
-        beside it, {} if there is none.
+        The model, normalised images to logits, float32 and uncompiled; and the content of model.json in it or of
+        metrics.json beside it, {} if there is none.
 
     Raises:
         MisuseError: if it is none of these, or can't be read.
@@ -38,12 +41,12 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
                 f"{path}, which is none of them."
             )
         return load_network(path / "model.keras"), _json(path / "metrics.json")
-    beside = path.with_name("metrics.json")
-    return load_network(path), _json(beside) if beside.exists() else {}
+    network, beside = load_network(path), path.with_name("metrics.json")
+    return network, read_card(path) or (_json(beside) if beside.exists() else {})
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
-    """Loads a .keras file, without its training state and without running code from it.
+    """Loads a .keras file, without its training state and without running code from it; of an export the network in it.
 
     Raises:
         MisuseError: if it can't be read, or has another number of classes than `num_classes`.
@@ -59,6 +62,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    model = _within(model)
     outputs = model.outputs or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise MisuseError(f"Expected {path} to hold a network with one output, (batch, classes).")
@@ -66,6 +70,36 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     if num_classes is not None and classes != num_classes:
         raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
     return model
+
+
+def takes_pixels(network: keras.Model) -> keras.Model:
+    """The network from "images" (B, H, W, 3) float32 in 0 … 255 to "probabilities"; `_within` undoes it."""
+    images = keras.Input((None, None, 3), name="images")
+    scale, offset = [1 / std for std in STD], [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
+    x = network(keras.layers.Rescaling(scale, offset, name="normalise")(images))
+    return keras.Model(images, keras.layers.Softmax(name="probabilities")(x), name=f"{network.name}_of_images")
+
+
+def _within(model):
+    """The network that `takes_pixels` was given, or the model itself."""
+    match getattr(model, "layers", ()):
+        case (
+            keras.layers.InputLayer(),
+            keras.layers.Rescaling(scale=scale),
+            keras.Model() as network,
+            keras.layers.Softmax(),
+        ) if np.allclose(scale, 1 / np.array(STD)):
+            return network
+    return model
+
+
+def read_card(path: str | os.PathLike) -> dict:
+    """The description in an exported file's archive, {} if it has none. RunError if it can't be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(CARD)) if CARD in archive.namelist() else {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RunError(f"Can't read the description in {path}: {error}.") from None
 
 
 def check_savedmodel(path: str | os.PathLike):

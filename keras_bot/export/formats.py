@@ -1,0 +1,220 @@
+"""One file a network, in the three forms that run without keras_bot: how each is written, run and read.
+
+| suffix | made by | runs on | sizes of images | its description is |
+|---|---|---|---|---|
+| .keras | Keras | Keras | any | model.json in its archive |
+| .onnx | tf2onnx, through Keras | ONNX Runtime and others | any | metadata_props, each value as JSON |
+| .tflite | Keras' TensorFlow | LiteRT | one; any batch, by resizing its input | model.json in an archive at its end |
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_bot.errors import MisuseError, RunError, unknown
+from keras_bot.training.failures import first_line
+from keras_bot.training.network import CARD, read_card
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A form of file.
+
+    Args:
+        name: what users call it.
+        any_size: whether it takes images of other sizes than the one it was written with.
+        packages: that writing and running it take beside keras_bot's own; `keras_bot[name]` installs them.
+        write: model, path, description and the image size that is built in where one must be -> the file.
+        run: path -> function of images float32 (B, H, W, 3) to outputs, by the form's own runtime.
+        read: path -> lines on inputs, on outputs, and the description.
+    """
+
+    name: str
+    any_size: bool
+    packages: tuple[str, ...]
+    write: Callable[[keras.Model, pathlib.Path, dict, int | None], None]
+    run: Callable[[pathlib.Path], Callable]
+    read: Callable[[pathlib.Path], tuple[list[str], list[str], dict]]
+
+
+def find_form(path: str | os.PathLike) -> Form:
+    """The form that a path's suffix names. MisuseError for another suffix, or if its packages aren't installed."""
+    suffix = pathlib.Path(path).suffix
+    if suffix not in FORMS:
+        raise unknown("suffix", suffix, FORMS)
+    form = FORMS[suffix]
+    missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MisuseError(
+            f"Expected {', '.join(missing)} to be installed, for {suffix} files. "
+            f"`pip install 'keras_bot[{form.name}]'` does it."
+        )
+    return form
+
+
+def _write_keras(model, path, description, size):
+    model.save(path)
+    _append_card(path, description)
+
+
+def _run_keras(path):
+    return _load_keras(path).__call__
+
+
+def _read_keras(path):
+    model = _load_keras(path)
+    forms = [
+        [f"{tensor._keras_history.operation.name} {_form(tensor.dtype, tensor.shape)}" for tensor in tensors or ()]
+        for tensors in (getattr(model, "inputs", ()), getattr(model, "outputs", ()))
+    ]
+    return *forms, read_card(path)
+
+
+def _load_keras(path):
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+        raise RunError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+
+
+def _write_onnx(model, path, description, size):
+    import onnx
+
+    signature = [keras.layers.InputSpec("float32", (None, None, None, 3), name="images")]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of tf2onnx about NumPy's old names
+        model.export(path, format="onnx", verbose=False, input_signature=signature)
+    proto = onnx.load(path)
+    _rename_output(proto.graph, "probabilities")
+    _name_sizes(proto.graph)
+    onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in description.items()})
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+
+
+def _rename_output(graph, name):
+    (output,) = graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if old == output.name else old for old in names]
+    output.name = name
+
+
+def _name_sizes(graph):
+    """Readable names of the sizes that vary; tf2onnx numbers them."""
+    del graph.value_info[:]  # which speak of these numbers
+    names = {}
+    for size, name in zip(graph.input[0].type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
+        names[size.dim_param] = size.dim_param = name
+    for place, size in enumerate(graph.output[0].type.tensor_type.shape.dim):
+        if size.dim_param:
+            size.dim_param = ("batch", "height", "width")[place]
+
+
+def _run_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def _read_onnx(path):
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load(path)
+    except DecodeError as error:
+        raise RunError(f"Can't read {path} as an .onnx file: {error}.") from None
+
+    def told(value):
+        tensor = value.type.tensor_type
+        shape = [size.dim_param or size.dim_value for size in tensor.shape.dim]
+        return f"{value.name} {_form(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)}"
+
+    inputs, outputs = ([told(value) for value in part] for part in (proto.graph.input, proto.graph.output))
+    return inputs, outputs, {prop.key: _value(prop.value) for prop in proto.metadata_props}
+
+
+def _value(text):
+    try:
+        return json.loads(text)
+    except ValueError:  # of another maker
+        return text
+
+
+def _write_litert(model, path, description, size):
+    import tensorflow as tf
+
+    signature = [keras.layers.InputSpec("float32", (None, size, size, 3), name="images")]
+    named = keras.Model(model.input, {"probabilities": model.output}, name=model.name)
+    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}  # Keras would allow those of TensorFlow, too
+    named.export(path, format="litert", verbose=False, input_signature=signature, target_spec=builtin)
+    _append_card(path, description)
+
+
+def _run_litert(path):
+    interpreter = _interpreter(path)
+
+    def run(images):
+        (place,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(place["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
+
+
+def _read_litert(path):
+    interpreter = _interpreter(path)
+    forms = []
+    for details, names in zip(
+        (interpreter.get_input_details(), interpreter.get_output_details()), ("inputs", "outputs"), strict=True
+    ):
+        signature = next(iter(interpreter.get_signature_list().values()), {}).get(names, [])
+        named = signature if len(signature) == len(details) == 1 else [detail["name"] for detail in details]
+        shapes = [[None if side < 0 else int(side) for side in detail["shape_signature"]] for detail in details]
+        forms.append(
+            [
+                f"{name} {_form(np.dtype(detail['dtype']).name, shape)}"
+                for name, detail, shape in zip(named, details, shapes, strict=True)
+            ]
+        )
+    return *forms, read_card(path)
+
+
+def _interpreter(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        return Interpreter(os.fspath(path))
+    except ValueError as error:
+        raise RunError(f"Can't read {path} as a .tflite file: {first_line(error)}") from None
+
+
+def _append_card(path, description):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(CARD, json.dumps(description, indent=2) + "\n")
+
+
+def _form(dtype, shape):
+    return f"{dtype} ({', '.join('?' if side is None else str(side) for side in shape)})"
+
+
+FORMS = {
+    ".keras": Form("keras", True, (), _write_keras, _run_keras, _read_keras),
+    ".onnx": Form("onnx", True, ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _run_onnx, _read_onnx),
+    ".tflite": Form("litert", False, ("ai_edge_litert",), _write_litert, _run_litert, _read_litert),
+}
