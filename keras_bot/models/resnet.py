@@ -30,11 +30,15 @@ from keras_bot.models.layers import (
 
 @dataclass(frozen=True)
 class Variant:
-    """What a tweak changes: the stem, the kernel that has a bottleneck's stride, the shortcut."""
+    """What a tweak changes: the stem, the kernel that has a bottleneck's stride, the shortcut, and the first one.
+
+    Without `project_first` the first block has a projection only where it changes the number of channels.
+    """
 
     stem: Callable
     strided_kernel: int
     shortcut: Callable
+    project_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ VARIANTS = {
 }
 DEPTHS = {
     18: Depth(basic, (2, 2, 2, 2)),
+    26: Depth(bottleneck, (2, 2, 2, 2)),
     34: Depth(basic, (3, 4, 6, 3)),
     50: Depth(bottleneck, (3, 4, 6, 3)),
     101: Depth(bottleneck, (3, 4, 23, 3)),
@@ -63,11 +68,15 @@ CIFAR_VARIANTS = {
     "a": Variant(stem_3x3, 1, shortcut_conv),
     "d": Variant(stem_3x3, 1, shortcut_pool),
 }
+# D with a projection in the first block too: what PaddlePaddle, and keras-hub after it, train as ResNet-vd. A bottleneck
+# has that one anyway.
+VD = Variant(stem_deep, 3, shortcut_pool, project_first=True)
 CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (20, 32, 56)}
 
 # name: (variant, depth, channels of the first stage, level of the stem: its stride is 2**level)
 ARCHITECTURES = {
     **{f"resnet{n}_{v}": (VARIANTS[v], DEPTHS[n], 64, 2) for n in DEPTHS for v in VARIANTS},
+    **{f"resnet{n}_vd": (VD, DEPTHS[n], 64, 2) for n in DEPTHS if DEPTHS[n].block is basic},
     **{
         f"cifar_resnet{n}_{v}": (CIFAR_VARIANTS[v], CIFAR_DEPTHS[n], 16, 0)
         for n in CIFAR_DEPTHS
@@ -83,7 +92,7 @@ def names() -> list[str]:
 
 
 def variant(name: str) -> str:
-    """Which tweak a network of `names()` has: "A", "B", "C" or "D"."""
+    """Which tweak a network of `names()` has: "A", "B", "C", "D" or "VD", which is D but for one projection."""
     _check_name(name)
     return name.rsplit("_", 1)[1].upper()
 
@@ -169,6 +178,7 @@ def _stages(x, variant, depth, channels, level, *, gamma, width):
                 variant,
                 _scale(channels * 2**stage, width),
                 strides=2 if stage > 0 and block == 0 else 1,
+                project=variant.project_first and stage == block == 0,
                 gamma=gamma,
                 name=f"stage{stage + 1}_block{block + 1}",
                 end=f"C{level + stage}" if block == blocks - 1 else None,
@@ -176,9 +186,9 @@ def _stages(x, variant, depth, channels, level, *, gamma, width):
     return x
 
 
-def _residual_block(x, path, variant, channels, *, strides, gamma, name, end):
+def _residual_block(x, path, variant, channels, *, strides, project, gamma, name, end):
     residual = path(x, channels, strides, strided_kernel=variant.strided_kernel, gamma=gamma, name=name)
-    if strides > 1 or x.shape[-1] != residual.shape[-1]:
+    if project or strides > 1 or x.shape[-1] != residual.shape[-1]:
         x = variant.shortcut(x, residual.shape[-1], strides, name=f"{name}_shortcut")
     return layers.ReLU(name=end or f"{name}_relu")(layers.Add(name=f"{name}_add")([residual, x]))
 

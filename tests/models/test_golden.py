@@ -52,6 +52,7 @@ def _count_by_hand(name):
     cifar = name.startswith("cifar")
     blocks = {
         "18": (2, 2, 2, 2),
+        "26": (2, 2, 2, 2),
         "34": (3, 4, 6, 3),
         "50": (3, 4, 6, 3),
         "101": (3, 4, 23, 3),
@@ -77,7 +78,7 @@ def _count_by_hand(name):
     base = inputs
     for stage, count in enumerate(blocks):
         narrow = base * 2**stage
-        outputs = narrow * 4 if int(depth) >= 50 and not cifar else narrow
+        outputs = narrow * 4 if depth in ("26", "50", "101", "152") else narrow
         for block in range(count):
             before = size
             if stage and not block:
@@ -89,7 +90,7 @@ def _count_by_hand(name):
                 conv(size if variant == "a" else before, 1, inputs, narrow)
                 conv(size, 3, narrow, narrow)
                 conv(size, 1, narrow, outputs)
-            if inputs != outputs:
+            if inputs != outputs or (variant == "vd" and not stage and not block):
                 conv(size, 1, inputs, outputs)
             inputs = outputs
     total[0] += inputs * 1000 + 1000

@@ -41,7 +41,7 @@ class Reference:
         for i, s in enumerate(strides, start=1):
             y = self.conv_bn(_relu(y) if i > 1 else y, f"{name}_{i}", s)
         if f"{name}_shortcut_conv" in self.weights:
-            if self.variant == "d" and stride == 2:
+            if "d" in self.variant and stride == 2:
                 x, stride = _average_pool(x), 1
             x = self.conv_bn(x, f"{name}_shortcut", stride)
         return _relu(x + y)
@@ -84,7 +84,7 @@ def _with_random_weights(model, rng):
 @pytest.mark.parametrize(
     "name",
     [f"{family}_{variant}" for family in ("resnet18", "resnet50") for variant in "abcd"]
-    + ["cifar_resnet20_a", "cifar_resnet20_d"],
+    + ["resnet18_vd", "cifar_resnet20_a", "cifar_resnet20_d"],
 )
 def test_network_is_the_numpy_one(name, size):
     rng = np.random.default_rng(0)

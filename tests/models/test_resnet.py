@@ -17,10 +17,16 @@ def _images(*shape, seed=0):
 
 
 def test_names_are_every_depth_and_variant():
-    imagenet = {f"resnet{depth}_{variant}" for depth in (18, 34, 50, 101, 152) for variant in "abcd"}
+    imagenet = {f"resnet{depth}_{variant}" for depth in (18, 26, 34, 50, 101, 152) for variant in "abcd"}
     cifar = {f"cifar_resnet{depth}_{variant}" for depth in (20, 32, 56) for variant in "ad"}
-    assert set(names()) == imagenet | cifar
-    assert len(names()) == 26
+    assert set(names()) == imagenet | cifar | {"resnet18_vd", "resnet34_vd"}
+    assert len(names()) == 32
+
+
+def test_vd_is_d_with_a_projection_in_the_first_block():
+    extra = ["stage1_block1_shortcut_bn", "stage1_block1_shortcut_conv"]
+    d, vd = ({layer.name for layer in create(name, **SMALL).layers} for name in ("resnet18_d", "resnet18_vd"))
+    assert sorted(vd - d) == extra and d < vd
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
