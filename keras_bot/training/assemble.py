@@ -164,28 +164,39 @@ def training_data(
     strategy: Strategy | None = None,
 ) -> tf.data.Dataset:
     """Batches of augmented images and soft labels from a step of an epoch on: of several workers, this one's rows."""
+    stream = stream_options(recipe, corrupt, first_epoch, first_step)
     return data.train_pipeline(
         source,
-        **_rows(recipe, batch_size or recipe.batch_size, strategy),
+        **{**stream, **_rows(recipe, batch_size or recipe.batch_size, strategy)},
         image_size=recipe.image_size,
         transform=recipe.transform,
-        flip=recipe.flip,
-        color_jitter=recipe.color_jitter,
-        pca_noise=recipe.pca_noise,
         min_area=recipe.min_area,
         crop_padding=recipe.crop_padding,
-        seed=recipe.seed,
-        first_epoch=first_epoch,
-        first_step=first_step,
-        epochs=recipe.epochs,
-        corrupt=corrupt,
         batch_transform=build_batch_transform(recipe),
-        shuffle_buffer=recipe.shuffle_buffer,
         cache=recipe.cache,
-        dtype=image_dtype(recipe),
         augment_on=augment_on or recipe.augment_on,
-        ram_budget=recipe.ram_budget,
     )
+
+
+def stream_options(
+    recipe: Recipe, corrupt, first_epoch: int, first_step: int, strategy: Strategy | None = None
+) -> dict[str, object]:
+    """What the training pipelines of all tasks take."""
+    return {
+        "batch_size": recipe.batch_size,
+        "flip": recipe.flip,
+        "color_jitter": recipe.color_jitter,
+        "pca_noise": recipe.pca_noise,
+        "seed": recipe.seed,
+        "first_epoch": first_epoch,
+        "first_step": first_step,
+        "epochs": recipe.epochs,
+        "corrupt": corrupt,
+        "shuffle_buffer": recipe.shuffle_buffer,
+        "dtype": image_dtype(recipe),
+        "ram_budget": recipe.ram_budget,
+        **sharing(strategy),
+    }
 
 
 def _rows(recipe, batch_size, strategy):

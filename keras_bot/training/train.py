@@ -122,7 +122,8 @@ def train(
     save_for_anyone(task, model, strategy, run.model)
     if evaluator:
         evaluator.report(trainee, run.path)
-    title = f"{recipe.model} on {pathlib.Path(recipe.dataset).name}"
+    path = pathlib.Path(recipe.dataset)
+    title = f"{recipe.model} on {path.name if path.exists() else recipe.dataset}"
     draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}
 

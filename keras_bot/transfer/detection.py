@@ -60,21 +60,10 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
     """Batches of augmented images with their boxes."""
     return detection_train_pipeline(
         source,
-        batch_size=recipe.batch_size,
+        **assemble.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
         image_size=recipe.image_size,
-        epochs=recipe.epochs,
-        flip=recipe.flip,
         min_zoom=recipe.min_zoom,
         max_zoom=recipe.max_zoom,
-        color_jitter=recipe.color_jitter,
-        pca_noise=recipe.pca_noise,
-        seed=recipe.seed,
-        first_epoch=first_epoch,
-        first_step=first_step,
-        corrupt=corrupt,
-        dtype=assemble.image_dtype(recipe),
-        ram_budget=recipe.ram_budget,
-        **assemble.sharing(strategy),
     )
 
 

@@ -41,6 +41,7 @@ def segmentation_train_pipeline(
     first_epoch: int = 0,
     first_step: int = 0,
     corrupt: CorruptLog | None = None,
+    shuffle_buffer: int = 1024,
     dtype: str = "float32",
     ram_budget: int = RAM_BUDGET,
     worker: int = 0,
@@ -57,15 +58,16 @@ def segmentation_train_pipeline(
         base_size: pixels of the shorter edge at the scale 1; 0 leaves images as large as they are.
         flip: mirror left-right with probability 1/2.
         color_jitter, pca_noise: see `data.color`; 0 is off.
-        seed, first_epoch, first_step, corrupt, dtype, ram_budget, worker, workers: as in `data.train_pipeline`. A pair
-            counts as corrupt if one of its files can't be decoded.
+        seed, first_epoch, first_step, corrupt, shuffle_buffer, dtype, ram_budget, worker, workers: as in
+            `data.train_pipeline`. A pair counts as corrupt if one of its files can't be decoded.
 
     Raises:
         MisuseError: an argument is out of its range, or the batch is larger than the source.
         RunError: inside the pipeline (`data.source.run_error` finds it): a mask has an unknown id or another size than
             its image, or too many files can't be decoded. It names the file.
     """
-    check_form(dtype, batch_size=batch_size, crop_size=crop_size, ram_budget=ram_budget)
+    at_least_one = {"batch_size": batch_size, "crop_size": crop_size, "shuffle_buffer": shuffle_buffer}
+    check_form(dtype, **at_least_one, ram_budget=ram_budget)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] < 100:
         raise MisuseError(f"Expected scale as 0 < low <= high < 100, received {scale}.")
     if not 0 <= base_size <= 2**15:
@@ -82,8 +84,8 @@ def segmentation_train_pipeline(
     def finish(parts: tuple, maps: tuple, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _finished(*parts, *maps, dtype)
 
-    options = {"blank": _BLANK, "check": check_masks, "corrupt": corrupt, "ram_budget": ram_budget}
-    return stream.batches(make, finish, **options)
+    options = {"blank": _BLANK, "check": check_masks, "shuffle_buffer": shuffle_buffer}
+    return stream.batches(make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
 
 
 def segmentation_eval_pipeline(
