@@ -4,7 +4,9 @@
     features = backbone(images)                                      # {"C2": …, "C3": …, "C4": …, "C5": …}
 
 It is a functional model of Keras' own layers, so it is a layer in any other model. keras-cv takes it as a backbone
-(`pyramid_level_inputs`), keras-hub as an image encoder (`pyramid_outputs`, P2 … P5).
+(`pyramid_level_inputs`), keras-hub as an image encoder (`pyramid_outputs`, P2 … P5): their networks train on it as it
+is, but to be loaded from a .keras file they need `as_image_encoder(backbone)` instead. Both libraries' DeepLabV3 wants
+the output stride 32.
 """
 
 import os
@@ -87,3 +89,26 @@ def as_backbone(
     backbone.pyramid_level_inputs = {level.replace("C", "P"): level for level in levels}
     backbone.pyramid_outputs = {level.replace("C", "P"): outputs[level] for level in levels}
     return backbone
+
+
+@keras.saving.register_keras_serializable(package="keras_bot")
+class ImageEncoder(keras.Model):
+    """A backbone that knows its levels after it was loaded from a file, too; see `as_image_encoder`."""
+
+    @property
+    def pyramid_outputs(self) -> dict:
+        """The outputs by level P2 … P5, for keras-hub."""
+        return {level.replace("C", "P"): output for level, output in self.output.items()}
+
+    @property
+    def pyramid_level_inputs(self) -> dict[str, str]:
+        """The names of the layers by level, for keras-cv."""
+        return {level.replace("C", "P"): level for level in self.output}
+
+
+def as_image_encoder(backbone: keras.Model) -> ImageEncoder:
+    """What `load_backbone` gives, sharing its layers, for a keras-hub or keras-cv network that is to be saved.
+
+    To load that one `keras_bot.transfer.backbone` must have been imported, as the model is no longer Keras' alone.
+    """
+    return ImageEncoder(backbone.input, backbone.output, name=backbone.name)

@@ -7,7 +7,7 @@ import pytest
 from keras_bot import models
 from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel
-from keras_bot.transfer.backbone import load_backbone
+from keras_bot.transfer.backbone import as_image_encoder, load_backbone
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 64, 64, 3), dtype="float32")
 
@@ -65,6 +65,22 @@ def test_keras_cv_takes_it_as_a_backbone(exported):
     assert outputs["classification"].shape[-1] == 3
     assert backbone.pyramid_level_inputs == {"P3": "C3", "P4": "C4", "P5": "C5"}
     assert list(backbone.pyramid_outputs) == ["P3", "P4", "P5"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras_cvs_detector_trains_on_it_and_is_saved(exported, tmp_path):
+    keras_cv = pytest.importorskip("keras_cv")
+    backbone = as_image_encoder(load_backbone(exported[1], levels=("C3", "C4", "C5")))
+    detector = keras_cv.models.RetinaNet(num_classes=3, bounding_box_format="yxyx", backbone=backbone)
+    detector.compile(optimizer="sgd", classification_loss="focal", box_loss="smoothl1")
+    before = backbone.get_weights()
+    boxes = {"boxes": np.float32([[[8, 8, 40, 40]], [[20, 16, 60, 50]]]), "classes": np.float32([[1], [2]])}
+    history = detector.fit(IMAGES, boxes, batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert all(not np.array_equal(old, new) for old, new in zip(before, backbone.get_weights(), strict=True))
+    detector.save(tmp_path / "detector.keras")
+    loaded = keras.saving.load_model(tmp_path / "detector.keras", compile=False)
+    np.testing.assert_allclose(loaded(IMAGES)["box"], detector(IMAGES)["box"], atol=1e-4)
 
 
 @pytest.mark.parametrize(
