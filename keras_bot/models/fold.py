@@ -1,0 +1,63 @@
+"""Batch norm folded into the convolutions before it, for inference: fewer layers, the same results up to rounding.
+
+gamma (W x - mean) / sqrt(variance + epsilon) + beta  =  (s W) x + beta - s mean,   s = gamma / sqrt(variance + epsilon)
+"""
+
+import keras
+import numpy as np
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """A copy of a functional network whose batch norms that follow a convolution are in its kernel and a bias.
+
+    Args:
+        model: from `create` or loaded; it isn't touched. A batch norm after anything else stays, and one whose
+            convolution has an activation or other readers.
+
+    Raises:
+        ValueError: for a model that isn't functional.
+    """
+    if not getattr(model, "operations", None):
+        raise ValueError(f"Expected a functional model, received {type(model).__name__} {model.name!r}.")
+    pairs = {layer: _convolution_before(layer) for layer in model.layers}
+    pairs = {norm: convolution for norm, convolution in pairs.items() if convolution is not None}
+    folded = set(pairs.values())
+
+    def rebuild(layer):
+        config = layer.get_config()
+        if layer in folded:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    passed = {norm.name for norm in pairs}
+
+    def call(layer, *inputs, **options):
+        return inputs[0] if layer.name in passed else layer(*inputs, **options)
+
+    copy = keras.models.clone_model(model, clone_function=rebuild, call_function=call)
+    norms = {convolution: norm for norm, convolution in pairs.items()}
+    for layer in model.layers:
+        if layer.weights and layer not in pairs:
+            weights = _folded(layer, norms[layer]) if layer in folded else layer.get_weights()
+            copy.get_layer(layer.name).set_weights(weights)
+    return copy
+
+
+def _convolution_before(layer):
+    """The convolution whose only reader this batch norm is, or None."""
+    if type(layer) is not keras.layers.BatchNormalization or len(layer._inbound_nodes) != 1:
+        return None
+    before = layer.input._keras_history.operation
+    fits = type(before) is keras.layers.Conv2D and layer.axis in (-1, 3) and before.data_format == "channels_last"
+    if not fits or before.activation is not keras.activations.linear or len(before._outbound_nodes) != 1:
+        return None
+    return before
+
+
+def _folded(convolution, norm) -> list[np.ndarray]:
+    """Kernel and bias, computed in float64."""
+    arrays = {variable.name: np.float64(keras.ops.convert_to_numpy(variable)) for variable in norm.variables}
+    scale = arrays.get("gamma", 1.0) / np.sqrt(arrays["moving_variance"] + norm.epsilon)
+    kernel, *bias = (np.float64(keras.ops.convert_to_numpy(variable)) for variable in convolution.variables)
+    shift = (bias[0] if bias else 0.0) - arrays["moving_mean"]
+    return [np.float32(kernel * scale), np.float32(arrays.get("beta", 0.0) + scale * shift)]
