@@ -1,130 +1,170 @@
-"""How fast a network of ours is beside Keras' own ResNet-50, in training and inference."""
+"""How fast a network of ours is beside its peers, in training and inference, on each backend."""
 
+import dataclasses
+import importlib.util
+import json
+import os
 import statistics
-import time
+import subprocess
+import sys
+import tempfile
 
-import keras
-import numpy as np
+from keras_bot import models
+from keras_bot.bench.contestant import PEERS, Contestant
+from keras_bot.errors import MisuseError, RunError, unknown
 
-from keras_bot import models, tricks
-from keras_bot.errors import unknown
-from keras_bot.training.fused_batch_norm import fuse_batch_norm
-
-PEER = "keras_applications"
+BACKENDS = ("tensorflow", "jax", "torch")
 MODES = ("train", "forward")
-NUM_CLASSES = 1000
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def bench_model(
     name: str = "resnet50_d",
-    peer: str = PEER,
+    peers: tuple[str, ...] = ("keras_applications",),
+    backends: tuple[str, ...] = ("tensorflow",),
+    *,
+    mode: str = "train",
     batch_size: int = 16,
     image_size: int = 224,
     dtype: str = "float32",
     repeats: int = 5,
     warmup: int = 1,
-    mode: str = "train",
     jit: bool = False,
+    folded: bool = False,
 ) -> dict:
-    """Times steps of two networks in turn, so that a busy machine slows both, and compares the medians.
+    """Times steps of several networks in turn, so that a busy machine slows all, and compares the medians.
 
-    A train step is Keras' own: forward, cross-entropy from logits, backward, SGD with Nesterov momentum.
-    Images and labels are random and stay in memory. Ours steps as in `train`, with batch norm fused.
-    Tracing and compiling are in the warmup and not counted.
+    A train step is forward, cross-entropy from logits, backward, SGD with Nesterov momentum. Images and labels are
+    random and stay in memory. Ours steps as in `train`. Each network has a process of its own; building, tracing and
+    compiling are in the warmup and not counted.
 
     Args:
         name: a network of `models.names()`.
-        peer: "keras_applications", which is keras.applications.ResNet50, or another of our names.
+        peers: some of "keras_applications" (its ResNet50), "keras_hub" (ResNet-50-vd), "timm" (resnet50d, in plain
+            PyTorch with channels last), or other networks of ours.
+        backends: some of "tensorflow", "jax", "torch", for ours and the peers of Keras.
+        mode: "train" or "forward" (inference).
         batch_size: images in a step.
         image_size: their height and width.
-        dtype: dtype policy of both: "float32", "mixed_bfloat16" or "mixed_float16".
+        dtype: dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
         repeats: timed steps of each.
         warmup: steps of each before them, at least 1, since the first one traces and compiles.
-        mode: "train" or "forward" (inference).
-        jit: compile with XLA.
+        jit: compile with XLA, or torch.compile; on JAX always.
+        folded: also ours with batch norm folded, in inference.
 
     Returns:
-        The settings, and for "model" and "peer" a dict of seconds (median of a step), images_per_second,
-        parameters and flops (multiply-adds an image); "ratio" is our images per second over the peer's.
+        The settings, and in "rows" for each network: name, backend, seconds (median of a step), images_per_second,
+        parameters, flops (multiply-adds an image, where they are known), peak_mib, and "ratio", the images per second
+        of the first row, ours on the first backend, over its.
 
     Raises:
-        MisuseError: for an unknown name or peer.
-        ValueError: for another argument out of its range.
+        MisuseError: for a name, backend or number that can't be, or a package that isn't installed.
+        RunError: if a network's process fails.
     """
-    if mode not in MODES:
-        raise ValueError(f"Expected mode to be one of {', '.join(MODES)}, received {mode!r}.")
-    if min(batch_size, image_size, repeats, warmup) < 1:
-        raise ValueError(
-            "Expected batch_size, image_size, repeats and warmup of at least 1, received "
-            f"{batch_size}, {image_size}, {repeats}, {warmup}."
+    settings = {"mode": mode, "batch_size": batch_size, "image_size": image_size, "dtype": dtype, "jit": jit}
+    _check(name, peers, backends, settings, repeats, warmup)
+    contestants = [Contestant(name, backend, **settings) for backend in backends]
+    if folded and mode == "forward":
+        contestants += [Contestant(name, backend, **settings, folded=True) for backend in backends]
+    contestants += [Contestant(peer, b, **settings) for peer in peers if peer != "timm" for b in backends]
+    contestants += [Contestant("timm", "torch", **settings)] * ("timm" in peers)
+    rows = _race(contestants, repeats, warmup)
+    for row in rows:
+        row["ratio"] = rows[0]["images_per_second"] / row["images_per_second"]
+    return {**settings, "repeats": repeats, "rows": rows}
+
+
+def table(report: dict) -> str:
+    """The rows as text, a line each."""
+    lines = [f"{'network':<30}{'backend':<12}{'images/s':>9}{'peak MiB':>10}{'M param.':>10}{'ours/its':>10}"]
+    for row in report["rows"]:
+        name = row["name"] + (", folded" if row["folded"] else "")
+        figures = f"{row['images_per_second']:>9.1f}{row['peak_mib']:>10.0f}{row['parameters'] / 1e6:>10.2f}"
+        lines.append(f"{name:<30}{row['backend']:<12}{figures}{row['ratio']:>10.2f}")
+    return "\n".join(lines)
+
+
+def _check(name, peers, backends, settings, repeats, warmup):
+    known = [*models.names(), *PEERS]
+    for wanted, what, choices in (
+        *((each, "model", known) for each in (name, *peers)),
+        *((backend, "backend", BACKENDS) for backend in backends),
+        (settings["mode"], "mode", MODES),
+        (settings["dtype"], "dtype", DTYPES),
+    ):
+        if wanted not in choices:
+            raise unknown(what, wanted, choices)
+    if name in PEERS or not backends:
+        raise MisuseError(
+            f"Expected a network of ours and a backend, received {name} and {', '.join(backends) or 'none'}."
         )
-    networks = {
-        "model": _network(name, image_size, dtype, jit),
-        "peer": _network(peer, image_size, dtype, jit),
+    numbers = (settings["batch_size"], settings["image_size"], repeats, warmup)
+    if min(numbers) < 1:
+        raise MisuseError(f"Expected batch_size, image_size, repeats and warmup of at least 1, received {numbers}.")
+    needed = {
+        *backends,
+        *(("timm", "torch") if "timm" in peers else ()),
+        *(["keras_hub"] if "keras_hub" in peers else ()),
     }
-    steps = {key: _step(network, batch_size, image_size, mode) for key, network in networks.items()}
-    seconds = _time_in_turn(steps, repeats, warmup)
-    report = {key: _report(networks[key], seconds[key], batch_size, image_size) for key in networks}
-    return {
-        "name": name,
-        "peer_name": peer,
-        "batch_size": batch_size,
-        "image_size": image_size,
-        "dtype": dtype,
-        "repeats": repeats,
-        "mode": mode,
-        "jit": jit,
-        **report,
-        "ratio": report["peer"]["seconds"] / report["model"]["seconds"],
-    }
+    if missing := sorted(package for package in needed if importlib.util.find_spec(package) is None):
+        raise MisuseError(f"Expected {' and '.join(missing)} to be installed, to be measured. Install, or leave out.")
 
 
-def _network(name, image_size, dtype, jit):
-    shape = (image_size, image_size, 3)
-    if name == PEER:
-        with tricks.mixed_precision(dtype):
-            network = keras.applications.ResNet50(
-                weights=None, input_shape=shape, classes=NUM_CLASSES, classifier_activation=None
-            )
-    elif name in models.names():
-        network = models.create(name, num_classes=NUM_CLASSES, input_shape=shape, dtype=dtype)
-        fuse_batch_norm(network)
-    else:
-        raise unknown("model", name, [PEER, *models.names()])
-    network.compile(
-        optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit,
-    )
-    return network
+def _race(contestants, repeats, warmup) -> list[dict]:
+    """A row for each: all are started one after the other, then step in turn, and are ended."""
+    running: list[_Running] = []
+    try:
+        for contestant in contestants:
+            running.append(_Running(contestant, warmup))
+        for _ in range(repeats):
+            for each in running:
+                each.seconds.append(each.step())
+        return [each.end() for each in running]
+    finally:
+        for each in running:
+            each.process.kill()
 
 
-def _step(network, batch_size, image_size, mode):
-    rng = np.random.default_rng(0)
-    images = keras.ops.convert_to_tensor(rng.standard_normal((batch_size, image_size, image_size, 3), dtype="float32"))
-    labels = keras.ops.convert_to_tensor(rng.integers(NUM_CLASSES, size=batch_size))
-    if mode == "train":
-        return lambda: network.train_on_batch(images, labels)
-    return lambda: network.predict_on_batch(images)
+class _Running:
+    """A contestant's process, warm. Raises RunError if it ends too soon."""
 
+    def __init__(self, contestant: Contestant, warmup: int):
+        self.contestant = contestant
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
+        quiet = {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "keras_bot.bench.contestant", json.dumps(dataclasses.asdict(contestant))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            text=True,
+            env={**os.environ, **quiet, "KERAS_BACKEND": contestant.backend},
+        )
+        self.facts = json.loads(self._answer())
+        self.seconds: list[float] = []
+        for _ in range(warmup):
+            self.step()
 
-def _time_in_turn(steps, repeats, warmup):
-    """Seconds of each timed call, {key: [seconds, …]}. A step is over when its results are on the host."""
-    seconds = {key: [] for key in steps}
-    for repeat in range(warmup + repeats):
-        for key, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if repeat >= warmup:
-                seconds[key].append(time.perf_counter() - start)
-    return seconds
+    def step(self) -> float:
+        print(file=self.process.stdin, flush=True)
+        return float(self._answer())
 
+    def end(self) -> dict:
+        self.process.stdin.close()
+        peak, median = float(self._answer()), statistics.median(self.seconds)
+        self.process.wait()
+        told = {"name": self.contestant.name, "backend": self.contestant.backend, "folded": self.contestant.folded}
+        speed = self.contestant.batch_size / median
+        return {**told, "seconds": median, "images_per_second": speed, "peak_mib": round(peak, 1), **self.facts}
 
-def _report(network, seconds, batch_size, image_size):
-    median = statistics.median(seconds)
-    return {
-        "seconds": median,
-        "images_per_second": batch_size / median,
-        "parameters": models.count_parameters(network),
-        "flops": models.count_flops(network, image_size),
-    }
+    def _answer(self) -> str:
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines() or ["nothing was said"]
+            raise RunError(f"{self.contestant.name} on {self.contestant.backend} failed: {said[-1]}")
+        return answer

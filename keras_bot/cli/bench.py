@@ -7,7 +7,7 @@ from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
 
-USAGE = """usage: keras-bot bench model [NETWORK]      a network beside keras.applications.ResNet50 (default resnet50_d)
+USAGE = """usage: keras-bot bench model [NETWORK]      a network beside Keras', KerasHub's, timm's (default resnet50_d)
        keras-bot bench refinements          a step with the bag of tricks beside one without, by a recipe's flags
        keras-bot bench data --images=FOLDER the input pipelines beside plain tf.image, Keras' and torchvision's
        keras-bot bench pipelines            accuracy with our input pipeline and a plain one, by a recipe's flags"""
@@ -32,13 +32,20 @@ def main(argv):
 def bench_model(argv):
     """Images per second of a network of ours and of a peer."""
     flags = Flags("bench model", USAGE)
-    flags.add(str, "peer", "keras_applications", "keras_applications (its ResNet50) or another of our networks")
+    flags.add(
+        str,
+        "peers",
+        "keras_applications",
+        "with commas: keras_applications (its ResNet50), keras_hub (ResNet-50-vd), timm (resnet50d), others of ours",
+    )
+    flags.add(str, "backends", "tensorflow", "with commas: tensorflow, jax, torch, for ours and the peers of Keras")
     flags.add(int, "batch_size", 16, "images in a step")
     flags.add(int, "image_size", 224, "their height and width in pixels")
     flags.add(str, "precision", "float32", "dtype policy of both: float32, mixed_bfloat16, mixed_float16")
     flags.add(int, "repeats", 5, "timed steps of each")
     flags.add(str, "mode", "train", "train or forward")
-    flags.add(bool, "jit", False, "compile both with XLA")
+    flags.add(bool, "jit", False, "compile with XLA, or torch.compile; on JAX always")
+    flags.add(bool, "folded", False, "also ours with batch norm folded into the convolutions, in inference")
     names = flags.parse(argv)
     if flags.help_wanted():
         return
@@ -46,21 +53,22 @@ def bench_model(argv):
         raise MisuseError(f"Expected one network, received {' '.join(names)}.")
     import_tensorflow()
 
-    from keras_bot.bench.model import bench_model
+    from keras_bot.bench.model import bench_model, table
 
-    try:
-        report = bench_model(
-            *names,
-            peer=flags.peer,
-            batch_size=flags.batch_size,
-            image_size=flags.image_size,
-            dtype=flags.precision,
-            repeats=flags.repeats,
-            mode=flags.mode,
-            jit=flags.jit,
-        )
-    except ValueError as error:
-        raise MisuseError(str(error)) from None
+    peers, backends = (tuple(filter(None, given.split(","))) for given in (flags.peers, flags.backends))
+    report = bench_model(
+        *names,
+        peers=peers,
+        backends=backends,
+        mode=flags.mode,
+        batch_size=flags.batch_size,
+        image_size=flags.image_size,
+        dtype=flags.precision,
+        repeats=flags.repeats,
+        jit=flags.jit,
+        folded=flags.folded,
+    )
+    print(table(report), file=sys.stderr)
     print(json.dumps(report, indent=2))
 
 

@@ -1,34 +1,56 @@
+import json
+
 import pytest
 
-from keras_bot.bench.model import bench_model
-from keras_bot.errors import MisuseError
+from keras_bot.bench.model import bench_model, table
+from keras_bot.cli.main import main
+from keras_bot.errors import MisuseError, RunError
 
-TINY = {
-    "name": "cifar_resnet20_d",
-    "peer": "cifar_resnet20_a",
-    "batch_size": 2,
-    "image_size": 16,
-    "repeats": 2,
-}
+TINY = {"name": "cifar_resnet20_d", "peers": ("cifar_resnet20_a",), "batch_size": 2, "image_size": 16, "repeats": 2}
 
 
-@pytest.mark.parametrize("options", [{"mode": "train"}, {"mode": "forward", "dtype": "mixed_bfloat16", "jit": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "train"},
+        pytest.param({"mode": "forward", "dtype": "mixed_bfloat16", "folded": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_report_agrees_with_itself(options):
     report = bench_model(**TINY, **options)
-    for key in ("model", "peer"):
-        assert report[key]["images_per_second"] == pytest.approx(2 / report[key]["seconds"])
-        assert report[key]["flops"] > 0
-    ratio = report["model"]["images_per_second"] / report["peer"]["images_per_second"]
-    assert report["ratio"] == pytest.approx(ratio)
-    assert report["mode"] == options["mode"]
+    names = [(row["name"], row["folded"]) for row in report["rows"]]
+    ours = [("cifar_resnet20_d", False)] + [("cifar_resnet20_d", True)] * ("folded" in options)
+    assert names == [*ours, ("cifar_resnet20_a", False)]
+    for row in report["rows"]:
+        assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
+        assert row["ratio"] == pytest.approx(report["rows"][0]["images_per_second"] / row["images_per_second"])
+        assert row["flops"] > 1e6 and row["parameters"] > 1e5 and row["peak_mib"] > 100
+    assert len(table(report).splitlines()) == 1 + len(names)
+
+
+@pytest.mark.slow
+def test_keras_own_networks_are_measured_beside_ours(capsys):
+    pytest.importorskip("keras_hub", reason="KerasHub isn't installed")
+    flags = ["--batch_size=1", "--image_size=64", "--repeats=1", "--mode=forward", "--backends=tensorflow,jax"]
+    assert main(["bench", "model", "resnet50_d", "--peers=keras_applications,keras_hub", *flags]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["backend"] for row in rows] == ["tensorflow", "jax"] * 3
+    assert {round(row["parameters"], -5) for row in rows} == {25_600_000}
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(MisuseError, match="resnet50_d"):
-        bench_model("resnet50d")
-    with pytest.raises(MisuseError, match="keras_applications"):
-        bench_model(**{**TINY, "peer": "keras_application"})
-    with pytest.raises(ValueError, match="train, forward"):
-        bench_model(mode="backward")
-    with pytest.raises(ValueError, match="at least 1"):
-        bench_model(warmup=0)
+    for changes, told in (
+        ({"name": "resnet50d"}, "resnet50_d"),
+        ({"peers": ("keras_application",)}, "keras_applications"),
+        ({"backends": ("tensorflw",)}, "Did you mean tensorflow"),
+        ({"backends": ()}, "a network of ours and a backend"),
+        ({"mode": "backward"}, "Unknown mode"),
+        ({"warmup": 0}, "at least 1"),
+    ):
+        with pytest.raises(MisuseError, match=told):
+            bench_model(**{**TINY, **changes})
+
+
+def test_a_contestant_that_fails_is_told():
+    with pytest.raises(RunError, match="cifar_resnet20_d on tensorflow failed: "):
+        bench_model(**{**TINY, "batch_size": 2**40})

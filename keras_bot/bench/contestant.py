@@ -1,0 +1,193 @@
+"""One network in a process of its own, on its own backend, timed step by step.
+
+    python -m keras_bot.bench.contestant JSON
+
+It builds what the JSON asks for, says so in a line of JSON, runs a step for every line that it reads and answers with
+its seconds, and at the end tells its peak memory. Networks of several frameworks can so be timed in turn.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from keras_bot.bench.memory import peak_mib
+
+NUM_CLASSES = 1000
+PEERS = {  # name -> the network that is meant
+    "keras_applications": "ResNet50",
+    "keras_hub": "ResNet-50-vd",
+    "timm": "resnet50d",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """What is timed.
+
+    Attributes:
+        name: a network of `models.names()`, or one of `PEERS`.
+        backend: "tensorflow", "jax" or "torch"; timm's is "torch".
+        mode: "train" or "forward".
+        batch_size, image_size: of the random images, which stay in memory.
+        dtype: "float32", "mixed_bfloat16" or "mixed_float16".
+        jit: compile with XLA, or torch.compile; on JAX always.
+        folded: ours with batch norm folded into the convolutions, "forward" only.
+    """
+
+    name: str
+    backend: str
+    mode: str = "train"
+    batch_size: int = 16
+    image_size: int = 224
+    dtype: str = "float32"
+    jit: bool = False
+    folded: bool = False
+
+
+def main():
+    """The process."""
+    contestant = Contestant(**json.loads(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    build = _timm_step if contestant.name == "timm" else _keras_step
+    step, facts = build(contestant)
+    print(json.dumps(facts), file=answers, flush=True)
+    for _ in sys.stdin:
+        begin = time.perf_counter()
+        step()
+        print(time.perf_counter() - begin, file=answers, flush=True)
+    print(_peak(contestant.backend), file=answers, flush=True)
+
+
+def _keras_step(contestant: Contestant) -> tuple[Callable, dict]:
+    """A step that is over when its results are on the host, and the size of the network."""
+    import keras
+    import numpy as np
+
+    from keras_bot import models
+
+    network = _keras_network(contestant)
+    network.compile(
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=contestant.jit or contestant.backend == "jax",
+    )
+    images, labels = _batch(contestant)
+    images, labels = (keras.ops.convert_to_tensor(part) for part in (images, labels))
+    facts = {"parameters": models.count_parameters(network)}
+    with contextlib.suppress(ValueError):  # one that nests models isn't counted
+        facts["flops"] = models.count_flops(network, contestant.image_size)
+    if contestant.mode == "train":
+        return lambda: float(np.asarray(network.train_on_batch(images, labels))), facts
+    return lambda: network.predict_on_batch(images), facts
+
+
+def _keras_network(contestant):
+    import keras
+
+    from keras_bot import models
+
+    shape = (contestant.image_size, contestant.image_size, 3)
+    if contestant.name in PEERS:
+        keras.config.set_dtype_policy(contestant.dtype)
+    if contestant.name == "keras_applications":
+        return keras.applications.ResNet50(
+            weights=None, input_shape=shape, classes=NUM_CLASSES, classifier_activation=None
+        )
+    if contestant.name == "keras_hub":
+        import keras_hub
+
+        backbone = keras_hub.models.ResNetBackbone(
+            input_conv_filters=[32, 32, 64],
+            input_conv_kernel_sizes=[3, 3, 3],
+            stackwise_num_filters=[64, 128, 256, 512],
+            stackwise_num_blocks=[3, 4, 6, 3],
+            stackwise_num_strides=[1, 2, 2, 2],
+            block_type="bottleneck_block_vd",
+            image_shape=shape,
+        )
+        pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+        return keras.Model(backbone.input, keras.layers.Dense(NUM_CLASSES, dtype="float32")(pooled))
+    network = models.create(contestant.name, num_classes=NUM_CLASSES, input_shape=shape, dtype=contestant.dtype)
+    if contestant.folded:
+        from keras_bot.models.fold import fold_batch_norm
+
+        return fold_batch_norm(network)
+    if contestant.backend == "tensorflow":
+        from keras_bot.training.fused_batch_norm import fuse_batch_norm
+
+        fuse_batch_norm(network)  # as `train` does
+    return network
+
+
+def _timm_step(contestant: Contestant) -> tuple[Callable, dict]:
+    """timm's network, channels last, in plain PyTorch."""
+    import timm
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = timm.create_model(PEERS["timm"], num_classes=NUM_CLASSES)
+    network = network.to(device, memory_format=torch.channels_last)
+    images, labels = (torch.from_numpy(part).to(device) for part in _batch(contestant))
+    images = images.permute(0, 3, 1, 2)  # a view: channels last in memory
+    half = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(contestant.dtype)
+    casting = torch.autocast(device, half, enabled=half is not None)
+    run = torch.compile(network) if contestant.jit else network
+    facts = {"parameters": sum(weight.numel() for weight in network.parameters())}
+    if contestant.mode == "forward":
+        network.eval()
+
+        def forward():
+            with torch.inference_mode(), casting:
+                return run(images).float().cpu().numpy()
+
+        return forward, facts
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
+    scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
+
+    def train():
+        optimizer.zero_grad(set_to_none=True)
+        with casting:
+            loss = torch.nn.functional.cross_entropy(run(images).float(), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item()
+
+    return train, facts
+
+
+def _batch(contestant):
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    shape = (contestant.batch_size, contestant.image_size, contestant.image_size, 3)
+    return draw.standard_normal(shape, dtype="float32"), draw.integers(NUM_CLASSES, size=contestant.batch_size)
+
+
+def _peak(backend) -> float:
+    """The most memory that was in use, in MiB: the GPU's if there is one, else the process's."""
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 2**20
+    if backend == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+    return peak_mib()
+
+
+if __name__ == "__main__":
+    main()
