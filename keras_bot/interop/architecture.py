@@ -1,0 +1,62 @@
+"""Which of our networks a set of places belongs to."""
+
+import collections
+from collections.abc import Iterable
+
+import keras
+
+from keras_bot.models.layers import bottleneck
+from keras_bot.models.resnet import DEPTHS
+
+
+def find_name(layers: Iterable[str], variant: str) -> str | None:
+    """The name of the network with these layers, None if it is none of ours.
+
+    Args:
+        layers: names of layers with weights, as in our networks.
+        variant: "a", "b", "c", "d", or "" where it is another.
+    """
+    layers = set(layers)
+    blocks, deep = _blocks(layers), variant in ("c", "d")
+    for depth, form in DEPTHS.items():
+        same_path = (form.block is bottleneck) == ("stage1_block1_3_conv" in layers)
+        if variant and form.blocks == blocks and same_path and ("stem_1_conv" in layers) == deep:
+            projects = form.block is not bottleneck and "stage1_block1_shortcut_conv" in layers
+            return f"resnet{depth}_{'v' if projects and variant == 'd' else ''}{variant}"
+    return None
+
+
+def of_model(model: keras.Model) -> str | None:
+    """The name of the network that a model is, whatever it is called and however wide; None if it is none of ours."""
+    layers = {layer.name: layer for layer in model.layers}
+    first = layers.get("stage2_block1_1_conv")
+    if first is None:
+        return None
+    deep = "stem_1_conv" in layers
+    if "stage2_block1_shortcut_pool" in layers:
+        variant = "d" if deep else ""
+    elif "stage2_block1_3_conv" in layers and first.strides != (1, 1):
+        variant = "" if deep else "a"
+    else:
+        variant = "c" if deep else "b"
+    return find_name([name for name, layer in layers.items() if layer.weights], variant)
+
+
+def same(one: str | None, other: str | None) -> bool:
+    """Whether two names mean one network: of basic blocks A is B."""
+    return one == other or {one, other} in ({"resnet18_a", "resnet18_b"}, {"resnet34_a", "resnet34_b"})
+
+
+def describe(layers: Iterable[str]) -> str:
+    """A network that may not be one of ours, in words."""
+    layers = set(layers)
+    path = "bottleneck" if "stage1_block1_3_conv" in layers else "basic"
+    stem = "a deep stem" if "stem_1_conv" in layers else "a 7x7 stem"
+    return f"a ResNet of {', '.join(map(str, _blocks(layers)))} {path} blocks with {stem}"
+
+
+def _blocks(layers):
+    """The number of blocks of each stage that there are layers for."""
+    blocks = {tuple(layer.split("_")[:2]) for layer in layers if layer.startswith("stage")}
+    counts = collections.Counter(stage for stage, _ in blocks)
+    return tuple(counts[stage] for stage in sorted(counts))

@@ -1,0 +1,112 @@
+"""Other libraries' files of weights as arrays by name: what a file holds, whatever it means.
+
+| file | written by | read with |
+|---|---|---|
+| .safetensors | timm, and many others | safetensors |
+| .pth, .pt, .bin | PyTorch: a state_dict | torch, tensors only: no pickled object is made |
+| .keras, .weights.h5, .h5 | Keras; a directory is a keras-hub preset | h5py |
+| .params | MXNet: GluonCV | NumPy |
+| .npz | NumPy, from anything | NumPy |
+"""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.interop.keras_file import read_keras
+from keras_bot.interop.mxnet_file import read_params
+
+_PRESET = ("model.weights.h5", "task.weights.h5")  # keras-hub's backbone, and its head
+_NESTED = ("state_dict", "model")  # where training scripts of PyTorch put the state_dict in a checkpoint
+
+_PARALLEL = "module."  # before every name where the network was wrapped for several GPUs
+
+
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a file by name, of the file's shapes and dtypes; bfloat16 as float32.
+
+    Raises:
+        MisuseError: if there is no such file, none of a form above, one that is damaged, or its package is missing.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise MisuseError(f"Expected a file of weights, received {path}, which isn't there.")
+    read = _read_preset if path.is_dir() else _FORMS.get(path.suffix)
+    if read is None:
+        raise unknown("form of file", path.suffix or path.name, _FORMS)
+    try:
+        return read(path)
+    except MisuseError:
+        raise
+    except ImportError as error:
+        raise MisuseError(
+            f"Expected {error.name} to be installed, for {path.suffix} files. `pip install {error.name}` does it."
+        ) from None
+    except Exception as error:  # each library raises whatever it stumbles over in a damaged file
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise MisuseError(
+            f"Can't read {path}, which is damaged or no {path.suffix} file of weights: {reason}."
+        ) from None
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The texts that a .safetensors file carries; none of another file."""
+    if pathlib.Path(path).suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
+def _read_safetensors(path):
+    from safetensors.numpy import load_file
+
+    return {name: np.asarray(array) for name, array in load_file(path).items()}
+
+
+def _read_torch(path):
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise MisuseError(
+            f"Expected {path} to hold tensors only. It is damaged, or holds pickled Python objects, which would run "
+            "code of the file's: where you trust it, load it in PyTorch and save its state_dict()."
+        ) from None
+    content = next((content[key] for key in _NESTED if isinstance(content, dict) and key in content), content)
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise MisuseError(f"Expected {path} to hold a state_dict, tensors by name, received {type(content).__name__}.")
+    if all(name.startswith(_PARALLEL) for name in content):
+        content = {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in content.items()}
+
+
+def _read_preset(path):
+    present = [path / name for name in _PRESET if (path / name).is_file()]
+    if not present:
+        raise MisuseError(f"Expected a keras-hub preset with {_PRESET[0]}, received the directory {path} without.")
+    return {name: array for file in present for name, array in read_keras(file).items()}
+
+
+def _read_npz(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+_FORMS: dict[str, Callable] = {
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".bin": _read_torch,
+    ".keras": read_keras,
+    ".h5": read_keras,
+    ".params": read_params,
+    ".npz": _read_npz,
+}

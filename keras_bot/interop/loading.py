@@ -1,0 +1,97 @@
+"""A file of another library's weights as a network of ours."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+import keras
+
+from keras_bot import models
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.interop import architecture
+from keras_bot.interop.files import read_metadata, read_tensors
+from keras_bot.interop.matching import find_naming, recognise
+from keras_bot.interop.preprocessing import DEFAULTS, find_preprocessing
+from keras_bot.interop.report import Report
+from keras_bot.interop.timm_file import METADATA, timm_name
+from keras_bot.interop.weights import into
+
+
+def load(
+    file: str | os.PathLike,
+    model: str | keras.Model | None = None,
+    *,
+    source: str,
+    num_classes: int | None = None,
+    head: str = "keep",
+    normalisation: str = "ours",
+    preprocessing: dict | None = None,
+    config: str | os.PathLike | None = None,
+) -> tuple[keras.Model, Report]:
+    """Reads a file of a ResNet's weights, and gives our network with them and a report.
+
+    Args:
+        file: see `files` for the forms.
+        model: the network's name, or a network whose weights are to be replaced; None finds out what the file holds.
+        source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
+        num_classes: of the network; None is as many as the file has, or for a given network what that has. With another
+            number the head is new.
+        head: "keep" takes the file's head if the number of classes is the same; "new" never.
+        normalisation: whose normalised images the network takes, "ours" or "theirs": see `weights.into`.
+        preprocessing: what `find_preprocessing` gives, or part of it, where the user knows better.
+        config: the source's JSON file on preprocessing; None takes one beside `file`.
+
+    Raises:
+        MisuseError: if the file can't be read, or isn't wholly the weights of that network. A given model is unchanged.
+    """
+    find_naming(source)
+    file = pathlib.Path(file)
+    tensors = read_tensors(file)
+    found, more = _find_preprocessing(file, source, config)
+    for key in preprocessing or {}:
+        if key not in found:
+            raise unknown("part of preprocessing", key, found)
+    name, classes, looks = recognise(tensors, source)
+    told = more.get("architecture")
+    if name and told and told != timm_name(name):
+        raise MisuseError(
+            f"Expected in {file} the weights of timm's {told}, as the config says; it looks like {looks}."
+        )
+    if not isinstance(model, keras.Model):
+        model = _create(model, name, looks, num_classes or classes, file, source)
+    elif num_classes not in (None, model.output_shape[-1]):
+        raise MisuseError(f"Expected num_classes as the model has, {model.output_shape[-1]}, received {num_classes}.")
+    options = {"head": head, "normalisation": normalisation, "preprocessing": found | (preprocessing or {})}
+    report = into(model, tensors, source, **options, file=str(file))
+    fact = {"name": file.name} | ({"sha256": _sha256(file)} if file.is_file() else {})
+    return model, dataclasses.replace(report, file=fact, class_names=tuple(more.get("class_names", ())))
+
+
+def _create(wanted, name, looks, classes, file, source):
+    if wanted is not None and wanted not in models.names():
+        raise unknown("model", wanted, models.names())
+    if name is None or not architecture.same(wanted or name, name):
+        wanted = wanted or "a ResNet of keras_bot's"
+        raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
+    if classes is None:
+        raise MisuseError(f"Expected num_classes for a new head, since {file} has none; it looks like {looks}.")
+    return models.create(wanted or name, num_classes=classes, dtype="float32")
+
+
+def _find_preprocessing(file, source, config):
+    """What the user's config tells, or the file itself, or a config beside it."""
+    own = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
+    if own:
+        told = json.loads(own)
+        return DEFAULTS[source] | {key: tuple(v) if isinstance(v, list) else v for key, v in told.items()}, {}
+    return find_preprocessing(file, source, pathlib.Path(config) if config else None)
+
+
+def _sha256(file):
+    digest = hashlib.sha256()
+    with open(file, "rb") as content:
+        while part := content.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""Which tensor of a file goes into which weight of a network: every one used once, every weight filled, or an error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_bot.errors import MisuseError, first_few, unknown
+from keras_bot.interop import architecture
+from keras_bot.interop.names import NAMINGS, Naming, Place
+
+HEAD = "predictions"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A file beside a network.
+
+    Args:
+        name: of the network, one of `models.names()`.
+        variables: the network's weights that the file fills.
+        names: place -> the tensor's name, for these and for convolutions' biases.
+        arrays: place -> the tensor in our layout.
+        ignored: tensors without a meaning here.
+        dropped: tensors of a head that isn't taken over.
+        classes: of the network's head; None without one.
+        file_classes: of the file's.
+    """
+
+    name: str
+    variables: dict[Place, keras.Variable]
+    names: dict[Place, str]
+    arrays: dict[Place, np.ndarray]
+    ignored: tuple[str, ...]
+    dropped: tuple[str, ...]
+    classes: int | None
+    file_classes: int | None
+
+    @property
+    def head(self) -> str:
+        """ "kept", "new" or "none"."""
+        return "none" if self.classes is None else "kept" if (HEAD, "kernel") in self.variables else "new"
+
+
+def find_naming(source: str) -> Naming:
+    """The naming of a source. MisuseError if it is unknown."""
+    if source not in NAMINGS:
+        raise unknown("source", source, NAMINGS)
+    return NAMINGS[source]
+
+
+def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | None, int | None, str]:
+    """What tensors look like: the name of our network or None, the classes of the head or None, and both in words."""
+    naming = find_naming(source)
+    places = naming.places(tensors)
+    layers = {layer for layer, _ in places.values()}
+    if not any(layer.startswith("stage") for layer in layers):
+        some = first_few(list(tensors)) or "no tensors"
+        return None, None, f"no ResNet of {source}'s: it has {some}"
+    name = architecture.find_name(layers, naming.variant({key.rpartition(naming.separator)[0] for key in tensors}))
+    biases = [tensors[key] for key, place in places.items() if place == (HEAD, "bias")]
+    classes = int(biases[0].size) if biases else None
+    head = "without a head" if classes is None else f"with {classes} classes"
+    return name, classes, f"{name or architecture.describe(layers)} {head}"
+
+
+def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, head: str, file: str) -> Match:
+    """Finds every tensor's place.
+
+    Args:
+        model: the network.
+        tensors: of the file, by the library's names, in its layout.
+        source: the library.
+        head: "keep" or "new".
+        file: what an error calls the file.
+
+    Raises:
+        MisuseError: if the network is another, or anything is missing, left over or of another shape.
+    """
+    naming, ours = find_naming(source), architecture.of_model(model)
+    name, file_classes, looks = recognise(tensors, source)
+    if name is None or not architecture.same(name, ours):
+        wanted = ours or f"a ResNet of keras_bot's, which {model.name} isn't"
+        raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
+    variables = {(layer.name, v.path.rpartition("/")[2]): v for layer in model.layers for v in layer.weights}
+    classes = variables[HEAD, "bias"].shape[0] if (HEAD, "bias") in variables else None
+    keeps = head == "keep" and classes is not None and classes == file_classes
+    variables = {place: v for place, v in variables.items() if place[0] != HEAD or keeps}
+    places = naming.places(tensors)
+    dropped = tuple(key for key, place in places.items() if place[0] == HEAD and not keeps)
+    ignored = tuple(key for key in tensors if key.rpartition(naming.separator)[2] in naming.ignored)
+    taken = {place: key for key, place in places.items() if key not in dropped and _has_place(place, variables)}
+    arrays = {place: _in_our_layout(tensors[key], place, naming) for place, key in taken.items()}
+    left = set(tensors) - set(taken.values()) - set(dropped) - set(ignored)
+    if wrong := _differences(arrays, variables, [key for key in tensors if key in left]):
+        raise MisuseError(f"Expected in {file} the weights of {name}, as it looks like {looks}, but {wrong}.")
+    return Match(ours, variables, taken, arrays, ignored, dropped, classes, file_classes)
+
+
+def _has_place(place, variables):
+    """A convolution may have a bias: batch norm takes it off."""
+    layer, weight = place
+    return place in variables or (weight == "bias" and layer.endswith("_conv") and (layer, "kernel") in variables)
+
+
+def _in_our_layout(array, place, naming):
+    axes = naming.dense if place[0] == HEAD else naming.convolution
+    return array.transpose(axes) if place[1] == "kernel" and axes and array.ndim == len(axes) else array
+
+
+def _differences(arrays, variables, left):
+    """What keeps a file from fitting, in words; "" if nothing does."""
+    needed = {place: tuple(v.shape) for place, v in variables.items()}
+    needed |= {place: needed[place[0], "kernel"][-1:] for place in arrays if place not in needed}
+    missing = ["/".join(place) for place in needed if place not in arrays]
+    shapes = [
+        f"{'/'.join(place)} is {tuple(array.shape)} where {needed[place]} is needed"
+        for place, array in arrays.items()
+        if tuple(array.shape) != needed[place]
+    ]
+    told = [f"it lacks what goes into {first_few(missing)}"] if missing else []
+    told += [first_few(shapes)] if shapes else []
+    told += [f"nothing takes its {first_few(left)}"] if left else []
+    return "; ".join(told)

@@ -1,0 +1,58 @@
+"""MXNet's `.params` files, read without MXNet: named arrays one after the other, then their names.
+
+    uint64 0x112, uint64 0
+    uint64 count, then for each array: uint32 magic, int32 storage (0 is dense), uint32 dimensions, int64 of each,
+        int32 device type, int32 device number, int32 dtype, the elements
+    uint64 count, then for each name: uint64 length, the bytes
+
+All little-endian. It is what `Block.save_parameters` writes, and GluonCV's model zoo holds.
+"""
+
+import math
+import os
+import struct
+
+import numpy as np
+
+_FILE = 0x112
+_ARRAY = (0xF993FAC9, 0xF993FACA)  # with a storage type; the second since arrays may have no dimensions
+_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
+
+
+def read_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays by name, in the file's order.
+
+    Raises:
+        ValueError: if the file is another one, is cut off, or holds what no network of ours has.
+    """
+    with open(path, "rb") as file:
+        if _take(file, "<QQ") != (_FILE, 0):
+            raise ValueError("it doesn't begin as MXNet's files do")
+        arrays = [_array(file) for _ in range(*_take(file, "<Q"))]
+        names = [_bytes(file, *_take(file, "<Q")).decode() for _ in range(*_take(file, "<Q"))]
+    if len(names) != len(arrays):
+        raise ValueError(f"it has {len(arrays)} arrays and {len(names)} names")
+    return dict(zip(names, arrays, strict=True))
+
+
+def _array(file):
+    magic, storage = _take(file, "<Ii")
+    if magic not in _ARRAY or storage != 0:
+        raise ValueError(f"an array in it is of a form {magic:#x}, {storage} that isn't known, or not dense")
+    shape = _take(file, f"<{_take(file, '<I')[0]}q")
+    *_, code = _take(file, "<iii")
+    if code not in _DTYPES or min(shape, default=1) < 0:
+        raise ValueError(f"an array in it has the dtype {code} and the shape {shape}")
+    dtype = np.dtype(_DTYPES[code])
+    return np.frombuffer(_bytes(file, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+
+
+def _take(file, form):
+    return struct.unpack(form, _bytes(file, struct.calcsize(form)))
+
+
+def _bytes(file, count):
+    content = file.read(count)
+    if len(content) != count:
+        raise ValueError("it is cut off")
+    return content

@@ -1,0 +1,147 @@
+"""How each library names and lays out a ResNet's weights, beside our own names.
+
+A place is (layer, weight) as in our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` finds the place of each
+name of a file, and says what the names give away of the network's variant; the rest is in the shapes.
+
+| source | variants | told by |
+|---|---|---|
+| timm, torchvision | B, C, D | the deep stem `conv1.0`; D's pooling, which makes `downsample.1` a convolution |
+| gluoncv | A (v1), B (v1b), C (v1c), D (v1d) | v1's own names, `features.…`; as timm otherwise |
+| keras_applications | A | always: the stride is in a bottleneck's first convolution |
+| keras_hub | B (resnet), D (resnet_vd) | the deep stem |
+| paddleclas | D (ResNet_vd) | the deep stem |
+
+Where a layer pools or has its stride can't be seen in weights, so a network of theirs with other such places would be
+taken for this one: tf-models' D pools with stride 1 in its first stage too, and so is no source here.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+Place = tuple[str, str]
+
+# What a weight is called; `weight` and `bias` are a batch norm's gamma and beta, or a kernel and its bias.
+_WEIGHTS = {name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")}
+_WEIGHTS |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
+_WEIGHTS |= {"_mean": "moving_mean", "_variance": "moving_variance"}
+_CONVOLUTION, _DENSE = (2, 3, 1, 0), (1, 0)  # the axes of (out, in, height, width) and (out, in), in our order
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A library's names.
+
+    Args:
+        layers: names of a file's layers -> {theirs: ours}, without those that no ResNet of it has.
+        variant: names of a file's layers -> "a", "b", "c" or "d".
+        separator: between a layer's name and its weight's.
+        convolution: order of the axes of a convolution's kernel that makes it (height, width, in, out); None: it is.
+        dense: order of the axes that makes a dense kernel (in, out).
+        ignored: names of weights that mean nothing here.
+    """
+
+    layers: Callable[[Iterable[str]], dict[str, str]]
+    variant: Callable[[Iterable[str]], str]
+    separator: str = "."
+    convolution: tuple[int, ...] | None = _CONVOLUTION
+    dense: tuple[int, ...] | None = _DENSE
+    ignored: tuple[str, ...] = ()
+
+    def places(self, names: Iterable[str]) -> dict[str, Place]:
+        """Their names -> our places; names that aren't known are left out."""
+        split = {name: name.rpartition(self.separator)[::2] for name in names}
+        layers = self.layers({layer for layer, _ in split.values()})
+        found = {name: _place(layers[layer], weight) for name, (layer, weight) in split.items() if layer in layers}
+        return {name: place for name, place in found.items() if place[1]}
+
+
+def _place(layer, weight):
+    of_norm = layer.endswith("_bn")
+    meanings = _WEIGHTS | {"weight": "gamma" if of_norm else "kernel", "bias": "beta" if of_norm else "bias"}
+    return layer, meanings.get(weight, "")
+
+
+def _torch_layers(names):
+    deep = {f"conv1.{i}": f"stem_{1 + i // 3}_{'bn' if i % 3 else 'conv'}" for i in (0, 1, 3, 4, 6)}
+    known = {**deep, "bn1": "stem_3_bn"} if "conv1.0" in names else {"conv1": "stem_conv", "bn1": "stem_bn"}
+    known["fc"] = "predictions"
+    first = 1 if _pools(names) else 0
+    for name in names:
+        if block := re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([0-2]))", name):
+            stage, number, kind, place, shortcut = block.groups()
+            start = f"stage{stage}_block{int(number) + 1}"
+            kinds = {first: "shortcut_conv", first + 1: "shortcut_bn"}
+            ours = kinds.get(int(shortcut)) if shortcut else f"{place}_{kind}"
+            known |= {name: f"{start}_{ours}"} if ours else {}
+    return known
+
+
+def _pools(names):
+    shortcuts = {name.rpartition(".")[2] for name in names if ".downsample." in name}
+    return bool(shortcuts) and "0" not in shortcuts
+
+
+def _torch_variant(names):
+    if "conv1.0" in names:
+        return "d" if _pools(names) else "c"
+    return "" if _pools(names) else "b"
+
+
+def _gluon_layers(names):
+    """Of GluonCV: v1b, v1c and v1d have PyTorch's names, v1 has numbers."""
+    if "features.0" not in names:
+        return _torch_layers(names)
+    known = {"features.0": "stem_conv", "features.1": "stem_bn", "output": "predictions"}
+    for name in names:
+        if block := re.fullmatch(r"features\.([4-7])\.(\d+)\.(body|downsample)\.([013467])", name):
+            stage, number, path, place = int(block[1]) - 3, int(block[2]) + 1, block[3], int(block[4])
+            kind = "bn" if place % 3 else "conv"
+            ours = f"{1 + place // 3}_{kind}" if path == "body" else f"shortcut_{kind}"
+            known[name] = f"stage{stage}_block{number}_{ours}"
+    return known
+
+
+def _keras_layers(pattern, first_stage, first_block):
+    """For names as in keras.applications: a block's convolutions are 1, 2, 3 and its shortcut is 0."""
+
+    def layers(names):
+        deep = "conv3_conv" in names
+        known = {"predictions": "predictions"}
+        for name in names:
+            if stem := re.fullmatch(r"conv([1-3])_(conv|bn)", name):
+                known[name] = f"stem_{stem[1]}_{stem[2]}" if deep else f"stem_{stem[2]}"
+            elif block := re.fullmatch(pattern + r"(\d)_block(\d+)_([0-3])_(conv|bn)", name):
+                start = f"stage{int(block[1]) + 1 - first_stage}_block{int(block[2]) + 1 - first_block}"
+                known[name] = f"{start}_{'shortcut' if block[3] == '0' else block[3]}_{block[4]}"
+        return known
+
+    return layers
+
+
+def _paddle_layers(names):
+    """PaddleClas numbers its blocks through all stages; a projection begins one, of vd's four stages."""
+    parts = [name.split(".") for name in names]
+    blocks = sorted({int(part[1]) for part in parts if part[0] == "blocks" and part[1:2] and part[1].isdigit()})
+    starts = [block for block in blocks if f"blocks.{block}.short.conv" in names]
+    known = {"fc": "predictions"}
+    known |= {f"stem.{i}.{kind}": f"stem_{i + 1}_{kind}" for i in range(3) for kind in ("conv", "bn")}
+    for block in blocks:
+        stage = sum(start <= block for start in starts)
+        begin = max((start for start in starts if start <= block), default=0)
+        for theirs, ours in (("conv0", "1"), ("conv1", "2"), ("conv2", "3"), ("short", "shortcut")):
+            for kind in ("conv", "bn"):
+                known[f"blocks.{block}.{theirs}.{kind}"] = f"stage{stage}_block{block - begin + 1}_{ours}_{kind}"
+    return known
+
+
+_TORCH = Naming(_torch_layers, _torch_variant, ignored=("num_batches_tracked",))
+_KERAS = {"separator": "/", "convolution": None, "dense": None}
+NAMINGS = {
+    "timm": _TORCH,
+    "torchvision": _TORCH,
+    "gluoncv": Naming(_gluon_layers, lambda names: "a" if "features.0" in names else _torch_variant(names)),
+    "keras_applications": Naming(_keras_layers("conv", 2, 1), lambda names: "a", **_KERAS),
+    "keras_hub": Naming(_keras_layers("stack", 0, 0), lambda names: "d" if "conv3_conv" in names else "b", **_KERAS),
+    "paddleclas": Naming(_paddle_layers, lambda names: "d", dense=None),
+}

@@ -1,0 +1,123 @@
+"""How a library prepares images for its weights, and what makes a network take ours instead.
+
+Both normalise pixels p of 0 … 255 as (p - mean) / std. So theirs are `scale` times ours plus `shift`, for each channel:
+
+- The scale goes into the kernels of the first convolution, and BGR is an order of their input channels. Exact.
+- The shift adds sum(kernel * shift) to what the first convolution gives, which its batch norm's moving mean takes off.
+  Exact but within a kernel's reach of the border: the zeros that pad there are our mean now, and were theirs.
+
+What is left at the border is small where the means are: the means of timm and torchvision are at most half a grey level
+from the paper's, and keras.applications has the paper's own.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from keras_bot.errors import MisuseError
+
+MEAN = (123.68, 116.779, 103.939)  # of keras_bot.data.color, which needs TensorFlow; a test holds them equal
+STD = (58.393, 57.12, 57.375)
+
+_IMAGENET = {
+    "mean": tuple(255 * m for m in (0.485, 0.456, 0.406)),
+    "std": tuple(255 * s for s in (0.229, 0.224, 0.225)),
+}
+_USUAL = {
+    "image_size": 224,
+    "eval_crop": 0.875,
+    "interpolation": "bilinear",
+    **_IMAGENET,
+    "range": (0, 255),
+    "channels": "RGB",
+}
+DEFAULTS = {
+    "timm": _USUAL | {"interpolation": "bicubic"},
+    "torchvision": _USUAL,
+    "gluoncv": _USUAL,
+    "keras_applications": _USUAL | {"mean": (103.939, 116.779, 123.68), "std": (1.0, 1.0, 1.0), "channels": "BGR"},
+    "keras_hub": _USUAL | {"eval_crop": 1.0},
+    "paddleclas": _USUAL,
+}
+OURS = _USUAL | {"mean": MEAN, "std": STD}
+
+
+def find_preprocessing(file: pathlib.Path, source: str, config: pathlib.Path | None = None) -> tuple[dict, dict]:
+    """How the images for a file's weights are prepared.
+
+    Args:
+        file: of weights.
+        source: the library.
+        config: a JSON file that tells it, as timm's hub keeps a `config.json` and keras-hub a `preprocessor.json`;
+            None takes one of these that lies beside `file`, or else what the library usually does.
+
+    Returns:
+        image_size, eval_crop, interpolation, mean, std, range, channels ("RGB" or "BGR", the order of mean, std and the
+        network's input); and what else the JSON file tells: `architecture`, `class_names`.
+
+    Raises:
+        MisuseError: if the JSON file can't be read, or `config` has another form.
+    """
+    beside = {"timm": ("config.json", _of_timm), "keras_hub": ("preprocessor.json", _of_keras_hub)}
+    name, read = beside.get(source, (None, None))
+    folder = file if file.is_dir() else file.parent
+    if config is None and (name is None or not (folder / name).is_file()):
+        return dict(DEFAULTS[source]), {}
+    if read is None:
+        raise MisuseError(f"Expected no config for {source}: it has none of a known form. Received {config}.")
+    path = config or folder / name
+    try:
+        told, more = read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        if config is None and isinstance(error, KeyError):  # some other library's file of that name
+            return dict(DEFAULTS[source]), {}
+        raise MisuseError(f"Can't read {path} as {source}'s {name}: {type(error).__name__} {error}.") from None
+    return DEFAULTS[source] | told, more
+
+
+def _of_timm(config):
+    cfg = config["pretrained_cfg"]
+    told = {
+        "image_size": int(cfg["input_size"][-1]),
+        "eval_crop": float(cfg["crop_pct"]),
+        "interpolation": str(cfg["interpolation"]),
+        "mean": tuple(255 * float(value) for value in cfg["mean"]),
+        "std": tuple(255 * float(value) for value in cfg["std"]),
+    }
+    names = config.get("label_names") or cfg.get("label_names")
+    more = {"architecture": config.get("architecture"), "class_names": names if isinstance(names, list) else None}
+    return told, {key: value for key, value in more.items() if value}
+
+
+def _of_keras_hub(config):
+    converter = config["config"]["image_converter"]["config"]
+    told = {"image_size": int(converter["image_size"][0]), "interpolation": str(converter["interpolation"])}
+    if converter.get("scale") is not None:
+        scale = np.broadcast_to(np.asarray(converter["scale"], "float64"), 3)
+        offset = np.broadcast_to(np.asarray(converter.get("offset") or 0.0, "float64"), 3)
+        told |= {"mean": tuple((-offset / scale).tolist()), "std": tuple((1 / scale).tolist())}
+    return told, {}
+
+
+def map_from_ours(preprocessing: dict) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Their input by ours: theirs[:, i] = ours[:, order[i]] * scale[i] + shift[i], float64, i in their order."""
+    order = [2, 1, 0] if preprocessing["channels"] == "BGR" else [0, 1, 2]
+    mean, std = np.asarray(preprocessing["mean"], "float64"), np.asarray(preprocessing["std"], "float64")
+    our_mean, our_std = np.asarray(MEAN)[order], np.asarray(STD)[order]
+    return order, our_std / std, (our_mean - mean) / std
+
+
+def take_ours(kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict) -> tuple[np.ndarray, np.ndarray]:
+    """The first convolution and its batch norm's moving mean for images that we normalised, float64.
+
+    Args:
+        kernel: (height, width, 3, out), for their images.
+        moving_mean: (out,).
+        preprocessing: theirs.
+    """
+    order, scale, shift = map_from_ours(preprocessing)
+    kernel = kernel.astype("float64")
+    ours = np.empty_like(kernel)
+    ours[:, :, order] = kernel * scale[:, None]
+    return ours, moving_mean.astype("float64") - np.einsum("hwio,i->o", kernel, shift)

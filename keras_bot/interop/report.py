@@ -1,0 +1,89 @@
+"""What became of each tensor of a file."""
+
+import json
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Use:
+    """One tensor of a file and the weight that it went into, with both shapes."""
+
+    theirs: str
+    their_shape: tuple[int, ...]
+    layer: str
+    weight: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An import.
+
+    Args:
+        source: the library.
+        model: the network, one of `models.names()`.
+        num_classes: of the network; None without a head.
+        file_classes: of the file's head; None if it has none.
+        head: "kept", "new" (the file's isn't used) or "none".
+        uses: every tensor that was used, each once.
+        ignored: tensors that mean nothing to the network, such as PyTorch's counts of batches.
+        notes: what else to know, one sentence each.
+        preprocessing: how the source prepares images: see `preprocessing.find_preprocessing`. `takes` says whose
+            normalisation the network's input has now, "ours" or "theirs".
+        file: name and SHA-256 of the file, {} if there is none.
+        class_names: of the head, where the file's config tells them.
+    """
+
+    source: str
+    model: str
+    num_classes: int | None
+    file_classes: int | None
+    head: str
+    uses: tuple[Use, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+    preprocessing: dict
+    file: dict = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+
+    def __str__(self):
+        return self.table()
+
+    def table(self, verbose: bool = False) -> str:
+        """The report as lines; `verbose` lists every tensor with its shapes."""
+        parameters = sum(math.prod(use.shape) for use in self.uses)
+        rows = [("network", self.model), ("classes", f"{self.num_classes}, head {self.head}")]
+        rows += [("tensors used", f"{len(self.uses)}, {parameters:,} numbers"), ("ignored", str(len(self.ignored)))]
+        kept = ("image_size", "eval_crop", "interpolation", "channels", "takes")
+        rows += [("images", ", ".join(f"{key} {self.preprocessing[key]}" for key in kept if key in self.preprocessing))]
+        lines = [f"{name:<13} {value}" for name, value in rows] + [f"{'note':<13} {note}" for note in self.notes]
+        if verbose:
+            width = max(len(use.theirs) for use in self.uses)
+            lines += [""] + [
+                f"{use.theirs:<{width}}  {use.their_shape}  ->  {use.layer}/{use.weight}  {use.shape}"
+                for use in self.uses
+            ]
+        return "\n".join(lines)
+
+    def description(self) -> dict:
+        """What a file of the network tells beside it, JSON's types only, as `--init_from` reads it.
+
+        It resizes as we do: `recipe` has image size and crop of the source, and no interpolation.
+        """
+        told = {
+            "class_names": list(self.class_names) if self.head == "kept" else [],
+            "num_classes": self.num_classes,
+            "source": {"library": self.source, "head": self.head, **self.file},
+            "preprocessing": self.preprocessing,
+            "notes": list(self.notes),
+            "recipe": {"model": self.model, "image_size": self.preprocessing["image_size"]}
+            | {"eval_crop": self.preprocessing["eval_crop"], "transform": "imagenet"},
+        }
+        return json.loads(json.dumps(told, default=_plain))
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else str(value)

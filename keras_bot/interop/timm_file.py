@@ -1,0 +1,113 @@
+"""Our networks' weights as timm names them: a `.safetensors` that timm loads strictly."""
+
+import json
+import os
+import pathlib
+import re
+import tempfile
+
+import keras
+import numpy as np
+
+from keras_bot.errors import MisuseError
+from keras_bot.interop import architecture
+from keras_bot.interop.preprocessing import OURS
+
+METADATA = "keras_bot"  # the file's key for how images are prepared, as JSON
+_WEIGHTS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+_WEIGHTS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+def timm_name(name: str) -> str | None:
+    """What timm calls a network of `models.names()`: resnet50_d is resnet50d; None if it has no such."""
+    match = re.fullmatch(r"(resnet(\d+))_([abcd])", name)
+    if not match or (match[3] == "a" and int(match[2]) not in (18, 34)):
+        return None
+    return match[1] + {"a": "", "b": ""}.get(match[3], match[3])
+
+
+def save_timm(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    image_size: int = 224,
+    eval_crop: float = 0.875,
+    overwrite: bool = False,
+) -> dict:
+    """Writes the weights of a network of ours for timm, unchanged, whole or not at all.
+
+    In timm, with the same images to the same logits: `timm.create_model(told["architecture"], num_classes=…,
+    checkpoint_path=path, pretrained_cfg_overlay=told["pretrained_cfg"])`; the latter says how images are normalised.
+
+    Args:
+        model: ResNet-18 … 152 of B, C or D, of width 1 for timm's own networks; basic blocks' A is B.
+        path: ends in .safetensors.
+        image_size, eval_crop: what the network was evaluated with.
+        overwrite: replace the file at `path`.
+
+    Returns:
+        `architecture` and `pretrained_cfg` as timm's config.json has them, and `num_classes`.
+
+    Raises:
+        MisuseError: if timm has no such network, or `path` exists and `overwrite` is false.
+    """
+    path, name = pathlib.Path(path), architecture.of_model(model)
+    if name is None or not timm_name(name):
+        raise MisuseError(f"Expected a ResNet of variant B, C or D, which timm has, received {name or model.name}.")
+    if path.suffix != ".safetensors":
+        raise MisuseError(f"Expected a path that ends in .safetensors, received {path}.")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise MisuseError(f"{path} exists already. Choose another path, or overwrite it.")
+    tensors = _tensors(model)
+    classes = int(tensors["fc.bias"].size) if "fc.bias" in tensors else 0
+    images = OURS | {"image_size": image_size, "eval_crop": eval_crop}
+    cfg = {
+        "input_size": [3, image_size, image_size],
+        "crop_pct": eval_crop,
+        "interpolation": images["interpolation"],
+        "mean": [value / 255 for value in images["mean"]],
+        "std": [value / 255 for value in images["std"]],
+    }
+    metadata = {"format": "pt", "architecture": timm_name(name), METADATA: json.dumps(images)}
+    _write(path, tensors, metadata)
+    return {"architecture": timm_name(name), "num_classes": classes, "pretrained_cfg": cfg}
+
+
+def _write(path, tensors, metadata):
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+        partial = pathlib.Path(folder) / path.name
+        save_file(tensors, partial, metadata)
+        partial.replace(path)
+
+
+def _tensors(model):
+    deep = any(layer.name == "stem_1_conv" for layer in model.layers)
+    pooled = any(layer.name.endswith("_shortcut_pool") for layer in model.layers)
+    tensors = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            weight, array = variable.path.rpartition("/")[2], keras.ops.convert_to_numpy(variable)
+            if weight == "kernel":
+                array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
+            name = _layer(layer.name, deep, pooled)
+            tensors[f"{name}.{_WEIGHTS[weight]}"] = np.ascontiguousarray(array, "float32")
+            if weight == "gamma":
+                tensors[f"{name}.num_batches_tracked"] = np.zeros((), "int64")
+    return tensors
+
+
+def _layer(name, deep, pooled):
+    """timm's name of one of our layers."""
+    if name == "predictions":
+        return "fc"
+    part, _, kind = name.rpartition("_")
+    if part.startswith("stem"):
+        if part in ("stem", "stem_3") and kind == "bn":
+            return "bn1"
+        return f"conv1.{3 * int(part[-1]) - 3 + (kind == 'bn')}" if deep else "conv1"
+    stage, block, place = re.fullmatch(r"stage(\d)_block(\d+)_(\d|shortcut)", part).groups()
+    ours = f"downsample.{(kind == 'bn') + pooled}" if place == "shortcut" else f"{kind}{place}"
+    return f"layer{stage}.{int(block) - 1}.{ours}"

@@ -1,0 +1,125 @@
+"""Other libraries' weights in our networks, with equal outputs.
+
+The networks must be equal, too, not only the weights:
+
+- A convolution's bias (keras.applications, GluonCV's v1) goes into its batch norm's moving mean. That is exact also
+  when the network is trained on, since a batch's own mean takes it off again.
+- keras.applications' batch norms add 1.001e-5 to the variance where ours add 1e-5: the difference goes into the moving
+  variance.
+- Padding and pooling agree: k // 2 zeros on each side, and a max pool after a ReLU, where zeros and PyTorch's minus
+  infinity are the same. D's pooling averages what there is at odd sizes, as `ceil_mode` without `count_include_pad`.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_bot.errors import unknown
+from keras_bot.interop.matching import HEAD, Match, find_naming, match
+from keras_bot.interop.preprocessing import DEFAULTS, map_from_ours, take_ours
+from keras_bot.interop.report import Report, Use
+from keras_bot.models.layers import BN_EPSILON
+
+EPSILON = {"keras_applications": 1.001e-5}  # of the batch norms, where it isn't ours
+NORMALISATIONS = ("ours", "theirs")
+HEADS = ("keep", "new")
+
+
+def into(
+    model: keras.Model,
+    tensors: Mapping[str, np.ndarray],
+    source: str,
+    *,
+    head: str = "keep",
+    normalisation: str = "ours",
+    preprocessing: dict | None = None,
+    file: str = "the tensors",
+) -> Report:
+    """Gives a network of ours the weights of another library.
+
+    Args:
+        model: of `models.create`, of that architecture; float32 images (B, H, W, 3) to logits, or without the top.
+        tensors: by the library's names, in its layout.
+        source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
+        head: "keep" takes the file's head if it has as many classes as the model; "new" leaves the model's as it is.
+        normalisation: "ours" makes the network take images that keras_bot normalised; `preprocessing` tells how exact
+            that is. "theirs" leaves the weights as they are, for images normalised as the library does.
+        preprocessing: how the library prepares images; None is its usual way.
+        file: what an error calls the tensors.
+
+    Raises:
+        MisuseError: if anything is missing, left over or of another shape, or the model is another; nothing is changed.
+    """
+    find_naming(source)
+    for kind, value, known in (("head", head, HEADS), ("normalisation", normalisation, NORMALISATIONS)):
+        if value not in known:
+            raise unknown(kind, value, known)
+    preprocessing = preprocessing or DEFAULTS[source]
+    found = match(model, tensors, source, head, file)
+    values = _without_biases(found.arrays, EPSILON.get(source, BN_EPSILON) - BN_EPSILON)
+    if normalisation == "ours":
+        _fold(values, preprocessing)
+    for place, variable in found.variables.items():
+        variable.assign(np.asarray(values[place], "float32"))
+    uses = [
+        Use(key, tuple(tensors[key].shape), *place, tuple(found.arrays[place].shape))
+        for place, key in found.names.items()
+    ]
+    return Report(
+        source=source,
+        model=found.name,
+        num_classes=found.classes,
+        file_classes=found.file_classes,
+        head=found.head,
+        uses=tuple(uses),
+        ignored=found.ignored,
+        notes=tuple(_notes(found, source, preprocessing, normalisation)),
+        preprocessing=preprocessing | {"takes": normalisation},
+    )
+
+
+def _without_biases(arrays, epsilon):
+    """The arrays with biases in the moving means, and `epsilon` more in the moving variances; computed in float64."""
+    values = {place: array for place, array in arrays.items() if place[1] != "bias" or place[0] == HEAD}
+    for layer, weight in arrays.keys() - values.keys():
+        norm = (layer.removesuffix("conv") + "bn", "moving_mean")
+        values[norm] = values[norm].astype("float64") - arrays[layer, weight]
+    for place in values:
+        if place[1] == "moving_variance" and epsilon:
+            values[place] = values[place].astype("float64") + epsilon
+    return values
+
+
+def _stem(places):
+    """The first convolution and its batch norm."""
+    return ("stem_1_conv", "stem_1_bn") if ("stem_1_conv", "kernel") in places else ("stem_conv", "stem_bn")
+
+
+def _fold(values, preprocessing):
+    convolution, norm = _stem(values)
+    kernel, mean = (convolution, "kernel"), (norm, "moving_mean")
+    values[kernel], values[mean] = take_ours(values[kernel], values[mean], preprocessing)
+
+
+def _notes(found: Match, source, preprocessing, normalisation):
+    biases = sum(weight == "bias" and layer != HEAD for layer, weight in found.arrays)
+    if biases:
+        yield f"{biases} biases of convolutions are in the moving means of the batch norms after them"
+    if source in EPSILON:
+        yield f"the batch norms' epsilon, {EPSILON[source]:g} there and {BN_EPSILON:g} here, is in the moving variances"
+    if found.dropped:
+        has = f"{found.file_classes} classes there, {found.classes or 'no head'} here"
+        yield f"the file's head isn't used ({has}): {', '.join(found.dropped)}"
+    if halves := {a.dtype.name for a in found.arrays.values()} - {"float32"}:
+        yield f"the file has {', '.join(sorted(halves))}, the network float32"
+    if normalisation == "ours":
+        shift = map_from_ours(preprocessing)[2]
+        left = np.abs(shift * preprocessing["std"]).max()
+        exact = f"exactly but at the border, where zeros are another grey by up to {left:.2g} levels of 255"
+        yield (
+            f"it takes images that keras_bot normalised: mean, std and {preprocessing['channels']} order of the source "
+            f"are in {' and '.join(_stem(found.variables))}, {'exactly' if left < 1e-6 else exact}"
+        )
+    else:
+        yield "it takes images that are normalised as the source does it, not as keras_bot does"
