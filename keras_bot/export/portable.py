@@ -23,7 +23,8 @@ from keras_bot.export.formats import find_form
 from keras_bot.training.failures import first_line
 from keras_bot.training.network import takes_pixels
 
-TOLERANCE = 1e-5  # of a probability; measured: 1.3e-6 at most
+TOLERANCE = 2e-5  # of the greatest output; measured: 4e-6 at most, a ResNet-152
+TINY = 1e-30
 
 
 def export_file(
@@ -48,11 +49,12 @@ def export_file(
         overwrite: replace the file at `path`.
 
     Returns:
-        The greatest difference between a probability of the file and of the network, over random images.
+        The greatest difference between a probability of the file and of the network, over random images, as a part of
+        the greatest probability.
 
     Raises:
         MisuseError: if `path` exists and `overwrite` is false, for another suffix, or if a package is missing.
-        RunError: if the network can't be converted, or the file differs by more than 1e-5.
+        RunError: if the network can't be converted, or the file differs by more than 2e-5 of it.
     """
     description = {**(description or {}), "preprocessing": _preprocessing(image_size, transform, eval_crop)}
 
@@ -72,7 +74,7 @@ def write_file(
     sizes: Sequence[tuple[int, int, int]],
     overwrite: bool = False,
 ) -> float:
-    """Writes any model's file and checks it; returns the greatest difference, over the greatest output if above 1.
+    """Writes any model's file and checks it; returns the greatest difference, as a part of the greatest output.
 
     Args:
         model: what is written.
@@ -101,8 +103,8 @@ def write_file(
             raise RunError(f"Can't write {model.name} as {form.name}: {first_line(error)}") from error
         if not worst <= TOLERANCE:  # not a number fails, too
             raise RunError(
-                f"The {form.name} file of {model.name} gives other results than the network, by {worst:.2g} where "
-                f"{TOLERANCE:g} is allowed, so it isn't kept."
+                f"The {form.name} file of {model.name} gives other results than the network, by {worst:.2g} of the "
+                f"greatest where {TOLERANCE:g} is allowed, so it isn't kept."
             )
         partial.replace(path)
     finally:
@@ -138,5 +140,5 @@ def _worst_difference(run, expected, sizes):
                 ours, theirs = keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
                 if ours.shape != theirs.shape:
                     raise RunError(f"Expected outputs of shape {theirs.shape} from the file, received {ours.shape}.")
-                worst.append(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+                worst.append(np.abs(ours - theirs).max() / max(TINY, np.abs(theirs).max()))
     return float(np.max(worst))
