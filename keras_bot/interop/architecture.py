@@ -47,12 +47,13 @@ def same(one: str | None, other: str | None) -> bool:
     return one == other or {one, other} in ({"resnet18_a", "resnet18_b"}, {"resnet34_a", "resnet34_b"})
 
 
-def describe(layers: Iterable[str]) -> str:
+def describe(layers: Iterable[str], variant: str) -> str:
     """A network that may not be one of ours, in words."""
     layers = set(layers)
     path = "bottleneck" if "stage1_block1_3_conv" in layers else "basic"
     stem = "a deep stem" if "stem_1_conv" in layers else "a 7x7 stem"
-    return f"a ResNet of {', '.join(map(str, _blocks(layers)))} {path} blocks with {stem}"
+    shortcuts = "" if variant else " and pooled shortcuts"
+    return f"a ResNet of {', '.join(map(str, _blocks(layers)))} {path} blocks with {stem}{shortcuts}"
 
 
 def _blocks(layers):

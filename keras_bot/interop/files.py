@@ -63,6 +63,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _read_safetensors(path):
+    import ml_dtypes  # noqa: F401  # makes bfloat16 known to NumPy
     from safetensors.numpy import load_file
 
     return {name: np.asarray(array) for name, array in load_file(path).items()}

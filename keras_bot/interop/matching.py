@@ -58,11 +58,12 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | Non
     if not any(layer.startswith("stage") for layer in layers):
         some = first_few(list(tensors)) or "no tensors"
         return None, None, f"no ResNet of {source}'s: it has {some}"
-    name = architecture.find_name(layers, naming.variant({key.rpartition(naming.separator)[0] for key in tensors}))
+    variant = naming.variant({key.rpartition(naming.separator)[0] for key in tensors})
+    name = architecture.find_name(layers, variant)
     biases = [tensors[key] for key, place in places.items() if place == (HEAD, "bias")]
     classes = int(biases[0].size) if biases else None
     head = "without a head" if classes is None else f"with {classes} classes"
-    return name, classes, f"{name or architecture.describe(layers)} {head}"
+    return name, classes, f"{name or architecture.describe(layers, variant)} {head}"
 
 
 def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, head: str, file: str) -> Match:
@@ -95,7 +96,8 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
     left = set(tensors) - set(taken.values()) - set(dropped) - set(ignored)
     if wrong := _differences(arrays, variables, [key for key in tensors if key in left]):
         raise MisuseError(f"Expected in {file} the weights of {name}, as it looks like {looks}, but {wrong}.")
-    return Match(ours, variables, taken, arrays, ignored, dropped, classes, file_classes)
+    called = model.name if architecture.same(model.name, ours) else ours
+    return Match(called, variables, taken, arrays, ignored, dropped, classes, file_classes)
 
 
 def _has_place(place, variables):

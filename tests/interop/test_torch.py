@@ -59,7 +59,7 @@ def _with_statistics(net, images):
         tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=draw))
 
     for norm in norms:
-        uniform(norm.weight, 0.2, 0.5 if norm in lasts else 0.8)  # large ones would enlarge the rounding, too
+        uniform(norm.weight, 0.1, 0.3 if norm in lasts else 0.7)  # large ones enlarge the rounding, too
         uniform(norm.bias, -0.3, 0.3)
         norm.momentum = 1.0
     with torch.no_grad():
@@ -115,8 +115,8 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
     interop.load(file, model, source=library)
     folded = _ours(model, _normalised(pixels, MEAN, STD))[0]
     border = np.abs(folded - _theirs(net, channels_first)[0]).max()
-    scale = np.abs(logits).max()
+    scale, largest = np.abs(logits).max(), np.abs(ends["C5"]).max()
     told = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
-    print(f"\n{library} {model.name}: {told}; normalised by us {border:.1e}; logits up to {scale:.1f}, C5 to {np.abs(ends['C5']).max():.0f}")
+    print(f"\n{library} {model.name}: {told}; normalised by us {border:.1e}; up to {scale:.1f}, C5 {largest:.0f}")
     assert max(worst.values()) < 1e-4
     assert border < 2e-2 * scale

@@ -1,0 +1,181 @@
+"""Names and shapes of other libraries' networks, as they wrote them, with random values: where each tensor goes.
+
+shapes.json was written by timm 1.0.31, torchvision 0.29.1 and GluonCV 0.10.5, where they are installed.
+"""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_bot import interop, models
+from keras_bot.errors import MisuseError
+from keras_bot.interop.matching import recognise
+
+SHAPES = json.loads(pathlib.Path(__file__).with_name("shapes.json").read_text())
+OURS = {
+    "timm resnet18d": "resnet18_d",
+    "timm resnet50c": "resnet50_c",
+    "timm resnet50d": "resnet50_d",
+    "torchvision resnet18": "resnet18_b",
+    "torchvision resnet50": "resnet50_b",
+    "gluoncv resnet18_v1b": "resnet18_b",
+    "gluoncv resnet50_v1": "resnet50_a",
+}
+
+
+@functools.cache
+def _random(net):
+    draw = np.random.default_rng(0)
+    shapes = {name: [int(side) for side in shape.split("x") if side] for name, shape in SHAPES[net].items()}
+    return {name: draw.random(shape, "float32") for name, shape in shapes.items()}
+
+
+@functools.cache
+def _resnet18_d():
+    return models.create("resnet18_d", num_classes=1000)
+
+
+def _weights(model):
+    return {(layer.name, v.name): np.array(v) for layer in model.layers for v in layer.weights}
+
+
+def test_every_network_of_the_facts_is_tested():
+    assert set(OURS) == set(SHAPES)
+
+
+@pytest.mark.parametrize("net", OURS)
+def test_a_network_is_recognised(net):
+    source, _ = net.split()
+    classes = 11 if source == "gluoncv" else 1000
+    assert recognise(_random(net), source) == (OURS[net], classes, f"{OURS[net]} with {classes} classes")
+
+
+@pytest.mark.parametrize("net", OURS)
+def test_every_tensor_is_used_once_and_every_weight_filled(net):
+    source, tensors = net.split()[0], _random(net)
+    model = models.create(OURS[net], num_classes=11 if source == "gluoncv" else 1000)
+    report = interop.into(model, tensors, source, normalisation="theirs")
+    told = [use.theirs for use in report.uses] + list(report.ignored)
+    assert sorted(told) == sorted(tensors)
+    assert all(name.endswith("num_batches_tracked") for name in report.ignored)
+    ours, biases = _weights(model), 0
+    for use in report.uses:
+        theirs = tensors[use.theirs]
+        if use.weight == "bias" and use.layer != "predictions":
+            biases += 1
+            mean = (use.layer.replace("_conv", "_bn"), "moving_mean")
+            ours[mean] = ours[mean] + theirs
+    for use in report.uses:
+        theirs = tensors[use.theirs]
+        if use.weight == "bias" and use.layer != "predictions":
+            continue
+        expected = theirs.transpose(2, 3, 1, 0) if theirs.ndim == 4 else theirs.T
+        np.testing.assert_allclose(ours.pop((use.layer, use.weight)), expected, rtol=0, atol=1e-6)
+    assert not ours
+    assert biases == (32 if net == "gluoncv resnet50_v1" else 0)
+    assert report.head == "kept" and len(report.table(verbose=True).splitlines()) > len(report.uses)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("layer4.1.bn2.running_var"), r"it lacks what goes into stage4_block2_2_bn/moving_variance\."),
+        (lambda t: t.update(extra=np.ones(3)), r"nothing takes its extra\."),
+        (lambda t: t.update({"layer1.0.conv1.bias": np.ones(3)}), r"stage1_block1_1_conv/bias is \(3,\) where \(64,\)"),
+        (
+            lambda t: t.update({"layer1.0.conv1.weight": np.ones((64, 32, 3, 3))}),
+            r"stage1_block1_1_conv/kernel is \(3, 3, 32, 64\) where \(3, 3, 64, 64\) is needed",
+        ),
+        (lambda t: t.update({"layer1.0.conv3.weight": np.ones((64, 64, 1, 1))}), "looks like resnet26_d"),
+        (
+            lambda t: [t.pop(k) for k in list(t) if k.startswith("layer4.1.")],
+            "2, 2, 2, 1 basic blocks with a deep stem",
+        ),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")], "no ResNet of timm's: it has conv1.0.weight"),
+        (lambda t: t.clear(), "no tensors"),
+    ],
+)
+def test_what_does_not_fit_is_told_and_the_model_left_alone(change, message):
+    tensors, model = dict(_random("timm resnet18d")), _resnet18_d()
+    before = _weights(model)
+    change(tensors)
+    with pytest.raises(MisuseError, match=message):
+        interop.into(model, tensors, "timm", file="net.safetensors")
+    for place, value in _weights(model).items():
+        np.testing.assert_array_equal(value, before[place])
+
+
+def test_another_network_is_told_from_the_one_wanted():
+    with pytest.raises(MisuseError, match=r"the weights of resnet18_d.*looks like resnet50_c with 1000 classes"):
+        interop.into(_resnet18_d(), _random("timm resnet50c"), "timm")
+    with pytest.raises(MisuseError, match=r"of resnet50_a.*looks like resnet50_b with 1000 classes"):
+        interop.into(models.create("resnet50_a", width=0.125), _random("torchvision resnet50"), "torchvision")
+    cifar = models.create("cifar_resnet20_a")
+    with pytest.raises(MisuseError, match="which cifar_resnet20_a isn't"):
+        interop.into(cifar, _random("timm resnet18d"), "timm")
+
+
+def test_a_network_with_other_places_of_pools_is_refused():
+    tensors = _random("torchvision resnet18")
+    moved = {
+        name.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"): t
+        for name, t in tensors.items()
+    }
+    with pytest.raises(MisuseError, match="2, 2, 2, 2 basic blocks with a 7x7 stem and pooled shortcuts"):
+        interop.into(_resnet18_d(), moved, "timm")
+
+
+def test_unknown_words_are_refused():
+    for options, message in (
+        ({"source": "tim"}, "Unknown source 'tim'. Did you mean timm"),
+        ({"source": "timm", "head": "keeep"}, "Unknown head"),
+        ({"source": "timm", "normalisation": "our"}, "Unknown normalisation"),
+    ):
+        with pytest.raises(MisuseError, match=message):
+            interop.into(_resnet18_d(), _random("timm resnet18d"), **options)
+
+
+def test_of_basic_blocks_a_is_b():
+    model = models.create("resnet18_a", num_classes=1000)
+    assert interop.into(model, _random("torchvision resnet18"), "torchvision").model == "resnet18_a"
+
+
+@pytest.mark.parametrize(("classes", "head"), [(1000, "kept"), (7, "new")])
+def test_the_head_is_kept_for_as_many_classes_or_new(classes, head):
+    model = models.create("resnet18_d", num_classes=classes)
+    before = np.array(model.get_layer("predictions").kernel)
+    report = interop.into(model, _random("timm resnet18d"), "timm")
+    assert (report.head, report.num_classes, report.file_classes) == (head, classes, 1000)
+    assert (np.array(model.get_layer("predictions").kernel) == before).all() == (head == "new")
+    assert any("head isn't used" in note for note in report.notes) == (head == "new")
+
+
+def test_a_network_without_a_top_takes_no_head():
+    model = models.create("resnet18_d", include_top=False)
+    report = interop.into(model, _random("timm resnet18d"), "timm")
+    assert (report.head, report.num_classes) == ("none", None)
+
+
+def test_paddles_blocks_are_numbered_through_and_their_dense_kernel_is_ours():
+    """By PaddleClas' names; nothing of it is installed anywhere here."""
+    model = models.create("resnet18_vd", num_classes=3, width=0.125)
+    layers = {"predictions": "fc"}
+    for number, (stage, block) in enumerate((s, b) for s in (1, 2, 3, 4) for b in (1, 2)):
+        for theirs, ours in (("conv0", "1"), ("conv1", "2"), ("short", "shortcut")):
+            for kind in ("conv", "bn"):
+                layers[f"stage{stage}_block{block}_{ours}_{kind}"] = f"blocks.{number}.{theirs}.{kind}"
+    layers |= {f"stem_{i + 1}_{kind}": f"stem.{i}.{kind}" for i in range(3) for kind in ("conv", "bn")}
+    words = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    words |= {"moving_mean": "_mean", "moving_variance": "_variance"}
+    draw = np.random.default_rng(0)
+    values = {place: draw.random(value.shape, "float32") for place, value in _weights(model).items()}
+    tensors = {
+        f"{layers[layer]}.{words[weight]}": value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+        for (layer, weight), value in values.items()
+    }
+    assert interop.into(model, tensors, "paddleclas", normalisation="theirs").model == "resnet18_vd"
+    for place, value in _weights(model).items():
+        np.testing.assert_array_equal(value, values[place])
