@@ -15,6 +15,7 @@ LAYERS = [  # each may import from those after it
     {"transfer"},
     {"export"},
     {"training"},
+    {"interop"},
     {"tricks", "models", "data"},
     {"recipe"},
     {"errors"},
@@ -60,6 +61,8 @@ def test_what_a_part_may_import(path):
     mine = part_of(path)
     if mine in ("models", "tricks", "recipe", "errors"):
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "torch", "tf_keras"}
+    if mine == "interop":  # reads PyTorch's files with PyTorch
+        assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "tf_keras"}
     if mine != "cli":
         assert "absl" not in roots
     if mine in ("recipe", "errors"):

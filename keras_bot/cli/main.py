@@ -11,6 +11,7 @@ COMMANDS = {
     "launch": "train in several worker processes on this machine",
     "evaluate": "top-1 and top-5 of a trained network",
     "export": "write a SavedModel of a run, preprocessing included",
+    "import-weights": "another library's ResNet weights as a .keras file of ours",
     "inspect": "what an exported SavedModel holds",
     "predict": "the five likeliest classes of image files, by a SavedModel",
     "models": "list the networks with parameters and FLOPs",
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 for a failure, 2 for misuse."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--help", "-h", "help"):
-        print(USAGE.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        print(USAGE.format(commands="\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())))
         return 0 if argv else 2
     if argv[0] == "--version":
         from keras_bot import __version__
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
-        return importlib.import_module(f"keras_bot.cli.{command}").main(arguments) or 0
+        return importlib.import_module(f"keras_bot.cli.{command.replace('-', '_')}").main(arguments) or 0
     except MisuseError as error:
         return _tell(error, 2)
     except BrokenPipeError:  # as in `keras-bot models | head`

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 Place = tuple[str, str]
 
 # What a weight is called; `weight` and `bias` are a batch norm's gamma and beta, or a kernel and its bias.
-_WEIGHTS = {name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")}
-_WEIGHTS |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
-_WEIGHTS |= {"_mean": "moving_mean", "_variance": "moving_variance"}
+_WEIGHTS = {
+    **{name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")},
+    **{"running_mean": "moving_mean", "running_var": "moving_variance"},
+    **{"_mean": "moving_mean", "_variance": "moving_variance"},
+}
 _CONVOLUTION, _DENSE = (2, 3, 1, 0), (1, 0)  # the axes of (out, in, height, width) and (out, in), in our order
 
 

@@ -14,8 +14,10 @@ from keras_bot.interop import architecture
 from keras_bot.interop.preprocessing import OURS
 
 METADATA = "keras_bot"  # the file's key for how images are prepared, as JSON
-_WEIGHTS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
-_WEIGHTS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+_WEIGHTS = {
+    **{"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"},
+    **{"moving_mean": "running_mean", "moving_variance": "running_var"},
+}
 
 
 def timm_name(name: str) -> str | None:

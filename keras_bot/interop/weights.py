@@ -24,6 +24,7 @@ from keras_bot.models.layers import BN_EPSILON
 EPSILON = {"keras_applications": 1.001e-5}  # of the batch norms, where it isn't ours
 NORMALISATIONS = ("ours", "theirs")
 HEADS = ("keep", "new")
+EXACT = 1e-6  # of a grey level
 
 
 def into(
@@ -116,10 +117,11 @@ def _notes(found: Match, source, preprocessing, normalisation):
     if normalisation == "ours":
         shift = map_from_ours(preprocessing)[2]
         left = np.abs(shift * preprocessing["std"]).max()
-        exact = f"exactly but at the border, where zeros are another grey by up to {left:.2g} levels of 255"
+        border = f"but for the padded border, whose zeros were another grey, by up to {left:.2g} of 255"
+        order = ", order" if preprocessing["channels"] == "BGR" else ""
         yield (
-            f"it takes images that keras_bot normalised: mean, std and {preprocessing['channels']} order of the source "
-            f"are in {' and '.join(_stem(found.variables))}, {'exactly' if left < 1e-6 else exact}"
+            f"it takes images that keras_bot normalised: the source's mean{order} and std are in "
+            f"{' and '.join(_stem(found.variables))}, exactly{'' if left < EXACT else ' ' + border}"
         )
     else:
         yield "it takes images that are normalised as the source does it, not as keras_bot does"

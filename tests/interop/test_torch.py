@@ -14,6 +14,7 @@ torchvision = pytest.importorskip("torchvision")
 import keras  # noqa: E402  # after PyTorch
 
 from keras_bot import interop, models  # noqa: E402
+from keras_bot.errors import MisuseError  # noqa: E402
 from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD  # noqa: E402
 
 BLOCKS = {
@@ -53,13 +54,14 @@ def _with_statistics(net, images):
     """Random scales and shifts, and the statistics of real images, then moved a little: as in a trained network."""
     draw = torch.Generator().manual_seed(0)
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    # Small ones at the ends of the blocks, as training makes them; with large ones rounding grows from block to block.
     lasts = [getattr(block, "bn3", block.bn2) for i in (1, 2, 3, 4) for block in getattr(net, f"layer{i}")]
 
     def uniform(tensor, low, high):
         tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=draw))
 
     for norm in norms:
-        uniform(norm.weight, 0.1, 0.3 if norm in lasts else 0.7)  # large ones enlarge the rounding, too
+        uniform(norm.weight, *((0.05, 0.15) if norm in lasts else (0.2, 0.8)))
         uniform(norm.bias, -0.3, 0.3)
         norm.momentum = 1.0
     with torch.no_grad():
@@ -120,3 +122,72 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
     print(f"\n{library} {model.name}: {told}; normalised by us {border:.1e}; up to {scale:.1f}, C5 {largest:.0f}")
     assert max(worst.values()) < 1e-4
     assert border < 2e-2 * scale
+
+
+def test_timm_loads_what_we_save_strictly_and_agrees(pixels, tmp_path):
+    import timm
+
+    model = models.create("resnet26_d", num_classes=11)
+    draw = np.random.default_rng(0)
+    for value in model.weights:
+        if value.path.endswith(("gamma", "beta", "moving_mean", "moving_variance", "bias")):
+            value.assign(draw.uniform(0.1, 0.5, value.shape))
+    told = interop.save_timm(model, tmp_path / "net.safetensors")
+    overlay = {"pretrained_cfg_overlay": told["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
+    net = timm.create_model(told["architecture"], num_classes=told["num_classes"], **overlay).eval()
+    cfg = timm.data.resolve_data_config({}, model=net)
+    images = _normalised(pixels, 255 * np.array(cfg["mean"]), 255 * np.array(cfg["std"]))
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    ours = keras.ops.convert_to_numpy(model(_normalised(pixels, MEAN, STD), training=False))
+    assert np.abs(ours - theirs).max() < 1e-4 < theirs.std()
+
+
+def _small(**changes):
+    return timm_resnet.ResNet(timm_resnet.BasicBlock, BLOCKS[18], num_classes=5, **changes)
+
+
+def test_a_checkpoint_of_training_and_of_several_gpus(tmp_path):
+    state = _small().state_dict()
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped, "optimizer": {}}, tmp_path / "net.pth")
+    tensors = interop.read_tensors(tmp_path / "net.pth")
+    assert set(tensors) == set(state)
+    assert interop.load(tmp_path / "net.pth", source="timm")[1].model == "resnet18_b"
+
+
+def test_halves_are_widened(tmp_path):
+    torch.save({name: value.bfloat16() for name, value in _small().state_dict().items()}, tmp_path / "net.pt")
+    assert interop.read_tensors(tmp_path / "net.pt")["fc.weight"].dtype == np.float32
+
+
+def test_pickled_objects_are_refused_and_other_content_too(tmp_path):
+    torch.save(_small(), tmp_path / "net.pth")
+    with pytest.raises(MisuseError, match=r"to hold tensors only.*state_dict\(\)"):
+        interop.load(tmp_path / "net.pth", source="timm")
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    with pytest.raises(MisuseError, match="a state_dict, tensors by name, received list"):
+        interop.load(tmp_path / "list.pth", source="timm")
+    whole = (tmp_path / "list.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MisuseError, match="damaged"):
+        interop.load(tmp_path / "cut.pth", source="timm")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"stem_type": "deep_tiered", "avg_down": True}, {"stem_type": "deep", "stem_width": 64}]
+)
+def test_other_stems_are_told_by_their_shapes(changes, tmp_path):
+    """timm's resnet18t and 18s, if there were such."""
+    file = _save(_small(**{"stem_width": 32, **changes}), tmp_path / "net.pth")
+    with pytest.raises(MisuseError, match=r"stem_.*is needed"):
+        interop.load(file, source="timm")
+
+
+def test_groups_and_other_layers_are_told(tmp_path):
+    file = _save(torchvision.models.resnext50_32x4d(), tmp_path / "groups.pth")
+    with pytest.raises(MisuseError, match=r"stage1_block1_1_conv/kernel is \(1, 1, 64, 128\)"):
+        interop.load(file, source="torchvision")
+    file = _save(_small(block_args={"attn_layer": "se"}), tmp_path / "attention.pth")
+    with pytest.raises(MisuseError, match=r"nothing takes its layer1\.0\.se\.fc1\.weight"):
+        interop.load(file, source="timm")

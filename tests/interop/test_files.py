@@ -1,0 +1,230 @@
+"""Files in and out, without the libraries that wrote them: forms, damage, preprocessing, and what we write for timm."""
+
+import base64
+import json
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from keras_bot import interop, models
+from keras_bot.errors import MisuseError
+from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, take_ours
+
+# {"conv.weight": float32 0 … 5 of (2, 3, 1, 1), "half": float16 (1.5, -2), "count": int64 (7,)}, by MXNet 1.9.1
+PARAMS = (
+    "EgEAAAAAAAAAAAAAAAAAAAMAAAAAAAAAyfqT+QAAAAAEAAAAAgAAAAAAAAADAAAAAAAAAAEAAAAAAAAAAQAAAAAAAAABAAAAAAAAAAAAAAAAAAAA"
+    "AACAPwAAAEAAAEBAAACAQAAAoEDJ+pP5AAAAAAEAAAACAAAAAAAAAAEAAAAAAAAAAgAAAAA+AMDJ+pP5AAAAAAEAAAABAAAAAAAAAAEAAAAAAAAA"
+    "BgAAAAcAAAAAAAAAAwAAAAAAAAALAAAAAAAAAGNvbnYud2VpZ2h0BAAAAAAAAABoYWxmBQAAAAAAAABjb3VudA=="
+)
+SMALL = {"num_classes": 5, "width": 0.125}
+
+
+def _randomise(model):
+    draw = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(draw.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def _assert_same(one, other):
+    for ours, theirs in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=ours.path)
+
+
+@pytest.mark.parametrize("name", ["resnet18_a", "resnet18_c", "resnet26_b", "resnet50_d", "resnet34_d"])
+def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
+    model = _randomise(models.create(name, **SMALL))
+    told = interop.save_timm(model, tmp_path / "net.safetensors", image_size=192, eval_crop=0.9)
+    assert told["architecture"] == name.replace("_a", "").replace("_b", "").replace("_", "")
+    assert told["num_classes"] == 5 and told["pretrained_cfg"]["input_size"] == [3, 192, 192]
+    np.testing.assert_allclose(np.array(told["pretrained_cfg"]["mean"]) * 255, MEAN)
+    again = models.create(name, **SMALL)
+    same, report = interop.load(tmp_path / "net.safetensors", again, source="timm")
+    assert same is again and report.head == "kept" and report.model == name
+    _assert_same(again, model)  # the file tells that images are normalised as we do, so nothing is folded
+    assert (report.preprocessing["image_size"], report.preprocessing["eval_crop"]) == (192, 0.9)
+    assert len(report.file["sha256"]) == 64
+
+
+def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
+    interop.save_timm(models.create("resnet18_d", **SMALL), tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    counts = [name for name in tensors if name.endswith("num_batches_tracked")]
+    assert len(counts) == sum(name.endswith("running_var") for name in tensors)
+    assert all(tensors[name].dtype == np.int64 and tensors[name].shape == () for name in counts)
+    with safe_open(tmp_path / "net.safetensors", framework="numpy") as file:
+        assert file.metadata()["format"] == "pt"
+
+
+@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_vd", "cifar_resnet20_d"])
+def test_a_network_that_timm_lacks_is_not_written(name, tmp_path):
+    with pytest.raises(MisuseError, match="Expected a ResNet of variant B, C or D"):
+        interop.save_timm(models.create(name, **SMALL), tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_for_timm_is_replaced_only_when_told(tmp_path):
+    model, path = models.create("resnet18_d", **SMALL), tmp_path / "net.safetensors"
+    path.write_text("mine")
+    with pytest.raises(MisuseError, match="exists already"):
+        interop.save_timm(model, path)
+    assert path.read_text() == "mine"
+    interop.save_timm(model, path, overwrite=True)
+    assert load_file(path) and [file.name for file in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(MisuseError, match=r"ends in \.safetensors"):
+        interop.save_timm(model, tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("cut", [4, 200, -8])
+def test_a_file_that_is_cut_off_is_told_and_the_model_left_alone(cut, tmp_path):
+    model, path = _randomise(models.create("resnet18_d", **SMALL)), tmp_path / "net.safetensors"
+    interop.save_timm(model, path)
+    path.write_bytes(path.read_bytes()[:cut])
+    other = models.create("resnet18_d", **SMALL)
+    before = [np.array(value) for value in other.weights]
+    with pytest.raises(MisuseError, match=r"Can't read .*net\.safetensors, which is damaged"):
+        interop.load(path, other, source="timm")
+    for value, old in zip(other.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(value), old)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.safetensors", "isn't there"), ("net.onnx", "Unknown form of file '.onnx'"), ("bad.npz", "Can't read")],
+)
+def test_files_that_are_none_are_told(name, message, tmp_path):
+    if name != "none.safetensors":
+        (tmp_path / name).write_text("text")
+    with pytest.raises(MisuseError, match=message):
+        interop.load(tmp_path / name, source="timm")
+
+
+def test_a_pickled_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "net.npz", weights=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(MisuseError, match="Can't read"):
+        interop.load(tmp_path / "net.npz", source="timm")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_widened_and_told(dtype, tmp_path):
+    model = _randomise(models.create("resnet18_d", **SMALL))
+    interop.save_timm(model, tmp_path / "whole.safetensors")
+    halves = {
+        name: value.astype(dtype) if value.dtype == np.float32 else value
+        for name, value in load_file(tmp_path / "whole.safetensors").items()
+    }
+    save_file(halves, tmp_path / "half.safetensors")
+    again = models.create("resnet18_d", **SMALL)
+    _, report = interop.load(tmp_path / "half.safetensors", again, source="timm", normalisation="theirs")
+    assert any(f"the file has {np.dtype(dtype).name}" in note for note in report.notes)
+    np.testing.assert_array_equal(np.asarray(again.get_layer("stem_1_bn").gamma), halves["conv1.1.weight"])
+
+
+def test_mxnets_file_is_read(tmp_path):
+    content = base64.b64decode(PARAMS)
+    (tmp_path / "net.params").write_bytes(content)
+    arrays = interop.read_tensors(tmp_path / "net.params")
+    assert {name: (array.dtype.name, array.tolist()) for name, array in arrays.items()} == {
+        "conv.weight": ("float32", np.arange(6.0).reshape(2, 3, 1, 1).tolist()),
+        "half": ("float16", [1.5, -2.0]),
+        "count": ("int64", [7]),
+    }
+    for cut in (3, 20, 60, len(content) - 3):
+        (tmp_path / "cut.params").write_bytes(content[:cut])
+        with pytest.raises(MisuseError, match="cut off"):
+            interop.read_tensors(tmp_path / "cut.params")
+    (tmp_path / "other.params").write_bytes(b"x" * 100)
+    with pytest.raises(MisuseError, match="doesn't begin as"):
+        interop.read_tensors(tmp_path / "other.params")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A timm file without our metadata, of a small resnet18_d."""
+    interop.save_timm(_randomise(models.create("resnet18_d", **SMALL)), tmp_path / "ours.safetensors")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+CONFIG = {
+    "architecture": "resnet18d",
+    "label_names": ["tench", "shark"],
+    "pretrained_cfg": {
+        "input_size": [3, 256, 256],
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    },
+}
+
+
+def test_timms_config_beside_a_file_tells_the_preprocessing(file):
+    small = models.create("resnet18_d", **SMALL)
+    assert interop.load(file, small, source="timm")[1].preprocessing == DEFAULTS["timm"] | {"takes": "ours"}
+    file.with_name("config.json").write_text(json.dumps(CONFIG))
+    report = interop.load(file, small, source="timm")[1]
+    assert report.preprocessing["mean"] == (127.5, 127.5, 127.5) and report.preprocessing["image_size"] == 256
+    assert report.class_names == ("tench", "shark")
+    told = interop.load(file, small, source="timm", preprocessing={"eval_crop": 1.0})[1].preprocessing
+    assert (told["eval_crop"], told["image_size"]) == (1.0, 256)
+    with pytest.raises(MisuseError, match="Unknown part of preprocessing 'crop'"):
+        interop.load(file, small, source="timm", preprocessing={"crop": 1.0})
+
+
+def test_timms_config_of_another_network_is_refused(file):
+    """resnetaa18d has resnet18d's weights, and other pools."""
+    file.with_name("config.json").write_text(json.dumps(CONFIG | {"architecture": "resnetaa18d"}))
+    with pytest.raises(MisuseError, match=r"of timm's resnetaa18d.*looks like resnet18_d"):
+        interop.load(file, models.create("resnet18_d", **SMALL), source="timm")
+
+
+def test_a_config_of_another_form(file, tmp_path):
+    small, config = models.create("resnet18_d", **SMALL), file.with_name("config.json")
+    config.write_text('{"model_type": "resnet"}')  # some other library's
+    assert interop.load(file, small, source="timm")[1].preprocessing["image_size"] == 224
+    with pytest.raises(MisuseError, match=r"Can't read .*config\.json as timm's"):
+        interop.load(file, small, source="timm", config=config)
+    config.write_text("{")
+    with pytest.raises(MisuseError, match=r"Can't read .*config\.json as timm's"):
+        interop.load(file, small, source="timm")
+    with pytest.raises(MisuseError, match="Expected no config for torchvision"):
+        interop.load(file, small, source="torchvision", config=config)
+
+
+@pytest.mark.parametrize("source", ["timm", "keras_applications"])
+def test_the_stem_takes_our_images_in_place_of_theirs(source):
+    """Without padding, so that there is no border."""
+    draw, theirs = np.random.default_rng(0), DEFAULTS[source]
+    kernel, pixels = draw.standard_normal((3, 3, 3, 4)), draw.uniform(0, 255, (1, 8, 8, 3))
+    order = [2, 1, 0] if source == "keras_applications" else [0, 1, 2]
+    given = (pixels[..., order] - theirs["mean"]) / theirs["std"]
+    ours, mean = take_ours(kernel, np.zeros(4), theirs)
+
+    def convolve(images, kernel):
+        windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), (1, 2))
+        return np.einsum("bhwcij,ijcd->bhwd", windows, kernel)
+
+    np.testing.assert_allclose(convolve((pixels - MEAN) / STD, ours) - mean, convolve(given, kernel), atol=1e-9)
+    assert np.abs(mean).max() < 1e-9 if source == "keras_applications" else np.abs(mean).max() > 1e-3
+
+
+def test_load_without_a_model_and_with_classes(file):
+    with pytest.raises(MisuseError, match=r"stem_1_conv/kernel is \(3, 3, 3, 4\) where \(3, 3, 3, 32\) is needed"):
+        interop.load(file, source="timm")
+    with pytest.raises(MisuseError, match=r"of resnet50_d, as timm has them; it looks like resnet18_d with 5 classes"):
+        interop.load(file, "resnet50_d", source="timm")
+    with pytest.raises(MisuseError, match="Unknown model 'resnet50d'"):
+        interop.load(file, "resnet50d", source="timm")
+    with pytest.raises(MisuseError, match="Expected num_classes as the model has, 5, received 6"):
+        interop.load(file, models.create("resnet18_d", **SMALL), source="timm", num_classes=6)
+
+
+def test_a_model_of_another_dtype_policy_keeps_float32_weights(file):
+    model = models.create("resnet18_d", **SMALL, dtype="mixed_bfloat16")
+    interop.load(file, model, source="timm", normalisation="theirs")
+    assert {keras.backend.standardize_dtype(value.dtype) for value in model.weights} == {"float32"}
