@@ -1,6 +1,6 @@
 """One network in a process of its own, on its own backend, timed step by step.
 
-    python -m keras_bot.bench.contestant JSON
+    python -c "from keras_bot.bench.contestant import main; main()" JSON
 
 It builds what the JSON asks for, says so in a line of JSON, runs a step for every line that it reads and answers with
 its seconds, and at the end tells its peak memory. Networks of several frameworks can so be timed in turn.
@@ -187,7 +187,3 @@ def _peak(backend) -> float:
         if tf.config.list_physical_devices("GPU"):
             return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     return peak_mib()
-
-
-if __name__ == "__main__":
-    main()

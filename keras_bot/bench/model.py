@@ -16,6 +16,7 @@ from keras_bot.errors import MisuseError, RunError, unknown
 BACKENDS = ("tensorflow", "jax", "torch")
 MODES = ("train", "forward")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+START = "from keras_bot.bench.contestant import main; main()"
 
 
 def bench_model(
@@ -137,7 +138,7 @@ class _Running:
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "keras_bot.bench.contestant", json.dumps(dataclasses.asdict(contestant))],
+            [sys.executable, "-c", START, json.dumps(dataclasses.asdict(contestant))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,

@@ -250,8 +250,11 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, cl
         read_config=tfds.ReadConfig(input_context=context) if context else None,
     )
     if class_names and source.class_names != class_names:
-        told = f"{first_few(class_names)} ({len(class_names)}), received {first_few(source.class_names)}"
-        raise MisuseError(f"{source.name}: expected the classes {told} ({source.num_classes}). Give the same set.")
+        trained, received = (f"{len(names)} classes, {first_few(names)}" for names in (class_names, source.class_names))
+        raise MisuseError(
+            f"Expected in {source.name} those of the training, {trained}; received {received}. "
+            "Give data with the same classes in the same order."
+        )
     return source
 
 

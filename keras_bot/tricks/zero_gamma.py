@@ -38,7 +38,7 @@ def zero_gamma(model: keras.Model) -> list[keras.layers.BatchNormalization]:
             f"Expected residual branches that end in a BatchNormalization with a gamma, found none in {model.name!r}."
         )
     for norm in norms:
-        norm.gamma.assign(ops.zeros_like(norm.gamma))
+        norm.gamma.assign(ops.zeros(norm.gamma.shape))
     return norms
 
 

@@ -88,7 +88,7 @@ def test_every_command_has_help(command, capsys):
         (["predict", "--savedmodel=nowhere", "x.jpg"], "Expected a SavedModel directory"),
         (["models", "resnet51_d"], "Did you mean resnet50_d"),
         (["bench", "modle"], "Did you mean model?"),
-        (["bench", "model", "--mode=trian"], "Expected mode to be one of"),
+        (["bench", "model", "--mode=trian"], "Did you mean train?"),
     ],
 )
 def test_misuse_is_one_clear_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_bot import models
 from keras_bot.models.dilate import dilate
@@ -11,7 +12,7 @@ IMAGES = np.random.default_rng(0).standard_normal((1, 65, 97, 3), dtype="float32
 
 
 def ends(model):
-    return {level: np.asarray(end) for level, end in models.features(model)(IMAGES).items()}
+    return {level: ops.convert_to_numpy(end) for level, end in models.features(model)(IMAGES).items()}
 
 
 @pytest.mark.parametrize("name", ["resnet18_a", "resnet50_a", "resnet50_b"])

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_bot.models import create
 from keras_bot.models.layers import bottleneck, conv_bn, shortcut_pool
@@ -60,14 +61,14 @@ def test_padding_is_symmetric(kernel_size, strides, size):
     net.get_layer("x_conv").set_weights([kernel])
     images = np.random.default_rng(0).standard_normal((1, size, size, 1), dtype="float32")
     expected = images[:, ::strides, ::strides] / np.sqrt(1 + 1e-5)
-    np.testing.assert_allclose(np.asarray(net(images)), expected, rtol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(net(images)), expected, rtol=1e-5)
 
 
 def test_stem_pool_is_symmetric_too():
     model = create("resnet18_a", num_classes=1, width=0.125)
     pooled = model.get_layer("stem_pool").output
     probe = keras.Model(model.input, [model.get_layer("stem_relu").output, pooled])
-    x, pooled = map(np.asarray, probe(np.random.default_rng(0).standard_normal((1, 32, 32, 3))))
+    x, pooled = map(ops.convert_to_numpy, probe(np.random.default_rng(0).standard_normal((1, 32, 32, 3))))
     x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2]
     np.testing.assert_array_equal(pooled, windows.max((-2, -1)))

@@ -4,6 +4,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_bot.errors import MisuseError
 from keras_bot.models import create, features, names
@@ -39,7 +40,7 @@ def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
     assert all(layer["registered_name"] is None for layer in config["layers"])
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     images = _images(2, 40, 40, 3)
-    np.testing.assert_array_equal(np.asarray(loaded(images)), np.asarray(model(images)))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(images)), ops.convert_to_numpy(model(images)))
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
@@ -65,7 +66,7 @@ def test_features_share_weights_and_are_what_the_head_sees():
     images = _images(2, 64, 64, 3)
     kernel, bias = model.get_layer("predictions").get_weights()
     ends = features(model)(images)
-    logits = np.asarray(ends["C5"]).mean((1, 2)) @ kernel + bias
+    logits = ops.convert_to_numpy(ends["C5"]).mean((1, 2)) @ kernel + bias
     np.testing.assert_allclose(np.asarray(model(images)), logits, rtol=1e-4, atol=1e-5)
     assert features(model).get_layer("stem_1_conv").kernel is model.get_layer("stem_1_conv").kernel
 
@@ -104,8 +105,8 @@ def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training)
     }
     probe = keras.Model(model.input, ends)
     for block, (start, end) in probe(_images(2, 64, 64, 3), training=training).items():
-        np.testing.assert_array_equal(np.asarray(end), np.asarray(start), err_msg=block)
-        assert np.asarray(start).any()
+        np.testing.assert_array_equal(ops.convert_to_numpy(end), ops.convert_to_numpy(start), err_msg=block)
+        assert ops.convert_to_numpy(start).any()
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
@@ -142,16 +143,16 @@ def test_the_global_policy_counts_and_is_left_alone():
 def test_tops():
     images = _images(2, 64, 64, 3)
     top = {"include_top": False, "width": 0.125}
-    last = np.asarray(create("resnet18_d", **top)(images))
+    last = ops.convert_to_numpy(create("resnet18_d", **top)(images))
     assert last.shape == (2, 2, 2, 64)
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
         model = create("resnet18_d", **top, pooling=pooling)
-        pooled = np.asarray(model(images))
-        end = np.asarray(features(model)(images)["C5"])
+        pooled = ops.convert_to_numpy(model(images))
+        end = ops.convert_to_numpy(features(model)(images)["C5"])
         np.testing.assert_allclose(pooled, reduce(end, axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    probabilities = np.asarray(create("resnet18_d", **SMALL, classifier_activation="softmax")(images))
+    probabilities = ops.convert_to_numpy(create("resnet18_d", **SMALL, classifier_activation="softmax")(images))
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    logits = np.asarray(create("resnet18_d", **SMALL)(images))
+    logits = ops.convert_to_numpy(create("resnet18_d", **SMALL)(images))
     assert logits.shape == (2, 7) and (logits < 0).any()
 
 
