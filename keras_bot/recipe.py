@@ -195,6 +195,10 @@ class Recipe:
                 f"Expected decay_epochs after the warmup of {self.warmup_epochs:g} epochs, "
                 f"received {self.decay_epochs[0]}. Decay later or shorten the warmup."
             )
+        if self.head and self.task == "classification":
+            raise MisuseError(
+                f"Expected no --head for classification, received {self.head}. Give its --task, or drop it."
+            )
         if self.mixup_off_epochs > self.epochs:
             raise MisuseError(
                 f"Expected mixup_off_epochs of at most epochs={self.epochs}, received {self.mixup_off_epochs}."

@@ -47,6 +47,7 @@ def test_every_knob_has_help_and_one_flag_line():
         ({"batch_size": 1.5}, "batch_size as int, received 1.5"),
         ({"epochs": True}, "epochs as int, received True"),
         ({"zero_gamma": 1}, "zero_gamma as bool, received 1"),
+        ({"head": "fcn"}, "no --head for classification, received fcn"),
         ({"schedule": "cosin"}, "one of step, cosine, poly, constant, received 'cosin'"),
         ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs below epochs"),
         ({"decay_epochs": "30"}, "decay_epochs as tuple, received '30'"),

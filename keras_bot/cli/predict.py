@@ -1,5 +1,6 @@
 """`keras-bot predict`: the likeliest classes of image files, or pictures of what is in them, by a SavedModel."""
 
+import itertools
 import pathlib
 import sys
 
@@ -29,10 +30,11 @@ def main(argv):
     from keras_bot.export.savedmodel import load_savedmodel
 
     loaded, description = load_savedmodel(flags.savedmodel)
+    pictures = picture_files(images, pathlib.Path(flags.output_dir))
     failed = 0
-    for path in images:
+    for path, picture in zip(images, pictures, strict=True):
         try:
-            lines = look(loaded.serve, description, path, flags)
+            lines = look(loaded.serve, description, path, picture, flags)
         except RunError as error:
             failed = 1
             print(f"keras-bot: {error}", file=sys.stderr)
@@ -41,13 +43,25 @@ def main(argv):
     return failed
 
 
-def look(serve, description, path, flags) -> list[str]:
+def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
+    """A file in the folder for the picture of each image: none twice, and none of the images themselves."""
+    files: list[pathlib.Path] = []
+    taken = {pathlib.Path(path).resolve() for path in images}
+    for path in images:
+        stem = pathlib.Path(path).stem
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        files.append(next(file for name in names if (file := folder / f"{name}.png").resolve() not in taken))
+        taken.add(files[-1].resolve())
+    return files
+
+
+def look(serve, description, path, picture, flags) -> list[str]:
     """What a SavedModel tells of an image file, a line each; a detector or segmenter draws it too."""
     from keras_bot.export.predict import predict_file
 
     if "task" in description:
         from keras_bot.transfer.predict import draw_file
 
-        return draw_file(serve, description, path, pathlib.Path(flags.output_dir), flags.min_score)
+        return draw_file(serve, description, path, picture, flags.min_score)
     prediction = predict_file(serve, description.get("class_names", []), path, top=flags.top)
     return [f"{probability:7.2%}  {name}" for name, probability in prediction.top]

@@ -15,32 +15,25 @@ def main(argv):
     """Trains, and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
     add_run_flags(flags)
-    flags.add(
-        bool,
-        "dry_run",
-        False,
-        "print what would be done: recipe, tricks, steps, learning rates, decayed variables",
-    )
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
         return
     expect_run_dir(flags)
     recipe = flags.recipe()
     start_backend()
-    if flags.dry_run:
-        from keras_bot.training.plan import plan
-        from keras_bot.transfer.tasks import find_task
-
-        print(plan(recipe, find_task(recipe.task)))
-        return
     run(recipe, flags, name=recipe.model)
 
 
 def run(recipe: Recipe, flags: Flags, *, name: str):
-    """Trains, and prints the result; `name` begins that of the run directory where none is given."""
+    """Trains, and prints the result, or what would be done; `name` begins a run directory's where none is given."""
     from keras_bot.training.train import train
     from keras_bot.transfer.tasks import find_task
 
+    if flags.dry_run:
+        from keras_bot.training.plan import plan
+
+        print(plan(recipe, find_task(recipe.task)))
+        return
     run_dir = flags.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
     if "run_dir" in result:  # the chief's
@@ -52,6 +45,9 @@ def add_run_flags(flags: Flags):
     flags.add(str, "run_dir", "", "where the records go; empty is a new directory in runs/, by model and time")
     flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
     flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
+    flags.add(
+        bool, "dry_run", False, "print what would be done: recipe, tricks, steps, learning rates, decayed variables"
+    )
 
 
 def expect_run_dir(flags: Flags):

@@ -161,10 +161,12 @@ def load_savedmodel(path: str | pathlib.Path):
     """
     path = pathlib.Path(path)
     check_savedmodel(path)
+    if not (path / DESCRIPTION).exists():
+        raise MisuseError(f"Expected a SavedModel of `keras-bot export`, received {path}, which has no {DESCRIPTION}.")
     try:
         loaded = tf.saved_model.load(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except Exception as error:  # TensorFlow raises whatever it stumbles over in damaged files
         raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
     if not hasattr(loaded, "serve"):
         raise MisuseError(f"The SavedModel {path} has no serve endpoint: keras-bot didn't export it.")

@@ -58,14 +58,17 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
         )
     if not zipfile.is_zipfile(path):
         raise MisuseError(f"Can't load {path}: it is damaged, or no .keras file.")
+    other = f"Expected {path} to hold a classifier, with one output (batch, classes); it holds another network."
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+        if "Could not locate class" in str(error):
+            raise MisuseError(f"{other} Give a run or an export of --task=classification.") from None
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
     model = _within(model)
-    outputs = model.outputs or ()
+    outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise MisuseError(f"Expected {path} to hold a network with one output, (batch, classes).")
+        raise MisuseError(f"{other} Give a run or an export of --task=classification.")
     classes = outputs[0].shape[-1]
     if num_classes is not None and classes != num_classes:
         raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
@@ -114,6 +117,9 @@ def _from_savedmodel(path):
             f"The SavedModel {path} has no {NETWORK}: keras_bot didn't export it, or an old version did. "
             "Export it again."
         )
+    known = _json(path / DESCRIPTION)
+    if "task" in known:
+        raise MisuseError(f"Expected a classifier in {path}, received the network of a {known['task']}. Give another.")
     try:
         model = keras.models.model_from_json((path / NETWORK).read_text(encoding="utf-8"))
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
@@ -124,7 +130,7 @@ def _from_savedmodel(path):
             variable.assign(value)
     except Exception as error:  # Keras and TensorFlow raise whatever they stumble over in damaged files
         raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
-    return model, _json(path / DESCRIPTION)
+    return model, known
 
 
 def _json(path):

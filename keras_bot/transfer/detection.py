@@ -101,20 +101,27 @@ class EvaluateBoxes(keras.callbacks.Callback):
         write_text(folder / "table.md", table(figures) + "\n")
         data = evaluation_data(self._recipe, self._source, self._corrupt)
         pictures = draw_found(predict, data, self._source)
-        picture_grid(pictures, folder / "predictions.png", columns=4)
+        if pictures:
+            picture_grid(pictures, folder / "predictions.png", columns=4)
 
 
 def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     """Boxes found on some images, over the whole set, of what `evaluation_data` gives."""
-    spread = data.unbatch().shard(max(1, source.size // SHOWN), 0)
-    images, targets, _ = next(iter(spread.batch(SHOWN)))
+    whole = data.unbatch().filter(lambda image, target, weight: weight > 0)
+    shown = whole.shard(max(1, source.size // SHOWN), 0).batch(SHOWN).take(1)
+    for images, targets, _ in shown:
+        return _draw_batch(predict, images, targets, source.class_names)
+    return []
+
+
+def _draw_batch(predict, images, targets, class_names):
     found = {name: value.numpy() for name, value in predict(images).items()}
     pictures = []
     for row, image in enumerate(color.denormalise(images.numpy())):
         height, width = (int(side) for side in np.ceil(targets["shape"][row].numpy() * targets["scale"][row].numpy()))
         shown = found["scores"][row] >= SHOWN_SCORE
         chosen = (found[name][row][shown] for name in ("boxes", "classes"))
-        pictures.append(draw_boxes(image[:height, :width], *chosen, source.class_names, found["scores"][row][shown]))
+        pictures.append(draw_boxes(image[:height, :width], *chosen, class_names, found["scores"][row][shown]))
     return pictures
 
 

@@ -15,7 +15,7 @@ def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathli
         serve: of the SavedModel.
         description: its model.json.
         path: a JPEG, PNG, GIF or BMP file.
-        output: the PNG's directory.
+        output: the PNG.
         min_score: boxes below it are left out.
 
     Raises:
@@ -36,6 +36,6 @@ def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathli
         lines = [
             f"{score:7.2%}  {names[place]}  {box}" for score, place, box in zip(scores, classes, corners, strict=True)
         ]
-    output.mkdir(parents=True, exist_ok=True)
-    picture_grid([picture], output / f"{pathlib.Path(path).stem}.png", columns=1)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture_grid([picture], output, columns=1)
     return lines

@@ -106,17 +106,20 @@ class KeepFigures(keras.callbacks.Callback):
         write_text(folder / "table.md", metrics.table(figures) + "\n")
         pictures = draw_masks(predict, evaluation_data(self._recipe, self._source, self._corrupt), self._source)
         titles = ["truth", "prediction"] * (len(pictures) // 2)
-        picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
+        if pictures:
+            picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
 
 
 def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     """The true and the predicted mask over each of some images, over the whole set, of `evaluation_data`."""
-    spread = data.unbatch().shard(max(1, source.size // SHOWN), 0)
-    images, masks, _ = next(iter(spread.batch(SHOWN)))
-    predicted = np.argmax(predict(images), -1)
+    whole = data.unbatch().filter(lambda image, mask, weight: weight > 0)
+    shown = whole.shard(max(1, source.size // SHOWN), 0).batch(SHOWN).take(1)
     return [
         draw_mask(image, each, source.class_names, colors=source.palette)
-        for image, mask, guess in zip(color.denormalise(images.numpy()), masks.numpy(), predicted, strict=True)
+        for images, masks, _ in shown
+        for image, mask, guess in zip(
+            color.denormalise(images.numpy()), masks.numpy(), np.argmax(predict(images), -1), strict=True
+        )
         for each in (mask, np.where(mask == IGNORE, IGNORE, guess))
     ]
 

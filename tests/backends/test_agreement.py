@@ -31,7 +31,7 @@ def inputs_of(name):
         if value.ndim == 1:
             value = value + draw.uniform(-0.2, 0.2, value.shape)
         if weight.path.endswith(("block1_2_bn/gamma", "block2_2_bn/gamma", "_3_bn/gamma")):
-            value = value * 0.2
+            value = value * 0.1
         weights.append(value.astype("float32"))
     labels = np.eye(10, dtype="float32")[draw.integers(10, size=8)]
     images = draw.standard_normal((8, 129, 97, 3), dtype="float32")

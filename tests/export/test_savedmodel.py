@@ -1,6 +1,7 @@
 """A SavedModel serves with TensorFlow alone, takes both dtypes and any size, and equals pipeline and network."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_bot import data, models
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
 
 
@@ -93,3 +94,15 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkey
 def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):
     with pytest.raises(MisuseError, match="Expected a SavedModel directory"):
         load_savedmodel(tmp_path)
+
+
+def test_damaged_variables_and_another_makers_savedmodel_are_told(exported, tmp_path):
+    damaged = shutil.copytree(exported, tmp_path / "damaged")
+    (data_file,) = damaged.glob("variables/variables.data*")
+    data_file.write_bytes(data_file.read_bytes()[:1000])
+    with pytest.raises(RunError, match="Can't load the SavedModel"):
+        load_savedmodel(damaged)
+    foreign = shutil.copytree(exported, tmp_path / "foreign")
+    shutil.rmtree(foreign / "assets.extra")
+    with pytest.raises(MisuseError, match="Expected a SavedModel of `keras-bot export`"):
+        load_savedmodel(foreign)

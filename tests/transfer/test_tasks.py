@@ -9,6 +9,8 @@ from PIL import Image
 
 from keras_bot import models
 from keras_bot.cli.main import main
+from keras_bot.cli.predict import picture_files
+from keras_bot.data import CorruptLog
 from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
@@ -190,3 +192,30 @@ def test_classes_that_disagree_are_refused_and_other_orders_counted_alike(scenes
     path.write_text(path.read_text().replace("red", "green"))
     with pytest.raises(MisuseError, match="green"):
         task.open_source(recipe, "eval", class_names=train_source.class_names)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_padding_and_broken_images_are_not_drawn(task, scenes, tmp_path):
+    image = next(scenes[task].glob("*mages/scene9.jpg"))
+    image.write_bytes(image.read_bytes()[:300])  # the second of four held out
+    recipe, parts = recipe_for(task, scenes[task], batch_size=3), find_task(task)
+    source = parts.open_source(recipe, "eval")
+    _, trainee = parts.build(recipe, source, build_strategy(recipe))
+    log = CorruptLog(1)
+    parts.evaluator(recipe, source, log).report(trainee, tmp_path)
+    assert log.names == [name for name in log.names if "scene9" in name] and log.names
+    assert Image.open(tmp_path / "predictions.png").size[0] > 100 and (tmp_path / "table.md").exists()
+
+
+def test_a_detector_is_no_classifier_to_begin_with(scenes, tmp_path, capsys):
+    recipe, parts = recipe_for("detection", scenes["detection"]), find_task("detection")
+    network, _ = parts.build(recipe, parts.open_source(recipe, "train"), build_strategy(recipe))
+    parts.save(network, tmp_path / "model.keras")
+    assert main(["finetune", *flags_of(recipe), f"--init_from={tmp_path / 'model.keras'}"]) == 2
+    assert "to hold a classifier" in capsys.readouterr().err
+
+
+def test_no_picture_takes_the_place_of_an_image_or_of_another(tmp_path):
+    images = [str(tmp_path / name) for name in ("a.png", "b/a.jpg", "c/a.jpg", "d.jpg")]
+    names = [path.name for path in picture_files(images, tmp_path)]
+    assert names == ["a-2.png", "a-3.png", "a-4.png", "d.png"]
