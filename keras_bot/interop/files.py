@@ -22,11 +22,11 @@ from keras_bot.interop.mxnet_file import read_params
 _PRESET = ("model.weights.h5", "task.weights.h5")  # keras-hub's backbone, and its head
 _NESTED = ("state_dict", "model")  # where training scripts of PyTorch put the state_dict in a checkpoint
 
-_PARALLEL = "module."  # before every name where the network was wrapped for several GPUs
-
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, of the file's shapes and dtypes; bfloat16 as float32.
+    """The arrays of a file by name, of the file's shapes and dtypes; PyTorch's bfloat16 as float32.
+
+    What stands before all names of a PyTorch network, since it was within another module, is left out.
 
     Raises:
         MisuseError: if there is no such file, none of a form above, one that is damaged, or its package is missing.
@@ -66,7 +66,7 @@ def _read_safetensors(path):
     import ml_dtypes  # noqa: F401  # makes bfloat16 known to NumPy
     from safetensors.numpy import load_file
 
-    return {name: np.asarray(array) for name, array in load_file(path).items()}
+    return _unwrapped(load_file(path))
 
 
 def _read_torch(path):
@@ -84,9 +84,15 @@ def _read_torch(path):
     content = next((content[key] for key in _NESTED if isinstance(content, dict) and key in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise MisuseError(f"Expected {path} to hold a state_dict, tensors by name, received {type(content).__name__}.")
-    if all(name.startswith(_PARALLEL) for name in content):
-        content = {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
-    return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in content.items()}
+    return _unwrapped({k: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for k, t in content.items()})
+
+
+def _unwrapped(tensors):
+    """Without what stands before all names: `module.` of several GPUs, `backbone.` of a module around the network."""
+    outer = {name.partition(".")[0] for name in tensors}
+    if len(outer) != 1 or not all("." in name for name in tensors):
+        return tensors
+    return _unwrapped({name.partition(".")[2]: array for name, array in tensors.items()})
 
 
 def _read_preset(path):

@@ -109,6 +109,12 @@ def test_a_pickled_npz_is_refused(tmp_path):
         interop.load(tmp_path / "net.npz", source="timm")
 
 
+def test_what_stands_before_all_names_is_left_out(tmp_path):
+    arrays = {"conv1.weight": np.ones((2, 3), "float32"), "fc.bias": np.zeros(3, "float32")}
+    save_file({f"model.net.{name}": array for name, array in arrays.items()}, tmp_path / "net.safetensors")
+    assert set(interop.read_tensors(tmp_path / "net.safetensors")) == set(arrays)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_is_widened_and_told(dtype, tmp_path):
     model = _randomise(models.create("resnet18_d", **SMALL))

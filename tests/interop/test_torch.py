@@ -149,7 +149,7 @@ def _small(**changes):
 
 def test_a_checkpoint_of_training_and_of_several_gpus(tmp_path):
     state = _small().state_dict()
-    wrapped = {f"module.{name}": value for name, value in state.items()}
+    wrapped = {f"module.backbone.{name}": value for name, value in state.items()}
     torch.save({"epoch": 3, "state_dict": wrapped, "optimizer": {}}, tmp_path / "net.pth")
     tensors = interop.read_tensors(tmp_path / "net.pth")
     assert set(tensors) == set(state)
