@@ -28,6 +28,8 @@ def main(argv):
         raise MisuseError(f"Expected --name as one name without a path, received {flags.name!r}. See --output_dir.")
     if flags.format not in SUFFIXES:
         raise unknown("format", flags.format, SUFFIXES)
+    if pathlib.Path(flags.output_dir).is_file():
+        raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
     import_tensorflow()

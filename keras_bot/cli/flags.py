@@ -185,6 +185,6 @@ def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
     path = pathlib.Path(run_dir) / "run.flags"
     if not path.exists():
         raise MisuseError(f"Expected a run directory with run.flags, received {run_dir}. `keras-bot train` makes one.")
-    flags = Flags("run.flags", "", recipe=True)
+    flags = Flags("train", "", recipe=True)
     flags.parse([f"--flagfile={path}", *overrides])
     return flags.recipe()

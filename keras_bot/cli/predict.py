@@ -25,6 +25,8 @@ def main(argv):
         raise MisuseError("Expected --savedmodel and at least one image file. " + USAGE)
     if flags.top < 1:
         raise MisuseError(f"Expected --top at least 1, received {flags.top}.")
+    if pathlib.Path(flags.output_dir).is_file():
+        raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
     import_tensorflow()
 
     from keras_bot.export.savedmodel import load_savedmodel

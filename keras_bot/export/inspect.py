@@ -3,9 +3,10 @@
 import math
 import pathlib
 
-from keras_bot.errors import first_few
+from keras_bot.errors import MisuseError, RunError, first_few
 from keras_bot.export.formats import FORMS, find_form
 from keras_bot.export.savedmodel import load_savedmodel
+from keras_bot.training.failures import first_line
 
 
 def inspect(path: str | pathlib.Path) -> str:
@@ -15,7 +16,15 @@ def inspect(path: str | pathlib.Path) -> str:
         MisuseError: if there is none at `path`, or a package for it is missing; RunError if it can't be read.
     """
     if pathlib.Path(path).suffix in FORMS and pathlib.Path(path).is_file():
-        inputs, outputs, description = find_form(path).read(pathlib.Path(path))
+        form = find_form(path)
+        try:
+            inputs, outputs, description = form.read(pathlib.Path(path))
+        except MisuseError:
+            raise
+        except Exception as error:  # the packages raise whatever they stumble over in a damaged file
+            raise RunError(f"Can't read {path} as {form.name}: {first_line(error)}") from None
+        if not (inputs and outputs):
+            raise RunError(f"Can't read {path} as {form.name}: it has no inputs and outputs. It is empty or cut short.")
         size = [f"{pathlib.Path(path).stat().st_size / 1e6:.1f} MB on disk"]
         return _sections({"inputs": inputs, "outputs": outputs, "size": size}, description)
     loaded, description = load_savedmodel(path)

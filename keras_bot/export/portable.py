@@ -89,8 +89,10 @@ def write_file(
     """
     path = pathlib.Path(path)
     form = find_form(path)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace a file.")
+    if path.is_dir():
+        raise MisuseError(f"Expected {path} as a file to write, there is a directory. Choose another --name.")
+    if path.exists() and not overwrite:
+        raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:

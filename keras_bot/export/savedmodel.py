@@ -101,7 +101,10 @@ def write_savedmodel(
         traced["serve"].get_concrete_function(_images(tf.uint8))
         for name, function in traced.items():
             setattr(exported, name, function)
-        tf.saved_model.save(exported, partial, {"serving_default": signatures["serve"], **signatures})
+        try:
+            tf.saved_model.save(exported, partial, {"serving_default": signatures["serve"], **signatures})
+        except tf.errors.OpError as error:
+            raise RunError(f"Can't write {path}: {first_line(error)} Nothing is kept of it.") from None
         (partial / DESCRIPTION).parent.mkdir()
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (partial / NETWORK).write_text(model.to_json() + "\n", encoding="utf-8")
@@ -168,6 +171,8 @@ def load_savedmodel(path: str | pathlib.Path):
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except Exception as error:  # TensorFlow raises whatever it stumbles over in damaged files
         raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
+    if not isinstance(description, dict) or not isinstance(description.get("class_names", []), list):
+        raise RunError(f"Can't read {path / DESCRIPTION}: expected an object with class_names. It was changed by hand.")
     if not hasattr(loaded, "serve"):
         raise MisuseError(f"The SavedModel {path} has no serve endpoint: keras-bot didn't export it.")
     return loaded, description

@@ -98,7 +98,8 @@ class RunDirectory:
     def begin(self):
         """In the directory, which `lock_run` has made: deletes what is to be overwritten, and writes run.flags."""
         if self._delete:
-            for file in (self.history, self.metrics, self.curves, self.model, self.best):
+            reports = (self.path / "table.md", self.path / "predictions.png")
+            for file in (self.history, self.metrics, self.curves, self.model, self.best, *reports):
                 file.unlink(missing_ok=True)
             for folder in (self.tensorboard, self.checkpoints):
                 if folder.exists():
@@ -144,9 +145,11 @@ def read_metrics(run_dir: str | pathlib.Path) -> dict:
     if not path.exists():
         raise MisuseError(f"Expected a run directory with metrics.json, received {run_dir}. Train there first.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics["result"], metrics["dataset"]["class_names"]  # what all readers need
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"Can't read {path}: {error}. It was changed by hand or cut short.") from None
+    return metrics
 
 
 def write_text(path: pathlib.Path, text: str):

@@ -135,8 +135,10 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
     if cluster is None or cluster.is_chief:
         try:
             run = RunDirectory(run_dir, recipe, **how)
-            if recipe.teacher and run.path.resolve() in (path := pathlib.Path(recipe.teacher).resolve(), path.parent):
-                raise MisuseError(f"Expected the teacher outside the run_dir, received {recipe.teacher} in {run.path}.")
+            for name in ("teacher", "init_from"):
+                given = getattr(recipe, name)
+                if given and run.path.resolve() in (path := pathlib.Path(given).resolve(), path.parent):
+                    raise MisuseError(f"Expected the {name} outside the run_dir, received {given} in {run.path}.")
         except MisuseError as error:
             problem = error
     try:

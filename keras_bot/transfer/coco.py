@@ -139,7 +139,7 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
         try:
             x, y, width, height = (float(number) for number in entry["bbox"])
             image, category, crowd = entry["image_id"], entry["category_id"], bool(entry.get("iscrowd", 0))
-            if not np.isfinite([x, y, width, height]).all():
+            if not (np.isfinite([x, y, width, height]).all() and isinstance(image, int) and isinstance(category, int)):
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise MisuseError(

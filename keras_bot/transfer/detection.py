@@ -33,8 +33,14 @@ def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[st
     check_recipe(recipe, HEADS)
     options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
     if split == "train":
-        return open_detection(recipe.dataset, recipe.train_split or "train", **options)
-    return open_detection(first_set(recipe.dataset), recipe.eval_split or "eval", **options)
+        source = open_detection(recipe.dataset, recipe.train_split or "train", **options)
+    else:
+        source = open_detection(first_set(recipe.dataset), recipe.eval_split or "eval", **options)
+    if recipe.num_classes not in (0, source.num_classes):
+        raise MisuseError(
+            f"Expected {recipe.num_classes} classes (num_classes), {source.name} has {source.num_classes}."
+        )
+    return source
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:

@@ -10,6 +10,7 @@ import pytest
 
 from keras_bot import data, models
 from keras_bot.errors import MisuseError, RunError
+from keras_bot.export.inspect import inspect
 from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
 
 
@@ -94,6 +95,13 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkey
 def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):
     with pytest.raises(MisuseError, match="Expected a SavedModel directory"):
         load_savedmodel(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cut.keras", "empty.onnx", "empty.tflite"])
+def test_a_damaged_file_is_not_inspected(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK" if name.startswith("cut") else b"")
+    with pytest.raises((MisuseError, RunError), match=name):
+        inspect(tmp_path / name)
 
 
 def test_damaged_variables_and_another_makers_savedmodel_are_told(exported, tmp_path):
