@@ -4,6 +4,8 @@ from keras import layers
 
 from keras_bot.models import count_flops, count_parameters, create
 
+pytestmark = pytest.mark.core
+
 
 def test_layers_by_hand():
     image = keras.Input((None, None, 3))

@@ -4,6 +4,8 @@ import pytest
 
 from keras_bot import models
 
+pytestmark = pytest.mark.core
+
 
 def _public(name):
     family, variant = name.rsplit("_", 1)

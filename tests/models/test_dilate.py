@@ -8,6 +8,8 @@ from keras import ops
 from keras_bot import models
 from keras_bot.models.dilate import dilate
 
+pytestmark = pytest.mark.core
+
 IMAGES = np.random.default_rng(0).standard_normal((1, 65, 97, 3), dtype="float32")
 
 

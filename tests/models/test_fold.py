@@ -7,6 +7,8 @@ import pytest
 from keras_bot import models
 from keras_bot.models.fold import fold_batch_norm
 
+pytestmark = pytest.mark.core
+
 DRAW = np.random.default_rng(0)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from keras_bot.models import count_flops, count_parameters, create, features, names
 
+pytestmark = pytest.mark.core
+
 GOLDEN = pathlib.Path(__file__).with_name("golden.json")
 
 

@@ -6,6 +6,8 @@ from keras import ops
 from keras_bot.models import create
 from keras_bot.models.layers import bottleneck, conv_bn, shortcut_pool
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def model():

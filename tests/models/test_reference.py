@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_bot.models import create
 
+pytestmark = pytest.mark.core
+
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "cifar_resnet20": (3, 3, 3)}
 
 

@@ -9,6 +9,8 @@ from keras import ops
 from keras_bot.errors import MisuseError
 from keras_bot.models import create, features, names
 
+pytestmark = pytest.mark.core
+
 SMALL = {"num_classes": 7, "width": 0.125}
 ONE_EACH = ["resnet18_d", "resnet50_a", "resnet50_d", "cifar_resnet20_d"]
 
@@ -67,7 +69,7 @@ def test_features_share_weights_and_are_what_the_head_sees():
     kernel, bias = model.get_layer("predictions").get_weights()
     ends = features(model)(images)
     logits = ops.convert_to_numpy(ends["C5"]).mean((1, 2)) @ kernel + bias
-    np.testing.assert_allclose(np.asarray(model(images)), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(images)), logits, rtol=1e-4, atol=1e-5)
     assert features(model).get_layer("stem_1_conv").kernel is model.get_layer("stem_1_conv").kernel
 
 

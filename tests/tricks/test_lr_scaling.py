@@ -2,6 +2,8 @@ import pytest
 
 from keras_bot.tricks import linear_scaling
 
+pytestmark = pytest.mark.core
+
 
 def test_the_paper_scales_0_1_at_256_to_0_4_at_1024():
     assert linear_scaling(0.1, 1024) == pytest.approx(0.4)

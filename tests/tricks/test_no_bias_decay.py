@@ -4,6 +4,8 @@ from keras import layers
 
 from keras_bot.tricks import is_kernel, split_by_decay
 
+pytestmark = pytest.mark.core
+
 
 def build_model():
     return keras.Sequential(
@@ -67,6 +69,7 @@ def test_name_and_rank_decide(name, shape, expected):
     assert is_kernel(keras.Variable("zeros", shape=shape, name=name)) is expected
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 def test_the_weights_of_a_savedmodel_are_told_as_well(tmp_path):
     model = build_model()
     archive = keras.export.ExportArchive()

@@ -5,6 +5,8 @@ from keras import layers, ops
 
 from keras_bot.tricks import zero_gamma
 
+pytestmark = pytest.mark.core
+
 
 def conv_norm(x, filters, size, name, strides=1):
     x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, name=f"{name}_c")(x)
