@@ -25,6 +25,7 @@ setup(
         "keras-cv>=0.9",  # takes our backbones; its DeepLabV3+ is wrapped
         "tensorflow-datasets>=4.9",
         "absl-py>=2.0",
+        "safetensors>=0.4.5",  # what timm and others keep weights in
         "matplotlib>=3.7",
         "ml_dtypes>=0.4",
         "numpy>=1.26",
@@ -37,6 +38,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.9"],
+        "torch": ["torch>=2.1"],  # to read .pth files
         "detection": ["pycocotools>=2.0.8"],
         "onnx": ONNX,
         "litert": LITERT,

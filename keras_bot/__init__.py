@@ -14,7 +14,7 @@ _HOME = {
     "export_savedmodel": "keras_bot.export.savedmodel",
     "create": "keras_bot.models",
 }
-_PACKAGES = ("models", "tricks", "data", "training", "export")
+_PACKAGES = ("models", "tricks", "data", "training", "export", "interop")
 
 __all__ = [*_HOME, *_PACKAGES, "__version__"]
 

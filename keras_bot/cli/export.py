@@ -1,4 +1,4 @@
-"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or a .keras, .onnx or .tflite file."""
+"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or a .keras, .onnx, .tflite or timm's file."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
 
 USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels] [--format=savedmodel]"
-SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite"}
+SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite", "timm": ".safetensors"}
 
 
 def main(argv):
@@ -17,7 +17,7 @@ def main(argv):
     flags.add(str, "run_dir", "", "the run whose network is exported")
     flags.add(str, "name", "", "name of the export, without a suffix; empty is the run directory's")
     flags.add(str, "output_dir", "savedmodels", "the directory that it goes into")
-    flags.add(str, "format", "savedmodel", f"{', '.join(SUFFIXES)}; a file normalises within, but doesn't resize")
+    flags.add(str, "format", "savedmodel", f"{', '.join(SUFFIXES)}; see the README")
     flags.add(bool, "overwrite", False, "replace an export of that name")
     flags.expect_no_arguments(argv)
     if flags.help_wanted():
@@ -40,7 +40,7 @@ def main(argv):
     name = (flags.name or run_dir.resolve().name) + SUFFIXES[flags.format]
     path = pathlib.Path(flags.output_dir) / name
     description = {"class_names": metrics["dataset"]["class_names"], **metrics}
-    write = _write_savedmodel if flags.format == "savedmodel" else _write_file
+    write = {"savedmodel": _write_savedmodel, "timm": _write_timm}.get(flags.format, _write_file)
     line = write(run_dir / "model.keras", path, recipe, description, flags)
     told = [name for name in ("top1", "map", "mean_iou") if name in metrics["result"]]
     print(json.dumps({**line, **{name: metrics["result"][name] for name in told}}))
@@ -65,6 +65,14 @@ def _write_savedmodel(source, path, recipe, description, flags):
 
         export_trained(load_trained(source, recipe.task), path, recipe, description, overwrite=flags.overwrite)
     return {"savedmodel": str(path)}
+
+
+def _write_timm(source, path, recipe, description, flags):
+    from keras_bot.interop import save_timm
+    from keras_bot.training.network import load_network
+
+    options = {"image_size": recipe.image_size, "eval_crop": recipe.eval_crop, "overwrite": flags.overwrite}
+    return {"format": "timm", "path": str(path), **save_timm(load_network(source), path, **options)}
 
 
 def _write_file(source, path, recipe, description, flags):

@@ -68,8 +68,8 @@ CIFAR_VARIANTS = {
     "a": Variant(stem_3x3, 1, shortcut_conv),
     "d": Variant(stem_3x3, 1, shortcut_pool),
 }
-# D with a projection in the first block too: what PaddlePaddle, and keras-hub after it, train as ResNet-vd. A bottleneck
-# has that one anyway.
+# D with a projection in the first block too: what PaddlePaddle, and keras-hub after it, train as ResNet-vd. A
+# bottleneck has that one anyway.
 VD = Variant(stem_deep, 3, shortcut_pool, project_first=True)
 CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (20, 32, 56)}
 

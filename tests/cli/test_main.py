@@ -260,6 +260,8 @@ def test_an_export_is_not_overwritten_unless_asked(savedmodel, run_dir, capsys):
     assert "exists already" in told(capsys)
     assert main([*again, "--overwrite"]) == 0
     assert not list(run_dir.parent.glob(".saved*")), "something half-written was left"
+    assert main([*again, "--format=timm"]) == 2
+    assert "timm" in told(capsys) and not list(run_dir.parent.glob("*.safetensors"))
 
 
 def test_models_lists_parameters_and_flops(capsys):

@@ -14,6 +14,8 @@ from keras_bot import interop, models
 from keras_bot.errors import MisuseError
 from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, take_ours
 
+pytestmark = pytest.mark.core
+
 # {"conv.weight": float32 0 … 5 of (2, 3, 1, 1), "half": float16 (1.5, -2), "count": int64 (7,)}, by MXNet 1.9.1
 PARAMS = (
     "EgEAAAAAAAAAAAAAAAAAAAMAAAAAAAAAyfqT+QAAAAAEAAAAAgAAAAAAAAADAAAAAAAAAAEAAAAAAAAAAQAAAAAAAAABAAAAAAAAAAAAAAAAAAAA"

@@ -14,6 +14,8 @@ from keras_bot import interop, models
 from keras_bot.errors import MisuseError
 from keras_bot.interop.matching import recognise
 
+pytestmark = pytest.mark.core
+
 SHAPES = json.loads(pathlib.Path(__file__).with_name("shapes.json").read_text())
 OURS = {
     "timm resnet18d": "resnet18_d",

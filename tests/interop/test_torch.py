@@ -17,6 +17,8 @@ from keras_bot import interop, models  # noqa: E402
 from keras_bot.errors import MisuseError  # noqa: E402
 from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD  # noqa: E402
 
+pytestmark = pytest.mark.core
+
 BLOCKS = {
     18: (2, 2, 2, 2),
     26: (2, 2, 2, 2),
