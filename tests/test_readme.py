@@ -43,7 +43,7 @@ def test_the_pipeline_in_ones_own_fit(image_folder, tmp_path, monkeypatch):
 
 def test_the_commands_and_flags_exist():
     flags = Flags("train", "", recipe=True).help()
-    used = re.findall(r"keras-bot (\w+)", " ".join(blocks("bash")))
+    used = re.findall(r"keras-bot ([\w-]+)", " ".join(blocks("bash")))
     assert used and set(used) <= set(COMMANDS)
     table = README[README.index("| trick |") : README.index("`keras-bot train … --dry_run`")]
     for name in re.findall(r"`--(\w+)", table):

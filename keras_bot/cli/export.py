@@ -1,4 +1,4 @@
-"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or a .keras, .onnx, .tflite or timm's file."""
+"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or as one file."""
 
 import json
 import pathlib
