@@ -20,7 +20,7 @@ def test_kernels_are_xavier_uniform(model):
     for path, kernel in kernels.items():
         area = np.prod(kernel.shape[:-2])
         bound = np.sqrt(6 / (area * kernel.shape[-2] + area * kernel.shape[-1]))
-        assert np.abs(kernel).max() <= bound, path
+        assert np.abs(kernel).max() <= bound * (1 + 1e-6), path  # float32 rounds up, once in a while
         assert np.abs(kernel).max() > 0.97 * bound, path
         assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1), path
 
