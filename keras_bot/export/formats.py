@@ -21,8 +21,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_bot.errors import MisuseError, RunError, unknown
-from keras_bot.training.failures import first_line
+from keras_bot.errors import MisuseError, unknown
 from keras_bot.training.network import CARD, read_card
 
 
@@ -81,10 +80,7 @@ def _read_keras(path):
 
 
 def _load_keras(path):
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
-        raise RunError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _write_onnx(model, path, description, size):
@@ -130,12 +126,8 @@ def _run_onnx(path):
 
 def _read_onnx(path):
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        proto = onnx.load(path)
-    except DecodeError as error:
-        raise RunError(f"Can't read {path} as an .onnx file: {error}.") from None
+    proto = onnx.load(path)
 
     def told(value):
         tensor = value.type.tensor_type
@@ -198,10 +190,7 @@ def _read_litert(path):
 def _interpreter(path):
     from ai_edge_litert.interpreter import Interpreter
 
-    try:
-        return Interpreter(os.fspath(path))
-    except ValueError as error:
-        raise RunError(f"Can't read {path} as a .tflite file: {first_line(error)}") from None
+    return Interpreter(os.fspath(path))
 
 
 def _append_card(path, description):

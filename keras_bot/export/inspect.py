@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from keras_bot.errors import MisuseError, RunError, first_few
+from keras_bot.errors import RunError, first_few
 from keras_bot.export.formats import FORMS, find_form
 from keras_bot.export.savedmodel import load_savedmodel
 from keras_bot.training.failures import first_line
@@ -15,17 +15,10 @@ def inspect(path: str | pathlib.Path) -> str:
     Raises:
         MisuseError: if there is none at `path`, or a package for it is missing; RunError if it can't be read.
     """
-    if pathlib.Path(path).suffix in FORMS and pathlib.Path(path).is_file():
-        form = find_form(path)
-        try:
-            inputs, outputs, description = form.read(pathlib.Path(path))
-        except MisuseError:
-            raise
-        except Exception as error:  # the packages raise whatever they stumble over in a damaged file
-            raise RunError(f"Can't read {path} as {form.name}: {first_line(error)}") from None
-        if not (inputs and outputs):
-            raise RunError(f"Can't read {path} as {form.name}: it has no inputs and outputs. It is empty or cut short.")
-        size = [f"{pathlib.Path(path).stat().st_size / 1e6:.1f} MB on disk"]
+    path = pathlib.Path(path)
+    if path.suffix in FORMS and path.is_file():
+        inputs, outputs, description = _read_file(path)
+        size = [f"{path.stat().st_size / 1e6:.1f} MB on disk"]
         return _sections({"inputs": inputs, "outputs": outputs, "size": size}, description)
     loaded, description = load_savedmodel(path)
     endpoints = []
@@ -37,9 +30,23 @@ def inspect(path: str | pathlib.Path) -> str:
             endpoints.append(f"{name}: images {_form(images)} -> {results}")
     weights = sum(math.prod(variable.shape) for variable in loaded.variables)
     trainable = sum(math.prod(variable.shape) for variable in loaded.trainable_variables)
-    size = sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     told = [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"]
     return _sections({"endpoints": endpoints, "weights": told}, description)
+
+
+def _read_file(path):
+    """Lines on the inputs, on the outputs, and the description of a file in one of the `FORMS`."""
+    form, damaged = find_form(path), f"Can't read {path} as a {path.suffix} file"
+    try:
+        inputs, outputs, description = form.read(path)
+    except RunError:
+        raise
+    except Exception as error:  # the packages raise whatever they stumble over in a damaged file
+        raise RunError(f"{damaged}: {first_line(error)}") from None
+    if not (inputs and outputs):
+        raise RunError(f"{damaged}: it has no inputs and outputs. It is empty or cut short.")
+    return inputs, outputs, description
 
 
 def _sections(sections, description):

@@ -18,7 +18,7 @@ from keras_bot.transfer.detection_pipeline import detection_eval_pipeline, detec
 from keras_bot.transfer.detection_sets import first_set
 from keras_bot.transfer.detection_source import open_detection
 from keras_bot.transfer.faster_rcnn import FasterRCNN
-from keras_bot.transfer.pictures import draw_boxes, picture_grid
+from keras_bot.transfer.pictures import draw_boxes, picture_grid, spread
 from keras_bot.transfer.retinanet import RetinaNet
 from keras_bot.transfer.serve import load_trained
 from keras_bot.transfer.start import build_backbone, check_recipe
@@ -113,21 +113,14 @@ class EvaluateBoxes(keras.callbacks.Callback):
 
 def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     """Boxes found on some images, over the whole set, of what `evaluation_data` gives."""
-    whole = data.unbatch().filter(lambda image, target, weight: weight > 0)
-    shown = whole.shard(max(1, source.size // SHOWN), 0).batch(SHOWN).take(1)
-    for images, targets, _ in shown:
-        return _draw_batch(predict, images, targets, source.class_names)
-    return []
-
-
-def _draw_batch(predict, images, targets, class_names):
-    found = {name: value.numpy() for name, value in predict(images).items()}
     pictures = []
-    for row, image in enumerate(color.denormalise(images.numpy())):
-        height, width = (int(side) for side in np.ceil(targets["shape"][row].numpy() * targets["scale"][row].numpy()))
-        shown = found["scores"][row] >= SHOWN_SCORE
-        chosen = (found[name][row][shown] for name in ("boxes", "classes"))
-        pictures.append(draw_boxes(image[:height, :width], *chosen, class_names, found["scores"][row][shown]))
+    for images, targets, _ in spread(data, source.size, SHOWN):
+        found = {name: value.numpy() for name, value in predict(images).items()}
+        sizes = np.ceil(targets["shape"].numpy() * targets["scale"].numpy()).astype(int)
+        for row, (image, (height, width)) in enumerate(zip(color.denormalise(images.numpy()), sizes, strict=True)):
+            shown = found["scores"][row] >= SHOWN_SCORE
+            boxes, classes, scores = (found[name][row][shown] for name in ("boxes", "classes", "scores"))
+            pictures.append(draw_boxes(image[:height, :width], boxes, classes, source.class_names, scores))
     return pictures
 
 

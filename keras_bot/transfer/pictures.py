@@ -140,6 +140,21 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndar
     return np.asarray(picture)
 
 
+def spread(data, size: int, count: int):
+    """Up to `count` images to draw, over a whole evaluation set, as one batch; no padding and none that is broken.
+
+    Args:
+        data: a tf.data set of (images, targets, weights) in batches; weights of 0 leave images out.
+        size: the number of images in the set.
+        count: how many are wanted.
+
+    Returns:
+        A data set of one batch, or of none where nothing can be drawn.
+    """
+    whole = data.unbatch().filter(lambda image, target, weight: weight > 0)
+    return whole.shard(max(1, size // count), 0).batch(count).take(1)
+
+
 def picture_grid(
     pictures: Sequence[np.ndarray],
     path: str | os.PathLike | None = None,

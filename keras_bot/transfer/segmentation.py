@@ -17,7 +17,7 @@ from keras_bot.training.task import Task
 from keras_bot.transfer import segmentation_metrics as metrics
 from keras_bot.transfer.deeplab import deeplabv3plus
 from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
-from keras_bot.transfer.pictures import draw_mask, picture_grid
+from keras_bot.transfer.pictures import draw_mask, picture_grid, spread
 from keras_bot.transfer.segmentation_pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
 from keras_bot.transfer.segmentation_source import IGNORE, open_segmentation
 from keras_bot.transfer.serve import load_trained
@@ -112,11 +112,9 @@ class KeepFigures(keras.callbacks.Callback):
 
 def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     """The true and the predicted mask over each of some images, over the whole set, of `evaluation_data`."""
-    whole = data.unbatch().filter(lambda image, mask, weight: weight > 0)
-    shown = whole.shard(max(1, source.size // SHOWN), 0).batch(SHOWN).take(1)
     return [
         draw_mask(image, each, source.class_names, colors=source.palette)
-        for images, masks, _ in shown
+        for images, masks, _ in spread(data, source.size, SHOWN)
         for image, mask, guess in zip(
             color.denormalise(images.numpy()), masks.numpy(), np.argmax(predict(images), -1), strict=True
         )
