@@ -45,24 +45,43 @@ def worst(ours, theirs, kind):
     return max(np.abs(ours[name] - theirs[name]).max() / max(1.0, np.abs(theirs[name]).max()) for name in names)
 
 
+def run(name, dtype, folder):
+    """What each backend gives, by its name."""
+    results = {}
+    for backend in BACKENDS:
+        target = folder / f"{backend}_{dtype}.npz"
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), name, dtype, str(folder / "inputs.npz"), str(target)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": backend, "JAX_ENABLE_X64": str(int(dtype == "float64"))},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[backend] = np.load(target)
+    return results
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="only one backend is installed")
 @pytest.mark.parametrize("name", ["resnet18_d", "resnet50_d", "resnet50_a"])
 def test_backends_agree(name, tmp_path):
+    """To 1e-4; a gradient of float32 as far as float32 reaches on the first backend itself, if that is less far.
+
+    A sum that is rounded otherwise puts some ReLU of millions on the other side of 0, and what the gradient is then
+    no longer depends on rounding alone: in float64 none of them flips.
+    """
     np.savez(tmp_path / "inputs.npz", **inputs_of(name))
-    results = {}
-    for backend in BACKENDS:
-        command = [sys.executable, str(SCRIPT), name, str(tmp_path / "inputs.npz"), str(tmp_path / f"{backend}.npz")]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": backend}, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        results[backend] = np.load(tmp_path / f"{backend}.npz")
+    single, double = run(name, "float32", tmp_path), run(name, "float64", tmp_path)
     reference, *others = BACKENDS
+    reach = worst(single[reference], double[reference], "gradient")
+    print(f"{name}, {reference}, float32 and float64: gradient {reach:.1e}")
     for backend in others:
-        found = {
-            kind: worst(results[backend], results[reference], kind)
-            for kind in ("logits", "C", "gradient", "moving", "step")
-        }
-        print(f"{name}, {backend} and {reference}: {', '.join(f'{kind} {value:.1e}' for kind, value in found.items())}")
-        assert max(found.values()) < 1e-4, (backend, found)
+        for results, bars in (
+            (double, {"gradient": 1e-5}),
+            (single, {"logits": 1e-4, "C": 1e-4, "moving": 1e-4, "step": 1e-4, "gradient": max(1e-4, 4 * reach)}),
+        ):
+            found = {kind: worst(results[backend], results[reference], kind) for kind in bars}
+            told = ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
+            print(f"{name}, {backend} and {reference}, {'float64' if results is double else 'float32'}: {told}")
+            assert all(found[kind] < bar for kind, bar in bars.items()), (backend, found, bars)
