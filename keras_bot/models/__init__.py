@@ -7,6 +7,11 @@ from keras_bot.models.catalogue import (
     CifarResNet32D,
     CifarResNet56A,
     CifarResNet56D,
+    InceptionV3,
+    InceptionV3TF,
+    MobileNetV1,
+    MobileNetV1ReLU6,
+    MobileNetV1TF,
     ResNet18A,
     ResNet18B,
     ResNet18C,
@@ -35,7 +40,14 @@ from keras_bot.models.catalogue import (
     ResNet152D,
 )
 from keras_bot.models.complexity import count_flops, count_parameters
-from keras_bot.models.resnet import create, features, names, usual_image_size, variant
+from keras_bot.models.networks import (
+    create,
+    features,
+    names,
+    smallest_image_size,
+    usual_image_size,
+    variant,
+)
 
 __all__ = [
     "CifarResNet20A",
@@ -44,6 +56,11 @@ __all__ = [
     "CifarResNet32D",
     "CifarResNet56A",
     "CifarResNet56D",
+    "InceptionV3",
+    "InceptionV3TF",
+    "MobileNetV1",
+    "MobileNetV1ReLU6",
+    "MobileNetV1TF",
     "ResNet18A",
     "ResNet18B",
     "ResNet18C",
@@ -75,6 +92,7 @@ __all__ = [
     "create",
     "features",
     "names",
+    "smallest_image_size",
     "usual_image_size",
     "variant",
 ]

@@ -2,7 +2,7 @@
 
 import inspect
 
-from keras_bot.models.resnet import create
+from keras_bot.models.networks import create
 
 
 def _constructor(name, public_name):
@@ -49,3 +49,8 @@ CifarResNet32A = _constructor("cifar_resnet32_a", "CifarResNet32A")
 CifarResNet32D = _constructor("cifar_resnet32_d", "CifarResNet32D")
 CifarResNet56A = _constructor("cifar_resnet56_a", "CifarResNet56A")
 CifarResNet56D = _constructor("cifar_resnet56_d", "CifarResNet56D")
+InceptionV3 = _constructor("inception_v3", "InceptionV3")
+InceptionV3TF = _constructor("inception_v3_tf", "InceptionV3TF")
+MobileNetV1 = _constructor("mobilenet_v1", "MobileNetV1")
+MobileNetV1ReLU6 = _constructor("mobilenet_v1_relu6", "MobileNetV1ReLU6")
+MobileNetV1TF = _constructor("mobilenet_v1_tf", "MobileNetV1TF")

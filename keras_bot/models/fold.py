@@ -48,7 +48,8 @@ def _convolution_before(layer):
     if type(layer) is not keras.layers.BatchNormalization or len(layer._inbound_nodes) != 1:
         return None
     before = layer.input._keras_history.operation
-    fits = type(before) is keras.layers.Conv2D and layer.axis in (-1, 3) and before.data_format == "channels_last"
+    convolves = type(before) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    fits = convolves and layer.axis in (-1, 3) and before.data_format == "channels_last"
     if not fits or before.activation is not keras.activations.linear or len(before._outbound_nodes) != 1:
         return None
     return before
@@ -59,5 +60,7 @@ def _folded(convolution, norm) -> list[np.ndarray]:
     arrays = {variable.name: np.float64(keras.ops.convert_to_numpy(variable)) for variable in norm.variables}
     scale = arrays.get("gamma", 1.0) / np.sqrt(arrays["moving_variance"] + norm.epsilon)
     kernel, *bias = (np.float64(keras.ops.convert_to_numpy(variable)) for variable in convolution.variables)
+    # A depthwise kernel is (height, width, in, multiplier), and gives in * multiplier channels in this order.
+    factor = scale.reshape(kernel.shape[2:]) if isinstance(convolution, keras.layers.DepthwiseConv2D) else scale
     shift = (bias[0] if bias else 0.0) - arrays["moving_mean"]
-    return [np.float32(kernel * scale), np.float32(arrays.get("beta", 0.0) + scale * shift)]
+    return [np.float32(kernel * factor), np.float32(arrays.get("beta", 0.0) + scale * shift)]

@@ -19,8 +19,13 @@ def build_model(recipe: Recipe, num_classes: int, class_names: tuple[str, ...] =
     """The network that is trained, giving logits, with what it starts from.
 
     Raises:
-        MisuseError: if `init_from` can't be used.
+        MisuseError: if `init_from` can't be used, or images are too small for the network.
     """
+    smallest = models.smallest_image_size(recipe.model)
+    if recipe.image_size < smallest:
+        raise MisuseError(
+            f"Expected --image_size of at least {smallest} for --model={recipe.model}, received {recipe.image_size}."
+        )
     model = models.create(recipe.model, num_classes=num_classes, width=recipe.width, zero_gamma=recipe.zero_gamma)
     if recipe.init_from:
         start_from(model, recipe.init_from, class_names)
@@ -274,7 +279,7 @@ def active_tricks(recipe: Recipe) -> list[str]:
     """Which tricks the recipe uses, in words."""
     variant = models.variant(recipe.model)
     stated = {
-        f"ResNet-{variant} (4)": variant != "A",
+        f"ResNet-{variant} (4)": variant not in (None, "A"),
         f"linear scaling to {peak_learning_rate(recipe):g} (3.1)": recipe.linear_scaling,
         f"warmup, {recipe.warmup_epochs:g} epochs (3.1)": recipe.warmup_epochs > 0,
         "zero gamma (3.1)": recipe.zero_gamma,

@@ -18,6 +18,7 @@ import keras
 from keras_bot import models
 from keras_bot.errors import MisuseError
 from keras_bot.models.dilate import OUTPUT_STRIDES, dilate
+from keras_bot.models.networks import covers_the_image
 from keras_bot.training.network import read_network
 from keras_bot.training.start import freeze
 
@@ -63,9 +64,20 @@ def load_backbone(
             f"Expected a network with features C2 … C5, received {path}, whose network {model.name!r} has none. "
             "CIFAR's networks end at stride 4; ImageNet's have them."
         )
+    check_covers(model, path)
     if output_stride != 32:
         model = dilate(model, output_stride)
     return as_backbone(model, trainable=trainable, freeze_bn=freeze_bn, levels=levels)
+
+
+def check_covers(model: keras.Model, name: str | os.PathLike):
+    """MisuseError, which calls the network `name`, unless its features cover the image, as boxes and masks need it."""
+    if not covers_the_image(model):
+        raise MisuseError(
+            f"Expected a network whose features cover the image to its border, received {name}: Inception-V3 leaves "
+            "some of it out, so that places don't lie where detectors and segmenters take them. Take a ResNet or "
+            "MobileNet."
+        )
 
 
 def _network(path, width):

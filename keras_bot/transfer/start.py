@@ -7,7 +7,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.models.dilate import dilate
 from keras_bot.recipe import Recipe
 from keras_bot.training.start import freeze, start_from
-from keras_bot.transfer.backbone import LEVELS, as_backbone
+from keras_bot.transfer.backbone import LEVELS, as_backbone, check_covers
 
 
 def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
@@ -26,6 +26,7 @@ def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
     model = models.create(recipe.model, include_top=False, width=recipe.width, zero_gamma=recipe.zero_gamma)
     if not set(LEVELS) <= {layer.name for layer in model.layers}:
         raise MisuseError(f"Expected a network for ImageNet, with features C2 … C5, received --model={recipe.model}.")
+    check_covers(model, f"--model={recipe.model}")
     if recipe.init_from:
         start_from(model, recipe.init_from)
     model = model if stride == 32 else dilate(model, stride)

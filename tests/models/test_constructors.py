@@ -7,7 +7,18 @@ from keras_bot import models
 pytestmark = pytest.mark.core
 
 
+OTHERS = {
+    "inception_v3": "InceptionV3",
+    "inception_v3_tf": "InceptionV3TF",
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v1_relu6": "MobileNetV1ReLU6",
+    "mobilenet_v1_tf": "MobileNetV1TF",
+}
+
+
 def _public(name):
+    if name in OTHERS:
+        return OTHERS[name]
     family, variant = name.rsplit("_", 1)
     return family.replace("cifar_", "Cifar").replace("resnet", "ResNet") + variant.upper()
 

@@ -17,7 +17,7 @@ def ends(model):
     return {level: ops.convert_to_numpy(end) for level, end in models.features(model)(IMAGES).items()}
 
 
-@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_a", "resnet50_b"])
+@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_a", "resnet50_b", "mobilenet_v1", "mobilenet_v1_tf"])
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_the_strided_network_is_inside(name, output_stride):
     model = models.create(name, include_top=False, width=0.25)
@@ -34,6 +34,26 @@ def test_d_has_the_shapes_and_the_first_network_is_not_touched():
     assert [end.shape[1:3] for end in ends(dilate(model, 8)).values()] == [(17, 25), (9, 13), (9, 13), (9, 13)]
     assert [end.shape[1:3] for end in ends(model).values()] == [(17, 25), (9, 13), (5, 7), (3, 4)]
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_of_even_sizes_tensorflows_padding_takes_the_last_places(output_stride):
+    model = models.create("mobilenet_v1_tf", include_top=False, width=0.25)
+    images = np.random.default_rng(0).standard_normal((1, 64, 96, 3), dtype="float32")
+    both = [models.features(each)(images) for each in (model, dilate(model, output_stride))]
+    plain, dilated = ({level: ops.convert_to_numpy(end) for level, end in each.items()} for each in both)
+    for level, stride in (("C2", 4), ("C3", 8), ("C4", 16), ("C5", 32)):
+        more = max(1, stride // output_stride)
+        places = slice(more - 1, None, more)
+        np.testing.assert_allclose(dilated[level][:, places, places], plain[level], atol=2e-4, err_msg=level)
+
+
+def test_inception_cannot_be_dilated():
+    model = models.create("inception_v3", width=0.0625)
+    assert dilate(model, 32).output_shape == model.output_shape
+    for output_stride in (8, 16):
+        with pytest.raises(ValueError, match=r"ResNet or MobileNet.* 'inception_v3', whose stages have max pools"):
+            dilate(model, output_stride)
 
 
 def test_what_cannot_be_dilated_is_told():

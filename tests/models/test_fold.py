@@ -20,10 +20,10 @@ def trained(model):
     return model
 
 
-@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_d", "cifar_resnet20_d"])
+@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_d", "cifar_resnet20_d", "mobilenet_v1", "inception_v3"])
 def test_it_gives_the_same(name):
     model = trained(models.create(name, num_classes=5, width=0.25))
-    images = DRAW.standard_normal((2, 65, 97, 3), dtype="float32")
+    images = DRAW.standard_normal((2, 80, 97, 3), dtype="float32")
     before = model.predict_on_batch(images)
     folded = fold_batch_norm(model)
     np.testing.assert_allclose(folded.predict_on_batch(images), before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
@@ -47,6 +47,17 @@ def test_a_bias_is_taken_along_and_other_batch_norms_stay():
     np.testing.assert_allclose(folded.predict_on_batch(images), model.predict_on_batch(images), rtol=1e-4, atol=1e-4)
     left = {layer.name for layer in folded.layers if isinstance(layer, keras.layers.BatchNormalization)}
     assert left == {"after_relu", "shares"}
+
+
+def test_a_depthwise_convolution_of_several_multiples_folds():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="biased")(image)
+    model = trained(keras.Model(image, keras.layers.BatchNormalization()(x)))
+    model.get_layer("biased").set_weights([DRAW.standard_normal((3, 3, 3, 2)), DRAW.standard_normal(6)])
+    images = DRAW.standard_normal((2, 8, 8, 3), dtype="float32")
+    folded = fold_batch_norm(model)
+    assert len(folded.layers) == 2
+    np.testing.assert_allclose(folded.predict_on_batch(images), model.predict_on_batch(images), rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_is_not_functional_is_refused():
