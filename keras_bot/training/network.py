@@ -135,6 +135,9 @@ def _from_savedmodel(path):
 
 def _json(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"Can't read {path}: {error}.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"Can't read {path}: expected a JSON object, received {type(content).__name__}. Export anew.")
+    return content

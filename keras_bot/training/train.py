@@ -208,7 +208,7 @@ def save_for_anyone(task: Task, model: keras.Model, strategy: Strategy, path: pa
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunError(f"Can't write {path}: {first_line(error)}. The checkpoints hold the state; --resume.") from None
+        raise RunError(f"Can't write {path}: {first_line(error)}. Mend that, then --resume.") from None
 
 
 def data_of_all_workers(recipe: Recipe, dataset: dict) -> dict[str, str]:

@@ -11,12 +11,14 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer.annotations import Example, unknown_class
 from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 
 _PARTS = ("images", "annotations", "categories")
+_LOOKED_AT = 256
 
 
 def read_coco(
@@ -48,6 +50,7 @@ def read_coco(
     classes = names if class_names is None else list(class_names)
     numbers = {key: classes.index(name) if name in classes else -1 for key, name in zip(categories, names, strict=True)}
     paths = _image_paths(file, images, split, records)
+    _check_sizes(file, records, paths)
     boxes = _boxes(file, content["annotations"], records, numbers, categories, classes)
     examples = tuple(
         Example(record["file_name"], paths[key], record["height"], record["width"], *boxes[key])
@@ -84,7 +87,7 @@ def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Pat
 def _load(file: pathlib.Path) -> dict:
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MisuseError(f"{file} is no JSON file that can be read: {error}. Choose or save another.") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in _PARTS):
         raise MisuseError(f"{file} is no COCO annotation file: expected lists of {', '.join(_PARTS)}. Choose another.")
@@ -130,6 +133,25 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
             "right folder (images)."
         )
     return paths
+
+
+def _check_sizes(file: pathlib.Path, records: dict, paths: dict):
+    """MisuseError where an image isn't of the size that the file tells: its boxes would be elsewhere.
+
+    Up to _LOOKED_AT images, spread over all, are looked at; one that can't be read is for the pipeline to tell.
+    """
+    for key in list(records)[:: -(-len(records) // _LOOKED_AT)]:
+        told = records[key]["width"], records[key]["height"]
+        try:
+            with Image.open(paths[key]) as picture:
+                size = picture.size
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+        if size != told:
+            raise MisuseError(
+                f"{file} tells that {records[key]['file_name']} is {told[0]}x{told[1]} pixels, and it is "
+                f"{size[0]}x{size[1]}. Its boxes are for other images: give the folder of these (images), or mend it."
+            )
 
 
 def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, categories: dict, classes: list) -> dict:

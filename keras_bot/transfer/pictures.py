@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_bot.errors import MisuseError
+from keras_bot.training.checkpoint import replacing
 
 IGNORE = 255
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
@@ -194,7 +195,8 @@ def picture_grid(
             pen.text((left, top + head / 2), titles[place], fill=_BLACK, font=font, anchor="lm")
         sheet.paste(Image.fromarray(picture), (left, top + head))
     if path is not None:
-        sheet.save(path, format="PNG")
+        with replacing(path) as file:
+            sheet.save(file, format="PNG")
     return np.asarray(sheet)
 
 

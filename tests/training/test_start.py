@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_bot import models
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
 from keras_bot.training.network import read_network
@@ -90,6 +90,10 @@ def test_a_damaged_savedmodel_is_told(trained, tmp_path):
     (path / "assets.extra/network.json").write_text("{}")
     with pytest.raises(MisuseError, match="Can't read the network of the SavedModel"):
         read_network(path)
+    for text, told in (("[]", "expected a JSON object, received list"), ("[" * 100_000, "recursion")):
+        (path / "assets.extra/model.json").write_text(text)
+        with pytest.raises(RunError, match=told):
+            read_network(path)
 
 
 def test_the_recipe_follows_the_source_where_nothing_is_given(places):

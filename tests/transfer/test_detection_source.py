@@ -166,6 +166,7 @@ BOX = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 5, 5]}
         ({"annotations": None}, "no COCO annotation file"),
         ({"images": [IMAGE, IMAGE]}, r"images\[1\]: the id 7 is there twice"),
         ({"images": [{**IMAGE, "height": None}]}, r"images\[0\]: expected the fields id"),
+        ({"images": [{**IMAGE, "width": 80}], "annotations": []}, "7.png is 80x30 pixels, and it is 40x30"),
         ({"images": [{**IMAGE, "width": 0}]}, r"images\[0\]: expected the fields id"),
         ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "8.png"}], "annotations": []}, r"not there.*8\.png"),
         ({"images": [{**IMAGE, "file_name": "8.png"}], "annotations": []}, r"'8\.png', which is in none of"),
@@ -180,6 +181,13 @@ def test_a_broken_coco_file_is_told_by_name_and_entry(coco, parts, message):
     with pytest.raises(MisuseError, match=message) as error:
         open_detection(coco(**parts), "val")
     assert "instances_val2017.json" in str(error.value)
+
+
+def test_json_too_deep_to_read_is_told(coco):
+    folder = coco()
+    (folder / "annotations/instances_val2017.json").write_text("[" * 100_000)
+    with pytest.raises(MisuseError, match="no JSON file that can be read"):
+        open_detection(folder, "val")
 
 
 def test_coco_boxes_are_dropped_or_clipped_and_a_missing_folder_is_told(coco, capsys):
