@@ -94,6 +94,7 @@ def test_ours_and_keras_evaluate_the_same_picture(tmp_path):
     assert apart.mean() < 0.03 and apart.max() < 0.12, (apart.mean(), apart.max())
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(image_folder):
     folder = image_folder()
     report = bench_memory(folder, image_size=16, batch_size=4, images=(8, 40))

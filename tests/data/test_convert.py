@@ -222,6 +222,7 @@ def test_killed_at_each_step_and_at_random_moments_it_gives_the_same_bytes(tmp_p
             assert _hashes(out) == _hashes(tmp_path / name), (seed, out.name, run.stdout)
 
 
+@pytest.mark.slow
 def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_path):
     """Each run of the command is killed once some more shards are whole; the last is let go on."""
     folder, out = _many(tmp_path, images=200), tmp_path / "out"

@@ -77,7 +77,11 @@ def test_workers_that_differ_all_say_so(npz_file, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"x_test": np.zeros([4, 8, 8, 3], np.uint8), "y_test": np.arange(4)}, "number of evaluation images is 10 on"),
+        pytest.param(
+            {"x_test": np.zeros([4, 8, 8, 3], np.uint8), "y_test": np.arange(4)},
+            "number of evaluation images is 10 on",
+            marks=pytest.mark.slow,
+        ),
         ({"y_train": np.arange(24) // 6}, "checksum of some training images is"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, tmp_path, monkey
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
 
 
-@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
+@pytest.mark.parametrize("moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.slow)])
 def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monkeypatch, moment):
     recipe, whole_path, _ = whole
     told = []

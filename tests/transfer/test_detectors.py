@@ -31,7 +31,7 @@ def faster_rcnn():
     return *fitted(detectors.faster_rcnn(channels=48, head_units=128), 5e-4, 4), PARTS
 
 
-BOTH = pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn"])
+BOTH = pytest.mark.parametrize("kind", ["retinanet", pytest.param("faster_rcnn", marks=pytest.mark.slow)])
 EACH = pytest.mark.parametrize(
     "make", [detectors.retinanet, detectors.without_chance, lambda: detectors.without_chance("c4")],
     ids=["retinanet", "fpn", "c4"],

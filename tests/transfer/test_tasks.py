@@ -114,7 +114,8 @@ def test_a_network_of_other_classes_is_not_evaluated(task, scenes, tmp_path, cap
     assert "classes, as" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", [pytest.param("detection", marks=pytest.mark.slow), "segmentation"])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch):
     recipe = recipe_for(task, scenes[task], head="retinanet" if task == "detection" else "fcn", checkpoint_every=1)
     options = {"progress_bar": False, "task": find_task(task)}
