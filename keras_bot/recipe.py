@@ -101,13 +101,22 @@ class Recipe:
     )
     mixup_alpha: float = knob(0.0, "lambda ~ Beta(alpha, alpha) of mixup; 0 is off (5.4)", at_least=0)
     mixup_off_epochs: int = knob(0, "last epochs that train without mixup", at_least=0)
-    teacher: str = knob("", "run directory or .keras file of the distillation's teacher; empty is off (5.3)")
+    teacher: str = knob(
+        "",
+        "the distillation's teacher: a run directory, .keras, SavedModel or keras-hub preset; empty is off (5.3)",
+    )
     distill_temperature: float = knob(20.0, "T of the distillation (5.3)", above=0)
     distill_hard_weight: float | None = knob(
         None,
         "GluonCV's form: w * hard + (1 - w) * T^2 * soft; empty is the paper's hard + T^2 * soft (5.3)",
         at_least=0,
         at_most=1,
+    )
+    teacher_cache: str = knob(
+        "", "directory that keeps what the teacher says of each image, for later runs on the same batches; empty is off"
+    )
+    teacher_top_k: int = knob(
+        0, "classes an image that the teacher_cache keeps, the likeliest; 0 keeps all logits", at_least=0
     )
 
     init_from: str = knob(
@@ -205,6 +214,10 @@ class Recipe:
             )
         if self.distill_hard_weight is not None and not self.teacher:
             raise MisuseError("distill_hard_weight has no effect without a teacher. Give --teacher or drop it.")
+        if self.teacher_cache and not self.teacher:
+            raise MisuseError("teacher_cache has no effect without a teacher. Give --teacher or drop it.")
+        if self.teacher_top_k and not self.teacher_cache:
+            raise MisuseError("teacher_top_k has no effect without a teacher_cache. Give one or drop it.")
 
     def as_text(self) -> dict[str, str]:
         """Every knob's value as a flag takes it, in order; a knob that is None is left out."""

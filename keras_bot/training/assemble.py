@@ -11,6 +11,7 @@ from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 from keras_bot.training.device_augment import finish_in_step
+from keras_bot.training.soft_targets import beside_targets, build_distiller
 from keras_bot.training.start import freeze, rates, start_from
 from keras_bot.training.strategy import Strategy
 
@@ -109,15 +110,15 @@ def build_batch_transform(recipe: Recipe):
 def compile_trainee(
     recipe: Recipe, model: keras.Model, schedule, strategy: Strategy, *, teacher: keras.Model | None
 ) -> keras.Model:
-    """The compiled model that `fit` is called on: the network, its step prepared, or a Distiller around it."""
-    trainee = model
-    if teacher is not None:
-        trainee = tricks.Distiller(
-            model, teacher, temperature=recipe.distill_temperature, hard_weight=recipe.distill_hard_weight
-        )
+    """The compiled model that `fit` is called on: the network, its step prepared, or a Distiller around it.
+
+    With a `teacher_cache` the teacher's targets come with the labels, and `teacher` isn't needed.
+    """
+    trainee = build_distiller(recipe, model, teacher) if recipe.teacher else model
     compile_for(recipe, trainee, model, schedule, strategy, loss=build_loss(), weighted_metrics=build_metrics())
     if recipe.augment_on == "device":
-        finish_in_step(trainee, build_batch_transform(recipe), image_dtype(recipe))
+        transform = build_batch_transform(recipe)
+        finish_in_step(trainee, beside_targets(transform) if recipe.teacher_cache else transform, image_dtype(recipe))
     return trainee
 
 

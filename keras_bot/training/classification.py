@@ -3,45 +3,52 @@
 import pathlib
 
 import keras
+import tensorflow as tf
 
 from keras_bot import data, tricks
-from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.evaluate import evaluate
 from keras_bot.training.network import load_network
 from keras_bot.training.strategy import Strategy
 from keras_bot.training.task import Task
+from keras_bot.training.teacher import load_teacher
+from keras_bot.training.teacher_targets import check_cache, with_targets
 
 
 def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
     """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
 
     Raises:
-        MisuseError: if the teacher, the training set or what to start from can't be used.
+        MisuseError: if the teacher, its cache, the training set or what to start from can't be used.
     """
     model = assemble.build_model(recipe, source.num_classes, source.class_names)
+    teacher = load_teacher(recipe, source.num_classes, source.class_names)
+    if recipe.teacher_cache:
+        check_cache(recipe, source, teacher, strategy)
     trainee = assemble.compile_trainee(
         recipe,
         model,
         assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers)),
         strategy,
-        teacher=load_teacher(recipe, source.num_classes),
+        teacher=teacher,
     )
     return model, trainee
 
 
-def load_teacher(recipe: Recipe, num_classes: int) -> keras.Model | None:
-    """The distillation's teacher, from a .keras file or a run directory. Raises MisuseError if it can't be used."""
-    if not recipe.teacher:
-        return None
-    path = pathlib.Path(recipe.teacher)
-    teacher = load_network(path / "model.keras" if path.is_dir() else path, num_classes=num_classes)
-    try:
-        tricks.check_logits(teacher, "teacher")
-    except ValueError as error:
-        raise MisuseError(f"--teacher={recipe.teacher}: {error}") from None
-    return teacher
+def training_data(
+    recipe: Recipe,
+    source: data.Source,
+    corrupt: data.CorruptLog,
+    *,
+    first_epoch: int,
+    first_step: int,
+    strategy: Strategy,
+) -> tf.data.Dataset:
+    """`assemble.training_data`; with a `teacher_cache` what the teacher says comes with the labels."""
+    place = {"first_epoch": first_epoch, "first_step": first_step}
+    batches = assemble.training_data(recipe, source, corrupt, strategy=strategy, **place)
+    return with_targets(batches, recipe, source, strategy, **place) if recipe.teacher_cache else batches
 
 
 def evaluate_file(recipe: Recipe, path: pathlib.Path, source: data.Source, corrupt: data.CorruptLog) -> dict:
@@ -63,7 +70,7 @@ CLASSIFICATION = Task(
     metrics=("top1", "top5"),
     open_source=assemble.open_source,
     build=build_trainee,
-    training_data=assemble.training_data,
+    training_data=training_data,
     evaluation_data=assemble.evaluation_data,
     save=save_float32,
     evaluate=evaluate_file,

@@ -26,7 +26,7 @@ from keras_bot.recipe import Recipe
 from keras_bot.training.checkpoint import replacing
 
 # Between a run and its resumption, and between workers.
-MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep")
+MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep", "teacher_cache")
 
 
 class RunDirectory:

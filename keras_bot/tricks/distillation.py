@@ -22,6 +22,8 @@ from keras import ops
 
 from keras_bot.tricks.precision import output_layers, policy_of, recast
 
+_PARTS = ("student", "teacher", "teacher_inputs", "soft_loss")  # of a Distiller's configuration
+
 
 def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None):
     """The distillation loss of each example, (batch,) float32.
@@ -92,15 +94,17 @@ class Distiller(keras.Model):
     holds no teacher.
 
     The teacher is a frozen copy that computes in the student's dtype policy, but for its output layer, which
-    stays in float32. The model that was given isn't touched.
+    stays in float32. The model that was given isn't touched. Without one the labels of a batch come with what
+    the teacher said of it: (images, (labels, teacher_logits)).
 
     Args:
         student: functional or built Sequential model, images -> logits (batch, K).
-        teacher: the same, trained, with as many classes.
+        teacher: the same, trained, with as many classes; None where its logits come with the labels.
         temperature: T, above 0.
         hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
         teacher_inputs: a function from the student's inputs to the teacher's, for another image size or
             normalisation.
+        soft_loss: a Keras loss of what the teacher said and the student's logits; None is `SoftCrossentropy`.
         name: of the model.
 
     Raises:
@@ -111,27 +115,28 @@ class Distiller(keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model,
+        teacher: keras.Model | None = None,
         temperature: float = 20.0,
         hard_weight: float | None = None,
         teacher_inputs: Callable | None = None,
+        soft_loss: keras.losses.Loss | None = None,
         name: str | None = None,
     ):
-        classes = check_logits(student, "student"), check_logits(teacher, "teacher")
-        if classes[0] != classes[1]:
-            raise ValueError(
-                f"Expected a teacher with the student's {classes[0]} classes, received one with {classes[1]}."
-            )
+        classes = check_logits(student, "student")
+        if teacher is not None and (theirs := check_logits(teacher, "teacher")) != classes:
+            raise ValueError(f"Expected a teacher with the student's {classes} classes, received one with {theirs}.")
         _check(temperature, hard_weight)
         policy = policy_of(student)
         super().__init__(name=name, dtype=policy, autocast=False)
         self.student = student
-        self.teacher = recast(teacher, policy)
-        self.teacher.trainable = False
+        self.teacher = None
+        if teacher is not None:
+            self.teacher = recast(teacher, policy)
+            self.teacher.trainable = False
         self.temperature = temperature
         self.hard_weight = hard_weight
         self.teacher_inputs = teacher_inputs
-        self.soft_loss = SoftCrossentropy(temperature)
+        self.soft_loss = soft_loss or SoftCrossentropy(temperature)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -152,17 +157,28 @@ class Distiller(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The hard loss and the student's penalties; in training the soft loss as well."""
+        y, said = self._apart(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
         # As in the base class's loss: on several replicas a penalty is divided among them.
         penalties = sum(self._aggregate_additional_loss(penalty) for penalty in self.student.losses)
-        x = x if self.teacher_inputs is None else self.teacher_inputs(x)
-        soft = self.soft_loss(self.teacher(x, training=False), y_pred, sample_weight)
+        if self.teacher is not None:
+            x = x if self.teacher_inputs is None else self.teacher_inputs(x)
+            said = self.teacher(x, training=False)
+        soft = self.soft_loss(said, y_pred, sample_weight)
         if self.hard_weight is None:
             return loss + soft
         # `loss` is hard + penalties, and the penalties are not to be weighed.
         return self.hard_weight * loss + (1 - self.hard_weight) * (soft + penalties)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The metrics on the labels."""
+        return super().compute_metrics(x, self._apart(y)[0], y_pred, sample_weight)
+
+    def _apart(self, y):
+        """The labels, and what the teacher said if that came with them."""
+        return y if self.teacher is None and isinstance(y, tuple | list) else (y, None)
 
     def save(self, filepath, overwrite=True, zipped=None, **options):
         """Saves the student."""
@@ -182,22 +198,14 @@ class Distiller(keras.Model):
 
     def get_config(self):
         """All arguments, with the models serialised."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "student": serialize(self.student),
-            "teacher": serialize(self.teacher),
-            "temperature": self.temperature,
-            "hard_weight": self.hard_weight,
-            "teacher_inputs": serialize(self.teacher_inputs),
-        }
+        parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _PARTS}
+        return {"name": self.name, **parts, "temperature": self.temperature, "hard_weight": self.hard_weight}
 
     @classmethod
     def from_config(cls, config):
         """The model that `get_config` describes, with fresh weights."""
-        deserialize = keras.saving.deserialize_keras_object
-        objects = {key: deserialize(config[key]) for key in ("student", "teacher", "teacher_inputs")}
-        return cls(**{**config, **objects})
+        parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in _PARTS}
+        return cls(**{**config, **parts})
 
 
 def check_logits(model: keras.Model, role: str = "model") -> int:
