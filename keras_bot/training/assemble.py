@@ -112,13 +112,15 @@ def compile_trainee(
 ) -> keras.Model:
     """The compiled model that `fit` is called on: the network, its step prepared, or a Distiller around it.
 
-    With a `teacher_cache` the teacher's targets come with the labels, and `teacher` isn't needed.
+    With a `teacher_cache` the teacher isn't part of it: its targets come with the labels.
     """
-    trainee = build_distiller(recipe, model, teacher) if recipe.teacher else model
+    trainee = model if teacher is None else build_distiller(recipe, model, teacher)
     compile_for(recipe, trainee, model, schedule, strategy, loss=build_loss(), weighted_metrics=build_metrics())
     if recipe.augment_on == "device":
         transform = build_batch_transform(recipe)
-        finish_in_step(trainee, beside_targets(transform) if recipe.teacher_cache else transform, image_dtype(recipe))
+        if teacher is not None and recipe.teacher_cache:
+            transform = beside_targets(transform)
+        finish_in_step(trainee, transform, image_dtype(recipe))
     return trainee
 
 

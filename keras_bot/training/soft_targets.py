@@ -20,13 +20,13 @@ from keras_bot import tricks
 from keras_bot.recipe import Recipe
 
 
-def build_distiller(recipe: Recipe, model: keras.Model, teacher: keras.Model | None) -> tricks.Distiller:
-    """Trains a network by the recipe's distillation.
+def build_distiller(recipe: Recipe, model: keras.Model, teacher: keras.Model) -> tricks.Distiller:
+    """Trains a network by the recipe's distillation. With a `teacher_cache` it expects labels (labels, targets).
 
     Args:
-        recipe: with a teacher.
+        recipe: of the run.
         model: the student.
-        teacher: None with a `teacher_cache`: its targets come with the labels.
+        teacher: of `load_teacher`.
     """
     return tricks.Distiller(
         model,
