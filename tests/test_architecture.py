@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [  # each may import from those after it
     {"cli"},
     {"bench"},
+    {"report"},
     {"transfer"},
     {"export"},
     {"training"},

@@ -7,9 +7,11 @@ from keras_bot.errors import MisuseError, RunError, Terminated, unknown
 
 COMMANDS = {
     "train": "train a network by a recipe of flags",
+    "ablate": "a table of recipes like the paper's, over seeds",
     "finetune": "train on from a trained network, on other data",
     "launch": "train in several worker processes on this machine",
     "evaluate": "how good a trained network is",
+    "report": "an HTML page about one or several runs",
     "export": "write a SavedModel, .keras, .onnx or .tflite of a run",
     "import-weights": "another library's ResNet weights as a .keras file of ours",
     "inspect": "what an exported SavedModel holds",

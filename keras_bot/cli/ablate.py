@@ -1,0 +1,160 @@
+"""`keras-bot ablate`: a table of recipes like the paper's, over seeds, by training each in a process of its own."""
+
+import collections
+import dataclasses
+import glob
+import pathlib
+import re
+
+from keras_bot.cli.flags import Flags
+from keras_bot.cli.quiet import start_backend
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.recipe import Recipe
+
+MOST_SEED = 2**32 - 1
+USAGE = (
+    "usage: keras-bot ablate --recipes='flags/paper/table6/*.flags' --seeds=0,1,2 --out=DIR "
+    "[--set=dataset=FILE.npz,epochs=30]"
+)
+
+
+def main(argv):
+    """Trains what is left of the table, and prints it."""
+    flags = Flags("ablate", USAGE)
+    flags.add(str, "recipes", "", "flagfiles in the table's order, with commas; patterns as 'DIR/*.flags' too, sorted")
+    flags.add(str, "seeds", "0", "of each recipe's runs, with commas: intervals need at least two, better three")
+    flags.add(str, "set", "", "knobs for all recipes, as dataset=FILE.npz,epochs=30,decay_epochs=8,15,22")
+    flags.add(str, "out", "", "directory of runs, tables and pictures; the same command goes on with what it holds")
+    flags.add(
+        str,
+        "mode",
+        "cumulative",
+        "cumulative: each row is compared with the row above; leave_one_out: of a single recipe, without each trick",
+    )
+    flags.add(str, "metric", "", "of the table; empty is the task's first: top1, map or mean_iou")
+    flags.add(int, "workers", 1, "runs at a time; on a GPU each wants all of its memory")
+    flags.add(bool, "dry_run", False, "list the runs, done, begun and left, and train nothing")
+    flags.expect_no_arguments(argv)
+    if flags.help_wanted():
+        return
+    _refuse_two_sets(argv)
+    ablation = read_ablation(flags)
+
+    from keras_bot.report import tables
+    from keras_bot.report.ablation import ablate, look
+
+    if flags.dry_run:
+        print(_plan(look(ablation)[1]))
+        return
+    summary = ablate(ablation, workers=flags.workers, tell=lambda line: print(line, flush=True))
+    print(f"\n{tables.as_markdown(summary)}\n{ablation.out}: table.md, table.csv, table.json, table.png, curves.png")
+
+
+def read_ablation(flags: Flags):
+    """The `Ablation` that the flags ask for. Raises MisuseError if they don't make one."""
+    from keras_bot.report.ablation import Ablation
+    from keras_bot.report.rows import make_rows
+
+    if not flags.out:
+        raise MisuseError("Expected --out, a directory for the runs and tables, received none.")
+    if flags.workers < 1:
+        raise MisuseError(f"Expected --workers of at least 1, received {flags.workers}.")
+    seeds = read_seeds(flags.seeds)
+    settings = [f"--{name}={value}" for name, value in read_settings(flags.set).items()]
+    recipes = {file: read_file(file, settings) for file in find_files(flags.recipes)}
+    rows = make_rows(recipes, flags.mode)
+    return Ablation(pathlib.Path(flags.out).expanduser(), rows, seeds, flags.mode, flags.metric)
+
+
+def find_files(given: str) -> list[str]:
+    """The recipes' files: names and patterns with commas, in order, each pattern's sorted.
+
+    Raises:
+        MisuseError: for none, a pattern that matches nothing, a file given twice.
+    """
+    files = []
+    for part in filter(None, (part.strip() for part in given.split(","))):
+        path = str(pathlib.Path(part).expanduser())
+        if pathlib.Path(path).exists() or not glob.has_magic(path):
+            files.append(path)
+            continue
+        found = sorted(file for file in glob.glob(path, recursive=True) if pathlib.Path(file).is_file())
+        if not found:
+            raise MisuseError(f"Expected recipes that match {part}, found none. Mind the current directory.")
+        files += found
+    if not files:
+        raise MisuseError("Expected --recipes, flagfiles with commas or a pattern, received none.")
+    doubled = [file for file, count in collections.Counter(files).items() if count > 1]
+    if doubled:
+        raise MisuseError(f"Expected each recipe once, received {doubled[0]} twice. Drop one.")
+    return files
+
+
+def read_file(file: str, settings: list[str]) -> Recipe:
+    """The recipe of a flagfile, with flags that override it. Raises MisuseError, which names the file."""
+    flags = Flags("train", "", recipe=True)
+    try:
+        flags.expect_no_arguments([f"--flagfile={file}", *settings])
+        return flags.recipe()
+    except MisuseError as error:
+        raise MisuseError(f"{file}: {error}") from None
+
+
+def read_seeds(given: str) -> list[int]:
+    """The seeds, in order. Raises MisuseError for none, one twice, or what Keras takes for no seed."""
+    parts = [part.strip() for part in given.split(",")]
+    seeds = [int(part) for part in parts if re.fullmatch(r"[0-9]+", part)]
+    if len(seeds) < len(parts) or max(seeds) > MOST_SEED:
+        raise MisuseError(f"Expected --seeds as whole numbers, 0 to {MOST_SEED}, with commas, received {given!r}.")
+    if len(set(seeds)) < len(seeds):
+        raise MisuseError(f"Expected each seed once in --seeds, received {given}.")
+    return seeds
+
+
+def read_settings(given: str) -> dict[str, str]:
+    """The knobs of --set by name. A part without = goes on with the value before it, as in `decay_epochs=3,6`.
+
+    Raises:
+        MisuseError: for a part that is no NAME=VALUE, an unknown knob, one given twice, or the seed.
+    """
+    kinds = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    settings = {}
+    for part in given.split(",") if given else ():
+        name, is_setting, value = part.partition("=")
+        if is_setting and re.fullmatch(r"\s*\w+\s*", name):
+            name = name.strip()
+            if name not in kinds:
+                raise unknown("knob in --set", name, kinds)
+            if name == "seed":
+                raise MisuseError("Expected no seed in --set, received one. Give --seeds.")
+            if name in settings:
+                raise MisuseError(f"Expected {name} once in --set, received it twice. Drop one.")
+            settings[name] = value
+            continue
+        last = next(reversed(settings), None)
+        if kinds.get(last) not in (tuple[int, ...], str) or part.strip() in kinds:
+            raise MisuseError(f"Expected NAME=VALUE with commas in --set, received {part!r}.")
+        settings[last] += f",{part}"
+    return settings
+
+
+def answer():
+    """The process in which `report.checking` has the recipes checked."""
+    from keras_bot.report import checking
+
+    checking.answer(start_backend)
+
+
+def _refuse_two_sets(argv):
+    """The last one would win, and the others go unheard."""
+    count = sum(argument.startswith("-") and argument.lstrip("-").partition("=")[0] == "set" for argument in argv)
+    if count > 1:
+        raise MisuseError(f"Expected one --set with all its settings, received {count}. Join them with commas.")
+
+
+def _plan(states) -> str:
+    counts = collections.Counter(states.values())
+    lines = [f"{state:<6}{run.directory}  {run.row.file}" for run, state in states.items()]
+    return "\n".join(
+        [*lines, f"{len(states)} runs: " + ", ".join(f"{counts[s]} {s}" for s in ("done", "begun", "left"))]
+    )

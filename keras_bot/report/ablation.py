@@ -1,0 +1,188 @@
+"""The story of an ablation: look, check, lock, train what is left one run a process, and tell after each of all."""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from keras_bot.errors import MisuseError, RunError, Terminated, unknown
+from keras_bot.report import plots, tables
+from keras_bot.report.checking import Trainer, check_recipes
+from keras_bot.report.ledger import BEGUN, DONE, Ledger, Run, write_whole
+from keras_bot.report.processes import Job, run_jobs
+from keras_bot.report.results import mean_curves, read_run, summarise
+from keras_bot.report.rows import Row
+from keras_bot.training.run_lock import lock_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What to run.
+
+    Attributes:
+        out: the directory of all that comes of it.
+        rows: of `rows.make_rows`.
+        seeds: of each row's runs.
+        mode: that the rows were made in.
+        metric: of the tables; "" is the task's first.
+    """
+
+    out: pathlib.Path
+    rows: Sequence[Row]
+    seeds: Sequence[int]
+    mode: str = "cumulative"
+    metric: str = ""
+
+    def runs(self) -> list[Run]:
+        """All of them, in order: every row with the first seed, then with the next, so that the table is soon whole."""
+        return [Run(row, seed, self.out) for seed in self.seeds for row in self.rows]
+
+
+def look(ablation: Ablation) -> tuple[Trainer, dict[Run, str]]:
+    """What the trainer is, and how far each run is: done, begun or left. Nothing is written.
+
+    Raises:
+        MisuseError: if a recipe can't be trained, the metric is another task's, `out` holds something else, other
+            recipes' runs, or runs that were changed by hand.
+    """
+    ledger = Ledger(ablation.out)
+    new = ledger.unchecked(ablation.rows)
+    states = {run: ledger.state(run) for run in ablation.runs()}
+    trainer = check_recipes(new) if new else ledger.trainer
+    if ablation.metric and ablation.metric not in trainer.metrics:
+        raise unknown("metric", ablation.metric, trainer.metrics)
+    return trainer, states
+
+
+def ablate(ablation: Ablation, *, workers: int = 1, tell: Callable[[str], None] = print) -> dict:
+    """Trains every row by every seed, but for what is done already, and writes the tables after each run.
+
+    Args:
+        ablation: what to run.
+        workers: runs at a time.
+        tell: called with each line of progress.
+
+    Returns:
+        The summary, see `results.summarise`.
+
+    Raises:
+        MisuseError: as `look`, before anything is written; or if another process works in `out`.
+        RunError: if runs failed, after all others; the tables tell which and why.
+        KeyboardInterrupt, Terminated: after SIGINT, SIGTERM; the same call goes on.
+    """
+    trainer, _ = look(ablation)
+    with _locked(ablation.out):
+        ledger = Ledger(ablation.out)  # as it is now that nobody else writes it
+        ledger.trainer = trainer
+        ledger.unchecked(ablation.rows)
+        states = {run: ledger.state(run) for run in ablation.runs()}
+        ledger.begin(ablation.runs(), mode=ablation.mode, seeds=list(ablation.seeds))
+        progress = _Progress(ablation, ledger, tell)
+        for run in [run for run, state in states.items() if state == DONE]:
+            progress.take_done(run)
+        jobs = {_job(run): run for run, state in states.items() if state != DONE}
+        try:
+            run_jobs(
+                jobs,
+                workers=workers,
+                started=lambda job: progress.start(jobs[job], goes_on=states[jobs[job]] == BEGUN),
+                ended=lambda job, why: progress.end(jobs[job], why),
+            )
+        except (KeyboardInterrupt, Terminated):
+            tell(f"{progress.count()}; the same command goes on from here")
+            raise
+        summary = progress.write()
+    progress.raise_for_failures()
+    return summary
+
+
+class _Progress:
+    """What has come of the runs so far, told as it comes."""
+
+    def __init__(self, ablation: Ablation, ledger: Ledger, tell: Callable[[str], None]):
+        self._ablation = ablation
+        self._ledger = ledger
+        self._tell = tell
+        self._metric = ablation.metric or ledger.trainer.metrics[0]
+        self._figures, self._failures, self._began = {}, {}, {}
+        runs = ablation.runs()
+        self._places = {run: f"[{place}/{len(runs)}] {run.name}" for place, run in enumerate(runs, 1)}
+
+    def take_done(self, run: Run):
+        """Takes in what an earlier command has finished."""
+        if not self._ledger.is_recorded(run):
+            self._ledger.record(run)
+        self._say(run, f"done before, {self._take(run)}")
+
+    def start(self, run: Run, *, goes_on: bool):
+        """Tells that a run begins. Writes what its training is started with."""
+        self._began[run] = time.monotonic()
+        text = f"# {run.row.name}, of {run.row.file}, with seed {run.seed}\n" + "\n".join(run.recipe.flag_lines())
+        run.beside(".flags").parent.mkdir(exist_ok=True)
+        write_whole(run.beside(".flags"), f"{text}\n".encode())
+        self._say(run, f"{'goes on' if goes_on else 'begins'}, see {run.beside('.log')}")
+
+    def end(self, run: Run, why: str):
+        """Takes in what a run has left, or `why` it failed, and writes the tables."""
+        took = f"{time.monotonic() - self._began[run]:.0f} s"
+        if why:
+            self._failures[run.row.name, run.seed] = why
+            self._say(run, f"failed after {took}: {why}")
+        else:
+            self._ledger.record(run)
+            self._say(run, f"{self._take(run)}, {took}")
+        self.write()
+
+    def _take(self, run):
+        figures = self._figures[run.row.name, run.seed] = read_run(run.directory, self._metric)
+        return f"{self._metric} {100 * figures.value:.2f} %"
+
+    def _say(self, run, text):
+        self._tell(f"{self._places[run]}: {text}")
+
+    def count(self) -> str:
+        """How many runs are done."""
+        return f"{len(self._figures)} of {len(self._places)} runs are done"
+
+    def write(self) -> dict:
+        """Writes tables and pictures of all there is; returns the summary."""
+        rows, seeds = self._ablation.rows, self._ablation.seeds
+        summary = summarise(rows, seeds, self._figures, self._failures, metric=self._metric, mode=self._ablation.mode)
+        contents = {
+            "table.json": tables.as_json(summary).encode(),
+            "table.csv": tables.as_csv(summary).encode(),
+            "table.md": tables.as_markdown(summary).encode(),
+            "table.png": plots.draw_table(summary),
+            "curves.png": plots.draw_curves(summary, mean_curves(rows, self._figures)),
+        }
+        for name, content in contents.items():
+            write_whole(self._ablation.out / name, content)
+        return summary
+
+    def raise_for_failures(self):
+        """RunError if a run failed."""
+        if not self._failures:
+            return
+        (name, seed), why = next(iter(self._failures.items()))
+        raise RunError(
+            f"{len(self._failures)} of {len(self._places)} runs failed, first {name} with seed {seed}: {why}. "
+            f"{self._ablation.out / 'table.md'} lists them; the same command tries them again."
+        )
+
+
+def _job(run):
+    flags = (f"--flagfile={run.beside('.flags')}", f"--run_dir={run.directory}", "--resume")
+    return Job(run.name, (sys.executable, "-m", "keras_bot", "train", *flags), run.beside(".log"))
+
+
+@contextlib.contextmanager
+def _locked(out: pathlib.Path) -> Iterator[None]:
+    """`lock_run`, with its message about the command's own flag."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock_run(out))
+        except MisuseError as error:
+            raise MisuseError(f"--out={out}: {error}") from None
+        yield

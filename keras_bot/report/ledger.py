@@ -1,0 +1,200 @@
+"""What an ablation's directory holds, and whether it is still what was left there.
+
+OUT/ablation.json          recipes as resolved, each run's SHA-256 of its recipe and, once done, of its records
+OUT/ROW/seed0/             a run directory
+OUT/ROW/seed0.flags, .log  what its training is started with, and what it said
+OUT/table.json, …          see `results`, `tables`, `plots`
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+from keras_bot.errors import MisuseError, RunError, first_few
+from keras_bot.recipe import Recipe
+from keras_bot.report.checking import Trainer
+from keras_bot.report.rows import Row, differing_knobs
+
+LEDGER = "ablation.json"
+DONE, BEGUN, LEFT = "done", "begun", "left"
+_RECORDS = ("metrics.json", "history.csv")
+_LAST_WRITTEN = "curves.png"  # by a training
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A row with a seed, and its place in the ablation's directory."""
+
+    row: Row
+    seed: int
+    out: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """Its directory's, from the ablation's."""
+        return f"{self.row.name}/seed{self.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained."""
+        return self.row.with_seed(self.seed)
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """The run directory."""
+        return self.out / self.name
+
+    def beside(self, suffix: str) -> pathlib.Path:
+        """A file beside the run directory, as ".log"."""
+        return self.out / f"{self.name}{suffix}"
+
+
+class Ledger:
+    """`ablation.json` of a directory, or a new one. Nothing is written before `begin`.
+
+    Args:
+        out: the ablation's directory.
+
+    Attributes:
+        trainer: what the recipes' check told; None before the first.
+
+    Raises:
+        MisuseError: if `out` is a file, holds other files, or its ablation.json was changed.
+    """
+
+    def __init__(self, out: pathlib.Path):
+        self.out = out
+        self._path = out / LEDGER
+        self._told = {"rows": {}, "runs": {}}
+        self.trainer: Trainer | None = None
+        if out.exists() and not out.is_dir():
+            raise MisuseError(f"Expected a directory as --out, received the file {out}.")
+        if not self._path.exists():
+            others = sorted({path.name for path in out.glob("*")} - {".lock", f".{LEDGER}.part"})
+            if others:
+                raise MisuseError(
+                    f"Expected an --out that is new or an ablation's, but {out} holds other files "
+                    f"({first_few(others)}). Choose another."
+                )
+            return
+        try:
+            self._told = json.loads(self._path.read_text(encoding="utf-8"))
+            self.trainer = Trainer(*(tuple(self._told[name]) for name in ("metrics", "may_differ")))
+            recipes = [row["recipe"] for row in self._told["rows"].values()]
+            records = [run.get("files") for run in self._told["runs"].values()]
+            if not all(isinstance(told, dict) for told in [*recipes, *filter(None, records)]):
+                raise TypeError("a recipe or a run is no object")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MisuseError(f"Can't read {self._path}: {error}. Put it back, or choose another --out.") from None
+
+    def unchecked(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows whose recipes this ledger doesn't hold.
+
+        Raises:
+            MisuseError: if it holds another recipe for one, which a run was begun with.
+        """
+        new = []
+        for row in rows:
+            stored = self._told["rows"].get(row.name)
+            differing = stored and differing_knobs(stored["recipe"], row.recipe.as_text(), self._may_differ("seed"))
+            if differing and any((self.out / row.name).glob("seed*/run.flags")):
+                raise MisuseError(
+                    f"{self.out} holds runs of row {row.name} by another recipe ({'; '.join(differing)}). "
+                    "Choose another --out, or give the recipe as it was."
+                )
+            if differing or not stored:
+                new.append(row)
+        return new
+
+    def _may_differ(self, *more):
+        return (*(self.trainer.may_differ if self.trainer else ()), *more)
+
+    def begin(self, runs: Sequence[Run], **facts):
+        """Writes which rows and runs are wanted, with `facts`; what is told of others stays."""
+        facts |= {"rows_in_order": list(dict.fromkeys(run.row.name for run in runs))}
+        self._told = {**facts, **dataclasses.asdict(self.trainer), **{k: self._told[k] for k in ("rows", "runs")}}
+        for run in runs:
+            self._told["rows"][run.row.name] = {"file": run.row.file, "recipe": run.row.recipe.as_text()}
+            text = "\n".join(run.recipe.flag_lines())
+            known = self._told["runs"].setdefault(run.name, {})
+            known["recipe_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        self._write()
+
+    def record(self, run: Run):
+        """Notes what the finished run left."""
+        self._told["runs"][run.name]["files"] = {name: _sha256(run.directory / name) for name in _RECORDS}
+        self._write()
+
+    def is_recorded(self, run: Run) -> bool:
+        """Whether `record` was called for it."""
+        return bool(self._files(run))
+
+    def _files(self, run):
+        return self._told["runs"].get(run.name, {}).get("files") or {}
+
+    def _write(self):
+        write_whole(self._path, (json.dumps(self._told, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def state(self, run: Run) -> str:
+        """DONE, BEGUN or LEFT.
+
+        Raises:
+            MisuseError: if the run directory holds another recipe's run, or records that aren't what the run left.
+        """
+        folder = run.directory
+        if not folder.exists():  # who deletes it whole wants it again
+            return LEFT
+        for name, left_there in self._files(run).items():
+            if not (folder / name).is_file() or _sha256(folder / name) != left_there:
+                raise self._changed(run, f"{name} isn't what the run left there")
+        flags, metrics = folder / "run.flags", folder / "metrics.json"
+        if flags.exists():
+            lines = flags.read_text(encoding="utf-8", errors="replace").splitlines()
+            settings = (line[2:].partition("=") for line in lines if line.startswith("--"))
+            self._compare(run, flags, {name: value for name, _, value in settings})
+        if not metrics.exists():
+            return BEGUN if flags.exists() else LEFT
+        told = self._read_metrics(run, metrics)
+        self._compare(run, metrics, told["recipe"])
+        finished = told["result"]["epochs"] == run.recipe.epochs and (folder / _LAST_WRITTEN).exists()
+        return DONE if finished or self.is_recorded(run) else BEGUN
+
+    def _read_metrics(self, run, path):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            dict(told["recipe"]), told["result"]["epochs"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._changed(run, f"metrics.json can't be read: {error}") from None
+        return told
+
+    def _compare(self, run, path, settings):
+        differing = differing_knobs(settings, run.recipe.as_text(), self._may_differ())
+        if differing:
+            raise self._changed(run, f"{path.name} tells of another recipe: {'; '.join(differing)}")
+
+    def _changed(self, run, what):
+        return MisuseError(
+            f"The run directory {run.directory} was changed: {what}. Put it back as it was, choose another --out, or "
+            "delete that directory to have the run again."
+        )
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_whole(path: pathlib.Path, content: bytes):
+    """Writes a file whole or not at all; one process at a time. Raises RunError if it can't be written."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"Can't write {path}: {error.strerror}.") from None

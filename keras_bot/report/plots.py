@@ -1,0 +1,91 @@
+"""An ablation's pictures: the metric by row, and by epoch."""
+
+import io
+
+from keras_bot.report.rows import METRICS
+
+_CYCLE = 10  # colours that can be told apart
+
+
+def draw_table(summary: dict) -> bytes:
+    """A PNG of each row's mean with its interval, its seeds, and the paper's figure where the row has one.
+
+    Args:
+        summary: of `results.summarise`.
+    """
+    rows = summary["rows"]
+    figure = _figure((8, 1.3 + 0.42 * len(rows)))
+    panel = figure.subplots()
+    for place, row in enumerate(rows):
+        values = [100 * value for value in row["values"]]
+        panel.plot(values, [place + 0.2] * len(values), "o", color="tab:grey", markersize=3, label="a seed")
+        if row["mean"] is None:
+            panel.annotate("failed" if row["failed"] else "not yet", (0.02, place), xycoords=("axes fraction", "data"))
+            continue
+        reach = 50 * (row["interval"][1] - row["interval"][0]) if row["interval"] else 0.0
+        label = "mean, 95 % interval" if row["interval"] else "mean"
+        style = {"fmt": "D", "color": "tab:blue", "capsize": 4, "markersize": 6}
+        panel.errorbar(100 * row["mean"], place, xerr=reach or None, label=label, **style)
+    for place, row in enumerate(rows):
+        if row["paper"] is not None:
+            panel.plot(100 * row["paper"], place, "x", color="tab:red", markersize=8, label="the paper's", zorder=4)
+    panel.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    panel.set_ylim(len(rows) - 0.4, -0.6)
+    left, right = panel.get_xlim()
+    panel.set_xlim(max(left, 0), min(right, 100.5))  # what two seeds' intervals reach is no accuracy any more
+    panel.set(xlabel=f"{_label(summary)} after the last epoch, %")
+    panel.grid(axis="x", alpha=0.3)
+    _legend(panel)
+    return _png(figure)
+
+
+def draw_curves(summary: dict, curves: dict[str, list[tuple[float, float, float]]]) -> bytes:
+    """A PNG of each row's mean by epoch, in a band from the lowest seed to the highest.
+
+    Args:
+        summary: of `results.summarise`.
+        curves: of `results.mean_curves`.
+    """
+    figure = _figure((9, 5))
+    panel = figure.subplots()
+    several = any(len(row["seeds"]) > 1 for row in summary["rows"])
+    for index, (name, curve) in enumerate(curves.items()):
+        epochs = range(1, len(curve) + 1)
+        mean, low, high = ([100 * value for value in values] for values in zip(*curve, strict=True))
+        style = {"color": f"C{index % _CYCLE}", "linestyle": ("-", "--", ":", "-.")[index // _CYCLE % 4]}
+        panel.plot(epochs, mean, label=name, marker="." if len(curve) < 60 else None, **style)
+        panel.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.set(xlabel="epoch", ylabel=f"{_label(summary)} of the evaluation, %")
+    panel.set_title("mean over seeds, from the lowest to the highest" if several else "one seed", fontsize="medium")
+    panel.grid(alpha=0.3)
+    _legend(panel)
+    return _png(figure)
+
+
+def _figure(size):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _label(summary):
+    return METRICS.get(summary["metric"], summary["metric"])
+
+
+def _legend(panel):
+    """Outside, so that it hides nothing; each label once."""
+    handles, labels = panel.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    panel.spines[["top", "right"]].set_visible(False)
+    if once:
+        panel.legend(once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _png(figure):
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()

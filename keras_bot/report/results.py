@@ -1,0 +1,126 @@
+"""The figures of an ablation, from its run directories."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from keras_bot.errors import RunError
+from keras_bot.report.intervals import mean_interval, paired_difference
+from keras_bot.report.rows import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFigures:
+    """What a finished run's records tell, as fractions.
+
+    Attributes:
+        value: the metric after the last epoch.
+        best: the best of all epochs.
+        curve: the metric after each epoch.
+        seconds: each epoch's training.
+        parameters, flops: the network's; flops None where they aren't counted.
+    """
+
+    value: float
+    best: float
+    curve: tuple[float, ...]
+    seconds: tuple[float, ...]
+    parameters: int
+    flops: int | None
+
+
+def read_run(directory: pathlib.Path, metric: str) -> RunFigures:
+    """The figures of a finished run. Raises RunError if its records can't be read."""
+    try:
+        told = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        with open(directory / "history.csv", newline="", encoding="utf-8") as file:
+            history = list(csv.DictReader(file))
+        curve = tuple(float(row[f"val_{metric}"]) for row in history)
+        return RunFigures(
+            value=told["result"][metric],
+            best=told["result"].get(f"best_{metric}", max(curve)),
+            curve=curve,
+            seconds=tuple(float(row["seconds"]) for row in history),
+            parameters=told["network"]["parameters"],
+            flops=told["network"]["flops"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"Can't read the records in {directory}: {error!r}. They were changed by hand.") from None
+
+
+def summarise(
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    runs: Mapping[tuple[str, int], RunFigures],
+    failures: Mapping[tuple[str, int], str],
+    *,
+    metric: str,
+    mode: str,
+) -> dict:
+    """What `table.json` holds. All but "timing" is the same for the same recipes on the same machine.
+
+    Args:
+        rows: in order.
+        seeds: wanted of each.
+        runs: the finished ones' figures, by row's name and seed.
+        failures: why others failed.
+        metric: of which the table is.
+        mode: of `rows.MODES`; says which row is `difference`'s other.
+
+    Returns:
+        mode, task, metric, seeds wanted, rows and timing (by row seconds_per_epoch, a median without each run's first
+        epoch). Of a row its name, recipe_file, seeds and values (done), mean and its interval, difference (see
+        `intervals.paired_difference`) to the row that it names, best (mean over seeds of the best epoch's), parameters,
+        flops, paper (a fraction) and failed (reasons by seed). What isn't known is None.
+    """
+    table, timing, values = [], {}, {}
+    for index, row in enumerate(rows):
+        done = {seed: runs[row.name, seed] for seed in seeds if (row.name, seed) in runs}
+        values[row.name] = {seed: figures.value for seed, figures in done.items()}
+        other = rows[0 if mode == "leave_one_out" else index - 1].name if index else None
+        failed = {str(seed): failures[row.name, seed] for seed in seeds if (row.name, seed) in failures}
+        table.append(_row(row, metric, done, values[row.name], other and (other, values[other]), failed))
+        timing[row.name] = {"seconds_per_epoch": _seconds_per_epoch(done.values())}
+    facts = {"mode": mode, "task": rows[0].recipe.task, "metric": metric, "seeds": list(seeds)}
+    return {**facts, "rows": table, "timing": timing}
+
+
+def _row(row, metric, done, values, other, failed):
+    mean, interval = mean_interval(list(values.values())) if values else (None, None)
+    difference = other and paired_difference(values, other[1])
+    paper = row.paper.get(metric, row.paper.get(""))
+    some = next(iter(done.values()), None)
+    return {
+        "name": row.name,
+        "recipe_file": row.file,
+        "seeds": list(values),
+        "values": list(values.values()),
+        "mean": mean,
+        "interval": interval and list(interval),
+        "difference": difference and {"to": other[0], **difference},
+        "best": statistics.fmean(figures.best for figures in done.values()) if done else None,
+        "parameters": some and some.parameters,
+        "flops": some and some.flops,
+        "paper": None if paper is None else round(paper / 100, 6),
+        "failed": failed,
+    }
+
+
+def _seconds_per_epoch(runs):
+    seconds = [second for run in runs for second in run.seconds[1:] or run.seconds]
+    return round(statistics.median(seconds), 3) if seconds else None
+
+
+def mean_curves(
+    rows: Sequence[Row], runs: Mapping[tuple[str, int], RunFigures]
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Of each row that has a finished run, by epoch: the mean over seeds, the lowest and the highest."""
+    curves = {}
+    for row in rows:
+        seeds = [run.curve for (name, _), run in runs.items() if name == row.name]
+        if seeds:
+            curves[row.name] = [(statistics.fmean(at), min(at), max(at)) for at in zip(*seeds, strict=True)]
+    return curves

@@ -1,0 +1,141 @@
+"""The rows of an ablation: what each is called, its recipe, and what the paper says of it."""
+
+import collections
+import dataclasses
+import pathlib
+import re
+
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.recipe import Recipe
+from keras_bot.report.tricks_off import without_each_trick
+
+MODES = ("cumulative", "leave_one_out")
+METRICS = {  # as the recipe files' headers call them
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "mean_iou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One recipe, trained once for every seed.
+
+    Attributes:
+        name: that of its directory too.
+        file: the recipe's file, as given.
+        recipe: what is trained; its seed is 0, `with_seed` sets another.
+        paper: the paper's figures in percent, by metric; "" where the file doesn't tell of what.
+    """
+
+    name: str
+    file: str
+    recipe: Recipe
+    paper: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The recipe of one of the row's runs."""
+        return dataclasses.replace(self.recipe, seed=seed)
+
+
+def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
+    """The rows of an ablation, the one that all are compared with, or the bottom of the stack, first.
+
+    Args:
+        recipes: by file, in order.
+        mode: "cumulative", a row a recipe, each compared with the row above; or "leave_one_out", a single recipe and
+            it without each of its tricks, compared with it.
+
+    Raises:
+        MisuseError: for another mode, no recipe or too many, two that are the same, several tasks.
+    """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    if not recipes:
+        raise MisuseError("Expected at least one recipe, received none. Give --recipes=FILE,FILE,… or a pattern.")
+    rows = [
+        Row(name, file, dataclasses.replace(recipe, seed=0), read_paper(file))
+        for name, (file, recipe) in zip(name_files(list(recipes)), recipes.items(), strict=True)
+    ]
+    if mode == "leave_one_out":
+        if len(rows) > 1:
+            raise MisuseError(f"Expected one recipe with --mode=leave_one_out, the full one; received {len(rows)}.")
+        without = without_each_trick(rows[0].recipe).items()
+        rows += [Row(f"without_{trick}", rows[0].file, recipe) for trick, recipe in without]
+    _refuse_doubles(rows)
+    _refuse_several_tasks(rows)
+    return rows
+
+
+def name_files(files: list[str]) -> list[str]:
+    """A name for each file: its stem, with the folders above it where others have the same.
+
+    Raises:
+        MisuseError: if that doesn't tell them apart, as of one file given twice.
+    """
+    paths = [pathlib.Path(file).resolve() for file in files]
+    for path, file in zip(paths, files, strict=True):
+        if paths.count(path) > 1:
+            same = [other for other, its_path in zip(files, paths, strict=True) if its_path == path]
+            raise MisuseError(f"Expected each recipe once, received {' and '.join(same)}, one file. Drop one.")
+        if path.stem.startswith("."):
+            raise MisuseError(f"Expected recipes whose names don't begin with a dot, received {file}. Rename it.")
+    parts = [(*path.parent.parts[1:], path.stem) for path in paths]
+    kept = [1] * len(files)
+    while True:
+        names = ["_".join(part[-count:]) for part, count in zip(parts, kept, strict=True)]
+        doubled = {name for name, count in collections.Counter(names).items() if count > 1}
+        if not doubled:
+            return names
+        longer = [min(k + (name in doubled), len(part)) for k, name, part in zip(kept, names, parts, strict=True)]
+        if longer == kept:
+            raise MisuseError(f"Can't tell by their names the recipes called {doubled.pop()}. Rename one.")
+        kept = longer
+
+
+def read_paper(file: str) -> dict[str, float]:
+    """The paper's figures that the header of a recipe's file tells, in percent, by metric.
+
+    From `# Paper: 76.03 / 92.81 top-1 / top-5 %, …` {"top1": 76.03, "top5": 92.81}; {} where it tells none.
+    """
+    text = pathlib.Path(file).expanduser().read_text(encoding="utf-8")
+    told = re.search(r"^# Paper:\s*(\d[\d.]*(?: / \d[\d.]*)*)\s*([^,(%]*)", text, re.MULTILINE)
+    if not told:
+        return {}
+    figures = [float(figure) for figure in told[1].rstrip(".").split(" / ")]
+    names = [name.strip() for name in told[2].split(" / ")]
+    metrics = {name: metric for metric, name in METRICS.items()} | {"": ""}
+    return {metrics[name]: figure for name, figure in zip(names, figures, strict=False) if name in metrics}
+
+
+def differing_knobs(stored: dict[str, str], wanted: dict[str, str], ignored=()) -> list[str]:
+    """Which knobs of two recipes, as text, differ, in words; one that is newer than `stored` had its default."""
+    stored = {**Recipe().as_text(), **stored}
+    return [
+        f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
+        for name in {**wanted, **stored}
+        if stored.get(name) != wanted.get(name) and name not in ignored
+    ]
+
+
+def _refuse_doubles(rows):
+    seen = {}
+    for row in rows:
+        other = seen.setdefault(str(row.recipe.as_text()), row)
+        if other is not row:
+            raise MisuseError(
+                f"Expected recipes that differ, received {other.file} and {row.file}, whose settings are the same"
+                " with what --set gives. Drop one."
+            )
+
+
+def _refuse_several_tasks(rows):
+    for knob in ("task", "map_form"):
+        given = {}
+        for row in rows:
+            given.setdefault(getattr(row.recipe, knob), row.file)
+        if len(given) > 1 and (knob == "task" or rows[0].recipe.task == "detection"):
+            told = ", ".join(f"{value} in {file}" for value, file in given.items())
+            raise MisuseError(f"Expected the same {knob} in all recipes, received {told}. Ablate them apart.")

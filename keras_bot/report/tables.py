@@ -1,0 +1,98 @@
+"""An ablation's table as Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+
+from keras_bot.report.rows import METRICS
+
+_NOTHING = "–"
+_COMPARED = {"cumulative": "the row above", "leave_one_out": "the first row"}
+
+
+def as_json(summary: dict) -> str:
+    """`results.summarise`'s summary as it is."""
+    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_markdown(summary: dict) -> str:
+    """The table for people: percent, intervals as ±, and below it what failed."""
+    label, several = METRICS.get(summary["metric"], summary["metric"]), len(summary["seeds"]) > 1
+    columns = ["row", f"{label}, %", f"change to {_COMPARED[summary['mode']]}, points", "excludes 0", "best epoch, %"]
+    columns += ["s/epoch", "parameters", "GFLOPs", "paper, %", "seeds"]
+    spread = "; ± is the 95 % confidence interval (Student's t over seeds), of changes seed by seed" if several else ""
+    seeds = ", ".join(map(str, summary["seeds"]))
+    lines = [
+        f"{label} after the last epoch, seed{'s' * several} {seeds}{spread}.",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+        *(f"| {' | '.join(_cells(row, summary['timing'][row['name']]))} |" for row in summary["rows"]),
+    ]
+    failed = [
+        f"- `{row['name']}`, seed {seed} failed: {reason}"
+        for row in summary["rows"]
+        for seed, reason in row["failed"].items()
+    ]
+    return "\n".join([*lines, *([""] * bool(failed)), *failed]) + "\n"
+
+
+def _cells(row, timing):
+    difference = row["difference"] or {"mean": None, "interval": None, "excludes_zero": None}
+    failed = f", {len(row['failed'])} failed" if row["failed"] else ""
+    flops, seconds = row["flops"], timing["seconds_per_epoch"]
+    return [
+        f"`{row['name']}`",
+        _with_spread(row["mean"], row["interval"], ""),
+        _with_spread(difference["mean"], difference["interval"], "+"),
+        {True: "yes", False: "no", None: _NOTHING}[difference["excludes_zero"]],
+        _with_spread(row["best"], None, ""),
+        _NOTHING if seconds is None else f"{seconds:.3g}",
+        _NOTHING if row["parameters"] is None else f"{row['parameters']:,}",
+        _NOTHING if flops is None else f"{flops / 1e9:.3g}",
+        _with_spread(row["paper"], None, ""),
+        f"{len(row['seeds'])}{failed}",
+    ]
+
+
+def _with_spread(mean, interval, sign):
+    if mean is None:
+        return _NOTHING
+    spread = f" ± {50 * (interval[1] - interval[0]):.2f}" if interval else ""
+    return f"{100 * mean:{sign}.2f}{spread}"
+
+
+def as_csv(summary: dict) -> str:
+    """A line a row, fractions; seeds and values with spaces between; empty where nothing is known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _flat(summary["rows"][0], {}).keys(), lineterminator="\n")
+    writer.writeheader()
+    for row in summary["rows"]:
+        writer.writerow(_flat(row, summary["timing"][row["name"]]))
+    return text.getvalue()
+
+
+def _flat(row, timing):
+    low, high = row["interval"] or (None, None)
+    difference = row["difference"] or {}
+    difference_low, difference_high = difference.get("interval") or (None, None)
+    return {
+        "name": row["name"],
+        "recipe_file": row["recipe_file"],
+        "seeds": " ".join(map(str, row["seeds"])),
+        "values": " ".join(map(str, row["values"])),
+        "mean": row["mean"],
+        "low": low,
+        "high": high,
+        "difference_to": difference.get("to"),
+        "difference": difference.get("mean"),
+        "difference_low": difference_low,
+        "difference_high": difference_high,
+        "excludes_zero": {True: "true", False: "false", None: None}[difference.get("excludes_zero")],
+        "best": row["best"],
+        "seconds_per_epoch": timing.get("seconds_per_epoch"),
+        "parameters": row["parameters"],
+        "flops": row["flops"],
+        "paper": row["paper"],
+        "failed": "; ".join(f"seed {seed}: {reason}" for seed, reason in row["failed"].items()),
+    }

@@ -1,0 +1,55 @@
+"""A recipe with one of its tricks switched off: which knobs that takes, for each trick of `assemble.active_tricks`."""
+
+import dataclasses
+import re
+
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+
+_TWEAKED = re.compile(r"((?:cifar_)?resnet\d+)_(?:b|c|d|vd)")
+_IN_THE_WEIGHTS = ("tweak", "zero_gamma")
+
+
+def without_each_trick(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe without each of its active tricks, by the trick's name, in the paper's order.
+
+    All else stays, the epochs too. Of a recipe with `init_from` tweak and zero gamma aren't left out: they are in the
+    weights that it begins with.
+
+    Raises:
+        MisuseError: if no trick is active.
+    """
+    changes = {name: knobs for name, (active, knobs) in _tricks(recipe).items() if active}
+    if recipe.init_from:
+        changes = {name: knobs for name, knobs in changes.items() if name not in _IN_THE_WEIGHTS}
+    if not changes:
+        raise MisuseError("Expected a recipe with a trick to leave out, received one without any. Give a fuller one.")
+    return {name: dataclasses.replace(recipe, **knobs) for name, knobs in changes.items()}
+
+
+def _tricks(recipe):
+    """Of each trick whether it is active, and the knobs that switch it off."""
+    tweaked = _TWEAKED.fullmatch(recipe.model)
+    step = {"schedule": "step", "decay_epochs": baseline_decay_epochs(recipe)}
+    return {
+        "tweak": (tweaked, {"model": f"{tweaked[1]}_a" if tweaked else ""}),
+        "linear_scaling": (recipe.linear_scaling, {"linear_scaling": False}),
+        "warmup": (recipe.warmup_epochs > 0, {"warmup_epochs": 0.0}),
+        "zero_gamma": (recipe.zero_gamma, {"zero_gamma": False}),
+        "no_bias_decay": (recipe.no_bias_decay, {"no_bias_decay": False}),
+        "precision": (recipe.precision != "float32", {"precision": "float32"}),
+        "cosine": (recipe.schedule == "cosine", step),
+        "smoothing": (recipe.label_smoothing > 0, {"label_smoothing": 0.0}),
+        "distillation": (recipe.teacher, _defaults("teacher", "distill_")),
+        "mixup": (recipe.mixup_alpha > 0, _defaults("mixup_")),
+    }
+
+
+def baseline_decay_epochs(recipe: Recipe) -> tuple[int, ...]:
+    """The paper's 30, 60, 90 of 120 epochs for the recipe's: whole epochs, each once, after the warmup."""
+    parts = (round(recipe.epochs * part / 4) for part in (1, 2, 3))
+    return tuple(sorted({epoch for epoch in parts if epoch > recipe.warmup_epochs}))
+
+
+def _defaults(*prefixes):
+    return {field.name: field.default for field in dataclasses.fields(Recipe) if field.name.startswith(prefixes)}
