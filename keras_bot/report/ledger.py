@@ -6,6 +6,7 @@ OUT/ROW/seed0.flags, .log  what its training is started with, and what it said
 OUT/table.json, …          see `results`, `tables`, `plots`
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -196,5 +197,6 @@ def write_whole(path: pathlib.Path, content: bytes):
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise RunError(f"Can't write {path}: {error.strerror}.") from None
