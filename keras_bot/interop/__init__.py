@@ -1,4 +1,6 @@
-"""Other libraries' ResNets as ours, with equal outputs, and ours for timm. Keras and NumPy only, on any backend.
+"""Other libraries' ResNets, Inception-V3 and MobileNet as ours, with equal outputs, and ours for timm.
+
+Keras and NumPy only, on any backend.
 
 model, report = interop.load("resnet50d.safetensors", source="timm")
 told = interop.save_timm(model, "ours.safetensors")

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_bot.models.inception import COUNTS_ZEROS
 from keras_bot.models.layers import bottleneck
+from keras_bot.models.mobilenet import FORMS, Form
 from keras_bot.models.resnet import DEPTHS
 
 
 def find_name(layers: Iterable[str], variant: str) -> str | None:
-    """The name of the network with these layers, None if it is none of ours.
+    """The name of the ResNet with these layers, None if it is none of ours.
 
     Args:
         layers: names of layers with weights, as in our networks.
@@ -29,6 +31,18 @@ def find_name(layers: Iterable[str], variant: str) -> str | None:
 def of_model(model: keras.Model) -> str | None:
     """The name of the network that a model is, whatever it is called and however wide; None if it is none of ours."""
     layers = {layer.name: layer for layer in model.layers}
+    if "stage4_block3_3x3dbl_3b_conv" in layers:
+        counts_zeros = layers["stage2_block1_average"].padding == "valid"
+        return next(name for name, counts in COUNTS_ZEROS.items() if counts == counts_zeros)
+    if "stem_block_depthwise_conv" in layers:
+        uneven = layers["stage1_block1_depthwise_conv"].padding == "same"
+        padding = "same" if uneven else "symmetric"
+        form = Form(layers["stem_relu"].max_value, padding, layers["stem_bn"].epsilon)
+        return next((name for name, known in FORMS.items() if known == form), None)
+    return _of_resnet(layers)
+
+
+def _of_resnet(layers):
     first = layers.get("stage2_block1_1_conv")
     if first is None:
         return None

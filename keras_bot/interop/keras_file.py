@@ -13,6 +13,7 @@ import numpy as np
 # In the order that Keras 3 numbers a layer's weights, by the class that it names the layer's group after.
 _WEIGHTS = {
     "conv2d": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
@@ -60,6 +61,7 @@ def _new(file):
             return
         kind, _, place = parts[-3:]
         known = next((names for start, names in _WEIGHTS.items() if kind.startswith(start)), ())
+        known = known[1:] if known[:1] == ("gamma",) and len(entry.parent) == 3 else known  # of scale=False
         owner = entry.parent.attrs.get("name")
         if owner is None:
             raise ValueError("it doesn't tell its layers' names: it was saved by Keras before 3.4; save it anew")

@@ -12,8 +12,8 @@ from keras_bot import models
 from keras_bot.errors import MisuseError, unknown
 from keras_bot.interop import architecture
 from keras_bot.interop.files import read_metadata, read_tensors
-from keras_bot.interop.matching import find_naming, recognise
-from keras_bot.interop.preprocessing import DEFAULTS, find_preprocessing
+from keras_bot.interop.matching import check_source, recognise
+from keras_bot.interop.preprocessing import find_preprocessing, usual
 from keras_bot.interop.report import Report
 from keras_bot.interop.timm_file import METADATA, timm_name
 from keras_bot.interop.weights import into
@@ -30,7 +30,7 @@ def load(
     preprocessing: dict | None = None,
     config: str | os.PathLike | None = None,
 ) -> tuple[keras.Model, Report]:
-    """Reads a file of a ResNet's weights, and gives our network with them and a report.
+    """Reads a file of a network's weights, and gives our network with them and a report.
 
     Args:
         file: see `files` for the forms.
@@ -46,14 +46,14 @@ def load(
     Raises:
         MisuseError: if the file can't be read, or isn't wholly the weights of that network. A given model is unchanged.
     """
-    find_naming(source)
+    check_source(source)
     file = pathlib.Path(file)
     tensors = read_tensors(file)
-    found, more = _find_preprocessing(file, source, config)
+    name, classes, looks = recognise(tensors, source)
+    found, more = _find_preprocessing(file, source, config, name)
     for key in preprocessing or {}:
         if key not in found:
             raise unknown("part of preprocessing", key, found)
-    name, classes, looks = recognise(tensors, source)
     told = more.get("architecture")
     if name and told and told != timm_name(name):
         raise MisuseError(
@@ -73,20 +73,20 @@ def _create(wanted, name, looks, classes, file, source):
     if wanted is not None and wanted not in models.names():
         raise unknown("model", wanted, models.names())
     if name is None or not architecture.same(wanted or name, name):
-        wanted = wanted or "a ResNet of keras_bot's"
+        wanted = wanted or "a network of keras_bot's"
         raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
     if classes is None:
         raise MisuseError(f"Expected num_classes for a new head, since {file} has none; it looks like {looks}.")
     return models.create(wanted or name, num_classes=classes, dtype="float32")
 
 
-def _find_preprocessing(file, source, config):
+def _find_preprocessing(file, source, config, network):
     """What the user's config tells, or the file itself, or a config beside it."""
     own = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
     if own:
         told = json.loads(own)
-        return DEFAULTS[source] | {key: tuple(v) if isinstance(v, list) else v for key, v in told.items()}, {}
-    return find_preprocessing(file, source, pathlib.Path(config) if config else None)
+        return usual(source, network) | {key: tuple(v) if isinstance(v, list) else v for key, v in told.items()}, {}
+    return find_preprocessing(file, source, pathlib.Path(config) if config else None, network)
 
 
 def _sha256(file):

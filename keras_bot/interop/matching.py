@@ -24,6 +24,8 @@ class Match:
         arrays: place -> the tensor in our layout.
         ignored: tensors without a meaning here.
         dropped: tensors of a head that isn't taken over.
+        auxiliary: tensors of a head that only training has; they are among the ignored.
+        scaled: whether the file's batch norms have a gamma.
         classes: of the network's head; None without one.
         file_classes: of the file's.
     """
@@ -34,6 +36,8 @@ class Match:
     arrays: dict[Place, np.ndarray]
     ignored: tuple[str, ...]
     dropped: tuple[str, ...]
+    auxiliary: tuple[str, ...]
+    scaled: bool
     classes: int | None
     file_classes: int | None
 
@@ -43,23 +47,28 @@ class Match:
         return "none" if self.classes is None else "kept" if (HEAD, "kernel") in self.variables else "new"
 
 
-def find_naming(source: str) -> Naming:
-    """The naming of a source. MisuseError if it is unknown."""
+def check_source(source: str):
+    """MisuseError if a source is unknown."""
     if source not in NAMINGS:
         raise unknown("source", source, NAMINGS)
-    return NAMINGS[source]
+
+
+def find_naming(source: str, tensors: Mapping[str, np.ndarray]) -> Naming:
+    """The naming of a source that knows most of a file's tensors. MisuseError if the source is unknown."""
+    check_source(source)
+    return max(NAMINGS[source], key=lambda naming: len(naming.places(tensors)))
 
 
 def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | None, int | None, str]:
     """What tensors look like: the name of our network or None, the classes of the head or None, and both in words."""
-    naming = find_naming(source)
+    naming = find_naming(source, tensors)
     places = naming.places(tensors)
     layers = {layer for layer, _ in places.values()}
     if not any(layer.startswith("stage") for layer in layers):
         some = first_few(list(tensors)) or "no tensors"
-        return None, None, f"no ResNet of {source}'s: it has {some}"
+        return None, None, f"no network of {source}'s: it has {some}"
     variant = naming.variant({key.rpartition(naming.separator)[0] for key in tensors})
-    name = architecture.find_name(layers, variant)
+    name = naming.network or architecture.find_name(layers, variant)
     biases = [tensors[key] for key, place in places.items() if place == (HEAD, "bias")]
     classes = int(biases[0].size) if biases else None
     head = "without a head" if classes is None else f"with {classes} classes"
@@ -79,10 +88,10 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
     Raises:
         MisuseError: if the network is another, or anything is missing, left over or of another shape.
     """
-    naming, ours = find_naming(source), architecture.of_model(model)
+    naming, ours = find_naming(source, tensors), architecture.of_model(model)
     name, file_classes, looks = recognise(tensors, source)
     if name is None or not architecture.same(name, ours):
-        wanted = ours or f"a ResNet of keras_bot's, which {model.name} isn't"
+        wanted = ours or f"a network of keras_bot's, which {model.name} isn't"
         raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
     variables = {(layer.name, v.path.rpartition("/")[2]): v for layer in model.layers for v in layer.weights}
     classes = variables[HEAD, "bias"].shape[0] if (HEAD, "bias") in variables else None
@@ -90,14 +99,20 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
     variables = {place: v for place, v in variables.items() if place[0] != HEAD or keeps}
     places = naming.places(tensors)
     dropped = tuple(key for key, place in places.items() if place[0] == HEAD and not keeps)
-    ignored = tuple(key for key in tensors if key.rpartition(naming.separator)[2] in naming.ignored)
+    auxiliary = tuple(key for key in tensors if naming.auxiliary and key.startswith(naming.auxiliary))
+    counts = tuple(key for key in tensors if key.rpartition(naming.separator)[2] in naming.ignored)
+    ignored = (*auxiliary, *(key for key in counts if key not in auxiliary))
     taken = {place: key for key, place in places.items() if key not in dropped and _has_place(place, variables)}
     arrays = {place: _in_our_layout(tensors[key], place, naming) for place, key in taken.items()}
+    if not naming.scaled:
+        ones = {place: np.ones(v.shape, "float32") for place, v in variables.items() if place[1] == "gamma"}
+        arrays = ones | arrays
     left = set(tensors) - set(taken.values()) - set(dropped) - set(ignored)
     if wrong := _differences(arrays, variables, [key for key in tensors if key in left]):
         raise MisuseError(f"Expected in {file} the weights of {name}, as it looks like {looks}, but {wrong}.")
     called = model.name if architecture.same(model.name, ours) else ours
-    return Match(called, variables, taken, arrays, ignored, dropped, classes, file_classes)
+    told = {"ignored": ignored, "dropped": dropped, "auxiliary": auxiliary, "scaled": naming.scaled}
+    return Match(called, variables, taken, arrays, **told, classes=classes, file_classes=file_classes)
 
 
 def _has_place(place, variables):
@@ -107,8 +122,15 @@ def _has_place(place, variables):
 
 
 def _in_our_layout(array, place, naming):
-    axes = naming.dense if place[0] == HEAD else naming.convolution
-    return array.transpose(axes) if place[1] == "kernel" and axes and array.ndim == len(axes) else array
+    layer, weight = place
+    if weight != "kernel":
+        return array
+    if layer == HEAD and array.ndim == 4:  # a 1x1 convolution after the pooling is a dense layer
+        array = array.transpose(naming.convolution or (0, 1, 2, 3))
+        return array.reshape(array.shape[2:]) if array.shape[:2] == (1, 1) else array
+    depthwise = naming.depthwise if layer.endswith("_depthwise_conv") else naming.convolution
+    axes = naming.dense if layer == HEAD else depthwise
+    return array.transpose(axes) if axes and array.ndim == len(axes) else array
 
 
 def _differences(arrays, variables, left):

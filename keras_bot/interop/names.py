@@ -1,7 +1,8 @@
-"""How each library names and lays out a ResNet's weights, beside our own names.
+"""How each library names and lays out a network's weights, beside our own names.
 
 A place is (layer, weight) as in our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` finds the place of each
-name of a file, and says what the names give away of the network's variant; the rest is in the shapes.
+name of a file, and says which network it is, or of a ResNet what the names give away of the variant; the rest is in
+the shapes. ResNets are told by:
 
 | source | variants | told by |
 |---|---|---|
@@ -12,43 +13,57 @@ name of a file, and says what the names give away of the network's variant; the 
 | paddleclas | D (ResNet_vd) | the deep stem |
 
 Where a layer pools or has its stride can't be seen in weights, so a network of theirs with other such places would be
-taken for this one: tf-models' D pools with stride 1 in its first stage too, and so is no source here.
+taken for this one: tf-models' D pools with stride 1 in its first stage too, and so is no source here. Nor can it be
+seen where MobileNet's ReLUs end: a library has but one such network here. Of Inception-V3 and MobileNet: see their
+own modules.
 """
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from keras_bot.interop import inception_names, mobilenet_names
+
 Place = tuple[str, str]
 
 # What a weight is called; `weight` and `bias` are a batch norm's gamma and beta, or a kernel and its bias.
 _WEIGHTS = {
     **{name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")},
+    "depthwise_kernel": "kernel",
     **{"running_mean": "moving_mean", "running_var": "moving_variance"},
     **{"_mean": "moving_mean", "_variance": "moving_variance"},
 }
 _CONVOLUTION, _DENSE = (2, 3, 1, 0), (1, 0)  # the axes of (out, in, height, width) and (out, in), in our order
+_DEPTHWISE = (2, 3, 0, 1)  # of (in, 1, height, width)
 
 
 @dataclass(frozen=True)
 class Naming:
-    """A library's names.
+    """A library's names for a family of networks.
 
     Args:
-        layers: names of a file's layers -> {theirs: ours}, without those that no ResNet of it has.
-        variant: names of a file's layers -> "a", "b", "c" or "d".
+        layers: names of a file's layers -> {theirs: ours}, without those that no network of the family has.
+        network: the only one of the family that the library has; None for ResNets.
+        variant: of a ResNet, names of a file's layers -> "a", "b", "c" or "d".
         separator: between a layer's name and its weight's.
         convolution: order of the axes of a convolution's kernel that makes it (height, width, in, out); None: it is.
+        depthwise: the same of a depthwise one's, (height, width, in, 1).
         dense: order of the axes that makes a dense kernel (in, out).
         ignored: names of weights that mean nothing here.
+        auxiliary: start of the names of a head that only training has, which is left out.
+        scaled: whether batch norms have a gamma; without one it is 1.
     """
 
     layers: Callable[[Iterable[str]], dict[str, str]]
-    variant: Callable[[Iterable[str]], str]
+    network: str | None = None
+    variant: Callable[[Iterable[str]], str] = lambda names: ""
     separator: str = "."
     convolution: tuple[int, ...] | None = _CONVOLUTION
+    depthwise: tuple[int, ...] | None = _DEPTHWISE
     dense: tuple[int, ...] | None = _DENSE
     ignored: tuple[str, ...] = ()
+    auxiliary: str | None = None
+    scaled: bool = True
 
     def places(self, names: Iterable[str]) -> dict[str, Place]:
         """Their names -> our places; names that aren't known are left out."""
@@ -137,13 +152,27 @@ def _paddle_layers(names):
     return known
 
 
-_TORCH = Naming(_torch_layers, _torch_variant, ignored=("num_batches_tracked",))
-_KERAS = {"separator": "/", "convolution": None, "dense": None}
-NAMINGS = {
-    "timm": _TORCH,
-    "torchvision": _TORCH,
-    "gluoncv": Naming(_gluon_layers, lambda names: "a" if "features.0" in names else _torch_variant(names)),
-    "keras_applications": Naming(_keras_layers("conv", 2, 1), lambda names: "a", **_KERAS),
-    "keras_hub": Naming(_keras_layers("stack", 0, 0), lambda names: "d" if "conv3_conv" in names else "b", **_KERAS),
-    "paddleclas": Naming(_paddle_layers, lambda names: "d", dense=None),
+_TORCH = {"ignored": ("num_batches_tracked",)}
+_KERAS = {"separator": "/", "convolution": None, "depthwise": None, "dense": None}
+_RESNET = Naming(_torch_layers, variant=_torch_variant, **_TORCH)
+_INCEPTION = Naming(inception_names.torch_layers, "inception_v3", auxiliary="AuxLogits.", **_TORCH)
+NAMINGS: dict[
+    str, tuple[Naming, ...]
+] = {  # those of a file is the one that knows most of its names, of equals the first
+    "timm": (_RESNET, _INCEPTION, Naming(mobilenet_names.torch_layers, "mobilenet_v1_relu6", **_TORCH)),
+    "torchvision": (_RESNET, _INCEPTION),
+    "gluoncv": (
+        Naming(_gluon_layers, variant=lambda names: "a" if "features.0" in names else _torch_variant(names)),
+        Naming(inception_names.gluon_layers, "inception_v3"),
+        Naming(mobilenet_names.gluon_layers, "mobilenet_v1"),
+    ),
+    "keras_applications": (
+        Naming(_keras_layers("conv", 2, 1), variant=lambda names: "a", **_KERAS),
+        Naming(inception_names.keras_layers, "inception_v3_tf", scaled=False, **_KERAS),
+        Naming(mobilenet_names.keras_layers, "mobilenet_v1_tf", **_KERAS),
+    ),
+    "keras_hub": (
+        Naming(_keras_layers("stack", 0, 0), variant=lambda names: "d" if "conv3_conv" in names else "b", **_KERAS),
+    ),
+    "paddleclas": (Naming(_paddle_layers, variant=lambda names: "d", dense=None),),
 }

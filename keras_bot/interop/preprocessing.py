@@ -40,10 +40,26 @@ DEFAULTS = {
     "keras_hub": _USUAL | {"eval_crop": 1.0},
     "paddleclas": _USUAL,
 }
+_ONE = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channels": "RGB"}  # pixels in -1 … 1
+_OTHERS = {  # (source, network): what differs from the source's usual way
+    ("timm", "inception_v3"): _ONE | {"image_size": 299},
+    ("timm", "mobilenet_v1_relu6"): _ONE,
+    ("torchvision", "inception_v3"): _ONE | {"image_size": 299, "eval_crop": 299 / 342},
+    ("gluoncv", "inception_v3"): {"image_size": 299},
+    ("keras_applications", "inception_v3_tf"): _ONE | {"image_size": 299},
+    ("keras_applications", "mobilenet_v1_tf"): _ONE,
+}
 OURS = _USUAL | {"mean": MEAN, "std": STD}
 
 
-def find_preprocessing(file: pathlib.Path, source: str, config: pathlib.Path | None = None) -> tuple[dict, dict]:
+def usual(source: str, network: str | None = None) -> dict:
+    """How a source usually prepares images for a network, by our name; None for its ResNets."""
+    return DEFAULTS[source] | _OTHERS.get((source, network), {})
+
+
+def find_preprocessing(
+    file: pathlib.Path, source: str, config: pathlib.Path | None = None, network: str | None = None
+) -> tuple[dict, dict]:
     """How the images for a file's weights are prepared.
 
     Args:
@@ -51,6 +67,7 @@ def find_preprocessing(file: pathlib.Path, source: str, config: pathlib.Path | N
         source: the library.
         config: a JSON file that tells it, as timm's hub keeps a `config.json` and keras-hub a `preprocessor.json`;
             None takes one of these that lies beside `file`, or else what the library usually does.
+        network: whose weights they are, by our name.
 
     Returns:
         image_size, eval_crop, interpolation, mean, std, range, channels ("RGB" or "BGR", the order of mean, std and the
@@ -63,7 +80,7 @@ def find_preprocessing(file: pathlib.Path, source: str, config: pathlib.Path | N
     name, read = beside.get(source, (None, None))
     folder = file if file.is_dir() else file.parent
     if config is None and (name is None or not (folder / name).is_file()):
-        return dict(DEFAULTS[source]), {}
+        return usual(source, network), {}
     if read is None:
         raise MisuseError(f"Expected no config for {source}: it has none of a known form. Received {config}.")
     path = config or folder / name
@@ -71,9 +88,9 @@ def find_preprocessing(file: pathlib.Path, source: str, config: pathlib.Path | N
         told, more = read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if config is None and isinstance(error, KeyError):  # some other library's file of that name
-            return dict(DEFAULTS[source]), {}
+            return usual(source, network), {}
         raise MisuseError(f"Can't read {path} as {source}'s {name}: {type(error).__name__} {error}.") from None
-    return DEFAULTS[source] | told, more
+    return usual(source, network) | told, more
 
 
 def _of_timm(config):

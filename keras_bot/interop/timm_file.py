@@ -9,8 +9,9 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_bot import models
 from keras_bot.errors import MisuseError
-from keras_bot.interop import architecture
+from keras_bot.interop import architecture, inception_names, mobilenet_names
 from keras_bot.interop.preprocessing import OURS
 
 METADATA = "keras_bot"  # the file's key for how images are prepared, as JSON
@@ -20,8 +21,16 @@ _WEIGHTS = {
 }
 
 
+_OTHERS = {  # our name: timm's, and its names of layers
+    "inception_v3": ("inception_v3", inception_names.torch_layers),
+    "mobilenet_v1_relu6": ("mobilenetv1_100", mobilenet_names.torch_layers),
+}
+
+
 def timm_name(name: str) -> str | None:
     """What timm calls a network of `models.names()`: resnet50_d is resnet50d; None if it has no such."""
+    if name in _OTHERS:
+        return _OTHERS[name][0]
     match = re.fullmatch(r"(resnet(\d+))_([abcd])", name)
     if not match or (match[3] == "a" and int(match[2]) not in (18, 34)):
         return None
@@ -32,7 +41,7 @@ def save_timm(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    image_size: int = 224,
+    image_size: int | None = None,
     eval_crop: float = 0.875,
     overwrite: bool = False,
 ) -> dict:
@@ -42,9 +51,10 @@ def save_timm(
     checkpoint_path=path, pretrained_cfg_overlay=told["pretrained_cfg"])`; the latter says how images are normalised.
 
     Args:
-        model: ResNet-18 … 152 of B, C or D, of width 1 for timm's own networks; basic blocks' A is B.
+        model: ResNet-18 … 152 of B, C or D, inception_v3 or mobilenet_v1_relu6, of width 1 for timm's own networks;
+            basic blocks' A is B.
         path: ends in .safetensors.
-        image_size, eval_crop: what the network was evaluated with.
+        image_size, eval_crop: what the network was evaluated with; None is the size that it was designed for.
         overwrite: replace the file at `path`.
 
     Returns:
@@ -55,13 +65,15 @@ def save_timm(
     """
     path, name = pathlib.Path(path), architecture.of_model(model)
     if name is None or not timm_name(name):
-        raise MisuseError(f"Expected a ResNet of variant B, C or D, which timm has, received {name or model.name}.")
+        known = f"a ResNet of variant B, C or D, {' or '.join(_OTHERS)}"
+        raise MisuseError(f"Expected {known}, which timm has, received {name or model.name}.")
     if path.suffix != ".safetensors":
         raise MisuseError(f"Expected a path that ends in .safetensors, received {path}.")
     if path.is_dir() or (path.exists() and not overwrite):
         raise MisuseError(f"{path} exists already. Choose another path, or overwrite it.")
-    tensors = _tensors(model)
-    classes = int(tensors["fc.bias"].size) if "fc.bias" in tensors else 0
+    image_size = image_size or models.usual_image_size(name)
+    tensors, head = _tensors(model, name), [layer for layer in model.layers if layer.name == "predictions"]
+    classes = head[0].units if head else 0
     images = OURS | {"image_size": image_size, "eval_crop": eval_crop}
     cfg = {
         "input_size": [3, image_size, image_size],
@@ -85,7 +97,8 @@ def _write(path, tensors, metadata):
         partial.replace(path)
 
 
-def _tensors(model):
+def _tensors(model, network):
+    others = {ours: theirs for theirs, ours in _OTHERS[network][1]().items()} if network in _OTHERS else None
     deep = any(layer.name == "stem_1_conv" for layer in model.layers)
     pooled = any(layer.name.endswith("_shortcut_pool") for layer in model.layers)
     tensors = {}
@@ -93,12 +106,19 @@ def _tensors(model):
         for variable in layer.weights:
             weight, array = variable.path.rpartition("/")[2], keras.ops.convert_to_numpy(variable)
             if weight == "kernel":
-                array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
-            name = _layer(layer.name, deep, pooled)
+                array = array.transpose(_axes(layer))
+            name = others[layer.name] if others else _layer(layer.name, deep, pooled)
             tensors[f"{name}.{_WEIGHTS[weight]}"] = np.ascontiguousarray(array, "float32")
             if weight == "gamma":
                 tensors[f"{name}.num_batches_tracked"] = np.zeros((), "int64")
     return tensors
+
+
+def _axes(layer):
+    """The order of a kernel's axes that PyTorch has."""
+    if isinstance(layer, keras.layers.Dense):
+        return 1, 0
+    return (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (3, 2, 0, 1)
 
 
 def _layer(name, deep, pooled):

@@ -4,10 +4,13 @@ The networks must be equal, too, not only the weights:
 
 - A convolution's bias (keras.applications, GluonCV's v1) goes into its batch norm's moving mean. That is exact also
   when the network is trained on, since a batch's own mean takes it off again.
-- keras.applications' batch norms add 1.001e-5 to the variance where ours add 1e-5: the difference goes into the moving
-  variance.
+- The batch norms of keras.applications' ResNets add 1.001e-5 to the variance where ours add 1e-5: the difference goes
+  into the moving variance. Those of its Inception-V3 have no gamma: ours are 1.
 - Padding and pooling agree: k // 2 zeros on each side, and a max pool after a ReLU, where zeros and PyTorch's minus
   infinity are the same. D's pooling averages what there is at odd sizes, as `ceil_mode` without `count_include_pad`.
+- Where a library's Inception-V3 or MobileNet is another function than the paper's, there is a network of ours that is
+  that one: `inception_v3_tf`, `mobilenet_v1_relu6`, `mobilenet_v1_tf`. The last agrees with keras.applications' at
+  multiples of 32; at others that one rounds sizes down where TF-slim's, and ours, round them up.
 """
 
 from collections.abc import Mapping
@@ -15,13 +18,22 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_bot.errors import unknown
-from keras_bot.interop.matching import HEAD, Match, find_naming, match
-from keras_bot.interop.preprocessing import DEFAULTS, map_from_ours, take_ours
+from keras_bot.errors import first_few, unknown
+from keras_bot.interop.matching import HEAD, Match, check_source, match
+from keras_bot.interop.preprocessing import map_from_ours, take_ours, usual
 from keras_bot.interop.report import Report, Use
+from keras_bot.models.inception import COUNTS_ZEROS
 from keras_bot.models.layers import BN_EPSILON
+from keras_bot.models.resnet import DEPTHS
 
-EPSILON = {"keras_applications": 1.001e-5}  # of the batch norms, where it isn't ours
+# (source, network): the batch norms' epsilon, where it isn't ours
+EPSILON = {("keras_applications", f"resnet{depth}_a"): 1.001e-5 for depth in DEPTHS}
+NOTES = {  # what else is to be known of a network
+    ("torchvision", "inception_v3"): "its transform_input, which takes images normalised as for other networks, is in "
+    "the preprocessing: a network that was trained without it needs another",
+    ("keras_applications", "mobilenet_v1_tf"): "it is the source's at sizes that are multiples of 32: at others that "
+    "one rounds down where this rounds up",
+}
 NORMALISATIONS = ("ours", "theirs")
 HEADS = ("keep", "new")
 EXACT = 1e-6  # of a grey level
@@ -52,13 +64,13 @@ def into(
     Raises:
         MisuseError: if anything is missing, left over or of another shape, or the model is another; nothing is changed.
     """
-    find_naming(source)
+    check_source(source)
     for kind, value, known in (("head", head, HEADS), ("normalisation", normalisation, NORMALISATIONS)):
         if value not in known:
             raise unknown(kind, value, known)
-    preprocessing = preprocessing or DEFAULTS[source]
     found = match(model, tensors, source, head, file)
-    values = _without_biases(found.arrays, EPSILON.get(source, BN_EPSILON) - BN_EPSILON)
+    preprocessing = preprocessing or usual(source, found.name)
+    values = _without_biases(found.arrays, EPSILON.get((source, found.name), BN_EPSILON) - BN_EPSILON)
     if normalisation == "ours":
         _fold(values, preprocessing)
     for place, variable in found.variables.items():
@@ -107,8 +119,14 @@ def _notes(found: Match, source, preprocessing, normalisation):
     biases = sum(weight == "bias" and layer != HEAD for layer, weight in found.arrays)
     if biases:
         yield f"{biases} biases of convolutions are in the moving means of the batch norms after them"
-    if source in EPSILON:
-        yield f"the batch norms' epsilon, {EPSILON[source]:g} there and {BN_EPSILON:g} here, is in the moving variances"
+    if epsilon := EPSILON.get((source, found.name)):
+        yield f"the batch norms' epsilon, {epsilon:g} there and {BN_EPSILON:g} here, is in the moving variances"
+    if not found.scaled:
+        yield "the batch norms there have no gamma: here it is 1"
+    if found.auxiliary:
+        yield f"the auxiliary head isn't used, it is for training only: {first_few(found.auxiliary)}"
+    if note := NOTES.get((source, found.name)):
+        yield note
     if found.dropped:
         has = f"{found.file_classes} classes there, {found.classes or 'no head'} here"
         yield f"the file's head isn't used ({has}): {', '.join(found.dropped)}"
@@ -116,7 +134,7 @@ def _notes(found: Match, source, preprocessing, normalisation):
         yield f"the file has {', '.join(sorted(halves))}, the network float32"
     if normalisation == "ours":
         shift = map_from_ours(preprocessing)[2]
-        left = np.abs(shift * preprocessing["std"]).max()
+        left = 0.0 if found.name in COUNTS_ZEROS else np.abs(shift * preprocessing["std"]).max()  # it has no border
         border = f"but for the padded border, whose zeros were another grey, by up to {left:.2g} of 255"
         order = ", order" if preprocessing["channels"] == "BGR" else ""
         yield (

@@ -53,6 +53,12 @@ def stages(x, form: Form, *, width: float):
     return x
 
 
+def block_names() -> list[str]:
+    """The names of all blocks in order."""
+    stages = [f"stage{stage}_block{block + 1}" for stage, (_, n) in enumerate(STAGES, start=1) for block in range(n)]
+    return ["stem_block", *stages]
+
+
 def _block(x, channels, strides, *, name, end, **options):
     x = depthwise_bn(x, strides=strides, name=f"{name}_depthwise", **options)
     return conv_bn(x, channels, 1, name=f"{name}_pointwise", end=end, **options)

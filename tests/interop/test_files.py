@@ -62,7 +62,22 @@ def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
         assert file.metadata()["format"] == "pt"
 
 
-@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_vd", "cifar_resnet20_d"])
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("inception_v3", "inception_v3"), ("mobilenet_v1_relu6", "mobilenetv1_100")]
+)
+def test_inception_and_mobilenet_come_back_from_timm_too(name, theirs, tmp_path):
+    small = {"num_classes": 5, "width": 0.0625}
+    model, again = _randomise(models.create(name, **small)), models.create(name, **small)
+    told = interop.save_timm(model, tmp_path / "net.safetensors")
+    size = models.usual_image_size(name)
+    assert told["architecture"] == theirs and told["num_classes"] == 5
+    assert told["pretrained_cfg"]["input_size"] == [3, size, size]
+    report = interop.load(tmp_path / "net.safetensors", again, source="timm")[1]
+    assert report.head == "kept" and report.model == name and report.preprocessing["image_size"] == size
+    _assert_same(again, model)
+
+
+@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_vd", "cifar_resnet20_d", "mobilenet_v1", "inception_v3_tf"])
 def test_a_network_that_timm_lacks_is_not_written(name, tmp_path):
     with pytest.raises(MisuseError, match="Expected a ResNet of variant B, C or D"):
         interop.save_timm(models.create(name, **SMALL), tmp_path / "net.safetensors")

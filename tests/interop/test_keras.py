@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_bot import interop, models
 from keras_bot.data import color
@@ -12,9 +13,10 @@ from keras_bot.errors import MisuseError
 from keras_bot.interop.preprocessing import MEAN, STD
 
 
-def _randomise(model):
+def _randomise(model, **changes):
     draw = np.random.default_rng(0)
     ranges = {"gamma": (0.1, 0.5), "beta": (-0.3, 0.3), "moving_mean": (-0.2, 0.2), "moving_variance": (0.1, 0.5)}
+    ranges |= changes
     for variable in model.variables:
         if variable.name in ranges or variable.name == "bias":
             variable.assign(draw.uniform(*ranges.get(variable.name, (-0.3, 0.3)), variable.shape))
@@ -75,6 +77,89 @@ def test_a_batch_in_training_gives_the_same_since_only_statistics_hold_the_bias(
     end = keras.Model(model.input, model.get_layer("C2").output)
     ours = np.asarray(end(((pixels - MEAN) / STD).astype("float32"), training=True))
     np.testing.assert_allclose(ours, np.asarray(theirs), rtol=0, atol=1e-3)
+
+
+def _mobilenet(**options):
+    return keras.applications.MobileNet(weights=None, classes=5, classifier_activation=None, **options)
+
+
+@pytest.mark.parametrize("name", ["net.h5", "net.weights.h5"])
+def test_mobilenet_of_keras_applications(name, tmp_path):
+    net = _mobilenet(input_shape=(64, 64, 3), alpha=0.25)
+    _randomise(net, gamma=(0.5, 2), beta=(-1, 4))
+    (net.save_weights if name.endswith("weights.h5") else net.save)(tmp_path / name)
+    model = models.create("mobilenet_v1_tf", num_classes=5, width=0.25)
+    _, report = interop.load(tmp_path / name, model, source="keras_applications", normalisation="theirs")
+    assert (report.model, report.head, report.ignored) == ("mobilenet_v1_tf", "kept", ())
+    assert len(report.uses) == len(net.weights) and any("multiples of 32" in note for note in report.notes)
+    ends = [net.get_layer(f"conv_pw_{block}_relu").output for block in (3, 5, 11, 13)]
+    images = _pixels() / 127.5 - 1
+    logits, *ends = keras.Model(net.input, [net.output, *ends])(images, training=False)
+    assert all(np.asarray(end).max() == 6 for end in ends)
+    _agree(model(images, training=False), logits)
+    ours = models.features(model)(images, training=False)
+    for level, end in zip(("C2", "C3", "C4", "C5"), ends, strict=True):
+        _agree(ours[level], end)
+    with pytest.raises(MisuseError, match=r"weights of mobilenet_v1, as .*looks like mobilenet_v1_tf with 5 classes"):
+        interop.load(tmp_path / name, "mobilenet_v1", source="keras_applications")
+
+
+@pytest.mark.parametrize("form", ["h5", "weights.h5"])
+def test_a_batch_norm_without_gamma_is_read(form, tmp_path):
+    norm = keras.layers.BatchNormalization(scale=False, name="norm")
+    net = keras.Sequential([keras.Input((2,)), norm])
+    net.set_weights([np.full(2, value, "float32") for value in (1, 2, 3)])
+    (net.save_weights if form == "weights.h5" else net.save)(tmp_path / f"net.{form}")
+    told = {name: array.tolist() for name, array in interop.read_tensors(tmp_path / f"net.{form}").items()}
+    assert told == {"norm/beta": [1, 1], "norm/moving_mean": [2, 2], "norm/moving_variance": [3, 3]}
+
+
+def _inception(**options):
+    return keras.applications.InceptionV3(weights=None, classes=5, classifier_activation=None, **options)
+
+
+@pytest.mark.slow
+def test_inception_of_keras_applications(tmp_path):
+    """By number, which goes on through a session, and without gammas."""
+    keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()  # so that the numbers don't begin at 0
+    net = _inception(input_shape=(75, 75, 3))
+    _randomise(net, moving_variance=(1, 4))  # with less, what it gives grows from block to block
+    net.save_weights(tmp_path / "net.weights.h5")
+    model, report = interop.load(tmp_path / "net.weights.h5", source="keras_applications")
+    assert (report.model, report.head, report.ignored) == ("inception_v3_tf", "kept", ())
+    assert len(report.uses) == len(net.weights) and any("no gamma" in note for note in report.notes)
+    assert report.preprocessing["image_size"] == 299 and any("exactly" in note for note in report.notes)
+    pixels = _pixels(75, 75)
+    ends = [net.get_layer(f"mixed{block}").output for block in (2, 7, 10)]
+    logits, *ends = keras.Model(net.input, [net.output, *ends])(pixels / 127.5 - 1, training=False)
+    normalised = ((pixels - MEAN) / STD).astype("float32")
+    _agree(model(normalised, training=False), logits)
+    ours = models.features(model)(normalised, training=False)
+    for level, end in zip(("C3", "C4", "C5"), ends, strict=True):
+        _agree(ours[level], end)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "size", "form"), [(_inception, 299, "h5"), (_inception, 299, "keras"), (_mobilenet, 224, "keras")]
+)
+def test_photos(build, size, form, test_data, tmp_path):
+    """Eight, with random batch norms and the statistics of photos: KERAS_BOT_TEST_DATA=… pytest -s -m slow."""
+    files = sorted(test_data.glob("imagenet_samples/n*/*.JP*G"))[::20][:8]
+    photos = [np.asarray(Image.open(file).convert("RGB").resize((size, size))) for file in files]
+    images = np.stack(photos).astype("float32") / 127.5 - 1
+    keras.utils.set_random_seed(0)
+    net = build(input_shape=(size, size, 3))
+    _randomise(net, gamma=(0.2, 0.8))
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    net(images, training=True)
+    net.save(tmp_path / f"net.{form}")
+    model, _ = interop.load(tmp_path / f"net.{form}", source="keras_applications", normalisation="theirs")
+    theirs, ours = (np.asarray(each(images, training=False)) for each in (net, model))
+    print(f"\n{model.name}, {form}: {np.abs(ours - theirs).max():.1e}, up to {np.abs(theirs).max():.2g}")
+    assert len(photos) == 8 and np.abs(ours - theirs).max() < 1e-4 < theirs.std()
 
 
 HUB = {
@@ -145,7 +230,7 @@ def test_a_backbone_has_no_head(tmp_path):
 def test_keras_files_that_are_none_are_told(tmp_path):
     layer = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     layer.save_weights(tmp_path / "dense.weights.h5")
-    with pytest.raises(MisuseError, match="no ResNet of keras_hub's: it has dense"):
+    with pytest.raises(MisuseError, match="no network of keras_hub's: it has dense"):
         interop.load(tmp_path / "dense.weights.h5", source="keras_hub")
     content = (tmp_path / "dense.weights.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])

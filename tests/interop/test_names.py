@@ -1,4 +1,4 @@
-"""Names and shapes of other libraries' networks, as they wrote them, with random values: where each tensor goes.
+"""Names and shapes of other libraries' networks, as they wrote them: where each tensor goes.
 
 shapes.json was written by timm 1.0.31, torchvision 0.29.1 and GluonCV 0.10.5, where they are installed.
 """
@@ -12,11 +12,35 @@ import pytest
 
 from keras_bot import interop, models
 from keras_bot.errors import MisuseError
+from keras_bot.interop import inception_names
 from keras_bot.interop.matching import recognise
 
 pytestmark = pytest.mark.core
 
 SHAPES = json.loads(pathlib.Path(__file__).with_name("shapes.json").read_text())
+NETWORKS = {  # ours, and where some of its layers are, found by reading their definitions
+    "timm inception_v3": (
+        "inception_v3",
+        {"Conv2d_3b_1x1.conv": "stage1_1_conv", "Mixed_6c.branch7x7dbl_4.bn": "stage3_block3_7x7dbl_4_bn"},
+    ),
+    "torchvision inception_v3": (
+        "inception_v3",
+        {"Mixed_5b.branch_pool.conv": "stage2_block1_pool_conv", "Mixed_7c.branch3x3_2b.bn": "stage4_block3_3x3_2b_bn"},
+    ),
+    "gluoncv inceptionv3": (
+        "inception_v3",
+        {"features.5.1": "stage1_2_bn", "features.10.1.2.0": "stage3_block1_3x3dbl_3_conv"}
+        | {"features.17.2.1.1.0.0": "stage4_block3_3x3dbl_3b_conv", "features.7.3.1.0": "stage2_block1_pool_conv"},
+    ),
+    "timm mobilenetv1_100": (
+        "mobilenet_v1_relu6",
+        {"blocks.0.0.conv_pw": "stem_block_pointwise_conv", "blocks.3.5.bn1": "stage3_block6_depthwise_bn"},
+    ),
+    "gluoncv mobilenet1.0": (
+        "mobilenet_v1",
+        {"features.4": "stem_block_depthwise_bn", "features.78": "stage4_block2_pointwise_conv"},
+    ),
+}
 OURS = {
     "timm resnet18d": "resnet18_d",
     "timm resnet50c": "resnet50_c",
@@ -45,7 +69,7 @@ def _weights(model):
 
 
 def test_every_network_of_the_facts_is_tested():
-    assert set(OURS) == set(SHAPES)
+    assert {*OURS, *NETWORKS} == set(SHAPES)
 
 
 @pytest.mark.parametrize("net", OURS)
@@ -81,6 +105,76 @@ def test_every_tensor_is_used_once_and_every_weight_filled(net):
     assert report.head == "kept" and len(report.table(verbose=True).splitlines()) > len(report.uses)
 
 
+@functools.cache
+def _network(name):
+    return models.create(name, num_classes=1000)
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_every_tensor_of_inception_and_mobilenet_has_its_place(net):
+    source, (name, known) = net.split()[0], NETWORKS[net]
+    numbered = {
+        key: np.broadcast_to(np.float32(number), [int(side) for side in shape.split("x") if side])
+        for number, (key, shape) in enumerate(SHAPES[net].items())
+    }
+    classes = 11 if source == "gluoncv" else 1000
+    assert recognise(numbered, source) == (name, classes, f"{name} with {classes} classes")
+    model = _network(name)
+    report = interop.into(model, numbered, source, normalisation="theirs")
+    assert report.model == name and report.head == ("new" if classes == 11 else "kept")
+    used = [use.theirs for use in report.uses]
+    left = set(numbered) - set(used)
+    assert len(used) == len(set(used)) and set(report.ignored) <= left
+    parts = ("num_batches_tracked", *(["output."] if classes == 11 else []))
+    assert all(key.startswith("AuxLogits") or any(part in key for part in parts) for key in left)
+    for use in report.uses:
+        variable = getattr(model.get_layer(use.layer), use.weight)
+        assert np.asarray(variable).flat[0] == numbered[use.theirs].flat[0], use
+    assert len(used) == sum(len(layer.weights) for layer in model.layers) - (2 if classes == 11 else 0)
+    found = {use.theirs.rpartition(".")[0]: use.layer for use in report.uses}
+    assert {theirs: found[theirs] for theirs in known} == known
+
+
+def test_the_auxiliary_head_is_told():
+    net = {key: np.zeros([int(side) for side in shape.split("x") if side]) for key, shape in SHAPES[AUXILIARY].items()}
+    notes = interop.into(_network("inception_v3"), net, "torchvision").notes
+    assert any("the auxiliary head isn't used" in note and "AuxLogits.conv0.conv.weight" in note for note in notes)
+    assert any("transform_input" in note for note in notes)
+    with pytest.raises(MisuseError, match=r"nothing takes its Aux\.weight"):
+        interop.into(_network("inception_v3"), net | {"Aux.weight": np.zeros(3)}, "torchvision")
+
+
+AUXILIARY = "torchvision inception_v3"
+
+
+@pytest.mark.parametrize("first", [0, 1, 94])
+def test_kerass_numbers_go_on_through_a_session(first):
+    names = [
+        f"{kind}_{n}" if n else kind for n in range(first, first + 94) for kind in ("conv2d", "batch_normalization")
+    ]
+    known = inception_names.keras_layers(sorted([*names, "predictions"]))
+    assert len(known) == 189 and len(set(known.values())) == 189
+    places = (0, "stem_1_conv"), (4, "stage1_2_conv"), (26, "stage3_block1_3x3_conv"), (93, "stage4_block3_pool_conv")
+    assert [known[f"conv2d_{first + n}" if first + n else "conv2d"] for n, _ in places] == [ours for _, ours in places]
+    assert known[f"batch_normalization_{first + 93}"] == "stage4_block3_pool_bn"
+
+
+def test_other_forms_of_a_network_are_refused():
+    """The weights fit, but mean something else."""
+    narrow = {"width": 0.0625, "num_classes": 5}
+    for name, source, looks in (
+        ("mobilenet_v1", "timm", "mobilenet_v1_relu6"),
+        ("mobilenet_v1_tf", "gluoncv", "mobilenet_v1"),
+        ("inception_v3_tf", "torchvision", "inception_v3"),
+    ):
+        net = next(net for net in NETWORKS if net.startswith(source) and NETWORKS[net][0] == looks)
+        tensors = {
+            key: np.zeros([int(side) for side in shape.split("x") if side]) for key, shape in SHAPES[net].items()
+        }
+        with pytest.raises(MisuseError, match=rf"the weights of {name}, as {source} has them; it looks like {looks} "):
+            interop.into(models.create(name, **narrow), tensors, source)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -96,7 +190,7 @@ def test_every_tensor_is_used_once_and_every_weight_filled(net):
             lambda t: [t.pop(k) for k in list(t) if k.startswith("layer4.1.")],
             "2, 2, 2, 1 basic blocks with a deep stem",
         ),
-        (lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")], "no ResNet of timm's: it has conv1.0.weight"),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")], "no network of timm's: it has conv1.0.weight"),
         (lambda t: t.clear(), "no tensors"),
     ],
 )

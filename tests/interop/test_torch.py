@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
 timm_resnet = pytest.importorskip("timm.models.resnet")
 torchvision = pytest.importorskip("torchvision")
 
@@ -15,7 +16,7 @@ import keras  # noqa: E402  # after PyTorch
 
 from keras_bot import interop, models  # noqa: E402
 from keras_bot.errors import MisuseError  # noqa: E402
-from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD  # noqa: E402
+from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, usual  # noqa: E402
 
 pytestmark = pytest.mark.core
 
@@ -30,15 +31,24 @@ BLOCKS = {
 TWEAKS = {"b": {}, "c": {"stem_type": "deep"}, "d": {"stem_type": "deep", "avg_down": True}}
 CASES = [("timm", depth, variant) for depth in BLOCKS for variant in TWEAKS]
 CASES += [("torchvision", depth, "b") for depth in BLOCKS if depth != 26]
+OTHERS = {  # (library, its name): ours, the size of images, the modules that give C2 … C5
+    ("timm", "inception_v3"): ("inception_v3", 299, ("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")),
+    ("torchvision", "inception_v3"): ("inception_v3", 299, ("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")),
+    ("timm", "mobilenetv1_100"): ("mobilenet_v1_relu6", 224, ("blocks.1", "blocks.2", "blocks.3", "blocks.4")),
+}
+
+
+def _photos(folder, size):
+    files = sorted(folder.glob("imagenet_samples/n*/*.JP*G"))[::20][:8]
+    images = [Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for file in files]
+    assert len(images) == 8
+    return np.stack([np.asarray(image) for image in images])
 
 
 @pytest.fixture(scope="module")
 def pixels(test_data):
     """Eight photos, uint8 (8, 224, 224, 3)."""
-    files = sorted(test_data.glob("imagenet_samples/n*/*.JP*G"))[::20][:8]
-    images = [Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for file in files]
-    assert len(images) == 8
-    return np.stack([np.asarray(image) for image in images])
+    return _photos(test_data, 224)
 
 
 def _normalised(pixels, mean, std):
@@ -57,7 +67,7 @@ def _with_statistics(net, images):
     draw = torch.Generator().manual_seed(0)
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     # Small ones at the ends of the blocks, as training makes them; with large ones rounding grows from block to block.
-    lasts = [getattr(block, "bn3", block.bn2) for i in (1, 2, 3, 4) for block in getattr(net, f"layer{i}")]
+    lasts = [getattr(block, "bn3", block.bn2) for i in (1, 2, 3, 4) for block in getattr(net, f"layer{i}", ())]
 
     def uniform(tensor, low, high):
         tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=draw))
@@ -74,12 +84,15 @@ def _with_statistics(net, images):
     return net.eval()
 
 
-def _theirs(net, images):
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+def _theirs(net, images, stages=STAGES):
     """Logits and the ends of the stages, channels last."""
     ends, hooks = {}, []
-    for level in (2, 3, 4, 5):
-        stage = getattr(net, f"layer{level - 1}")
-        hooks.append(stage.register_forward_hook(lambda _m, _i, out, key=f"C{level}": ends.update({key: out})))
+    for level, stage in enumerate(stages, start=2):
+        module = net.get_submodule(stage)
+        hooks.append(module.register_forward_hook(lambda _m, _i, out, key=f"C{level}": ends.update({key: out})))
     with torch.no_grad():
         logits = net(images).numpy()
     for hook in hooks:
@@ -126,9 +139,72 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
     assert border < 2e-2 * scale
 
 
-def test_timm_loads_what_we_save_strictly_and_agrees(pixels, tmp_path):
-    import timm
+@pytest.mark.parametrize(
+    ("library", "name"), [pytest.param(*key, marks=[pytest.mark.slow] * ("inception_v3" in key)) for key in OTHERS]
+)
+def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
+    ours, size, stages = OTHERS[library, name]
+    pixels, theirs = _photos(test_data, size), usual(library, ours)
+    torch.manual_seed(0)
+    if library == "torchvision":
+        net = torchvision.models.inception_v3(num_classes=11, init_weights=True, transform_input=True)
+        given = _normalised(
+            pixels, DEFAULTS[library]["mean"], DEFAULTS[library]["std"]
+        )  # transform_input does the rest
+    else:
+        net, given = timm.create_model(name, num_classes=11), _normalised(pixels, theirs["mean"], theirs["std"])
+    channels_first = torch.from_numpy(given).permute(0, 3, 1, 2)
+    net = _with_statistics(net, channels_first)
+    file = _save(net, tmp_path / "net.pth")
+    model, report = interop.load(file, source=library, normalisation="theirs")
+    assert report.model == model.name == ours and report.preprocessing["image_size"] == size
+    assert len(report.uses) + len(report.ignored) == len(net.state_dict())
+    assert any("AuxLogits" in note for note in report.notes) == (library == "torchvision")
+    worst = {}
+    for part in (slice(None), slice(0, 161)):
+        logits, ends = _theirs(net, channels_first[:, :, part], stages)
+        our_logits, our_ends = _ours(model, _normalised(pixels[:, part], theirs["mean"], theirs["std"]))
+        worst["logits"] = max(worst.get("logits", 0), np.abs(our_logits - logits).max())
+        for key, end in ends.items():
+            assert our_ends[key].shape == end.shape
+            worst[key] = max(worst.get(key, 0), np.abs(our_ends[key] - end).max() / np.abs(end).max())
+    interop.load(file, model, source=library)
+    folded, folded_ends = _ours(model, _normalised(pixels, MEAN, STD))
+    logits, ends = _theirs(net, channels_first, stages)
+    border = np.abs(folded - logits).max()
+    told = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
+    scale = np.abs(logits).max()
+    largest = ", ".join(f"{np.abs(end).max():.3g}" for end in ends.values())
+    print(f"\n{library} {ours}: {told}; by us {border:.1e}; up to {scale:.1f} ± {logits.std():.2g}, {largest}")
+    assert max(worst.values()) < 1e-4 < logits.std()  # of features it is a part of their greatest
+    inner = np.abs(folded_ends["C2"] - ends["C2"])[:, 3:-3, 3:-3].max()  # what no padding reaches
+    assert inner < 1e-4
+    assert border < 1e-4 or ours == "mobilenet_v1_relu6"  # the only one that pads its first convolution
 
+
+@pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.slow), "mobilenet_v1_relu6"])
+def test_timm_loads_our_inception_and_mobilenet_strictly(name, test_data, tmp_path):
+    model = models.create(name, num_classes=11)
+    draw = np.random.default_rng(0)
+    for value in model.weights:
+        if value.path.endswith(("gamma", "beta", "moving_mean", "moving_variance", "bias")):
+            value.assign(draw.uniform(0.1, 1, value.shape))
+    told = interop.save_timm(model, tmp_path / "net.safetensors")
+    overlay = {"pretrained_cfg_overlay": told["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
+    net = timm.create_model(told["architecture"], num_classes=told["num_classes"], **overlay).eval()
+    cfg = timm.data.resolve_data_config({}, model=net)
+    pixels = _photos(test_data, cfg["input_size"][-1])
+    assert len(pixels[0]) == models.usual_image_size(name)
+    images = _normalised(pixels, 255 * np.array(cfg["mean"]), 255 * np.array(cfg["std"]))
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    ours = keras.ops.convert_to_numpy(model(_normalised(pixels, MEAN, STD), training=False))
+    worst = np.abs(ours - theirs).max()
+    print(f"\nto timm, {name}: {worst:.1e}, ± {theirs.std():.2g}")
+    assert worst < 1e-4 < theirs.std()
+
+
+def test_timm_loads_what_we_save_strictly_and_agrees(pixels, tmp_path):
     model = models.create("resnet26_d", num_classes=11)
     draw = np.random.default_rng(0)
     for value in model.weights:
