@@ -1,0 +1,86 @@
+"""HTML from Python values. What isn't `Html` already is escaped, so that no name from a file can become markup."""
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+VOID = ("img", "meta", "br")
+
+
+class Html(str):
+    """A text that is HTML."""
+
+    __slots__ = ()
+
+
+def element(tag: str, *content: object, **attributes: object) -> Html:
+    """`<tag attributes>content</tag>`.
+
+    Args:
+        content: `Html` as it is, anything else as escaped text; None is left out, lists are taken in turn.
+        attributes: `class_` is class, `aria_label` is aria-label. True gives the bare name; None and False nothing.
+    """
+    told = "".join(_attribute(name, value) for name, value in attributes.items())
+    return Html(f"<{tag}{told}>" if tag in VOID else f"<{tag}{told}>{join(content)}</{tag}>")
+
+
+def join(content: Iterable[object]) -> Html:
+    """The parts after each other, escaped where they aren't `Html`."""
+    return Html("".join(_text(part) for part in content))
+
+
+def _text(part):
+    if part is None:
+        return ""
+    if isinstance(part, list | tuple):
+        return join(part)
+    return part if isinstance(part, Html) else html.escape(_printable(part), quote=False)
+
+
+def _attribute(name, value):
+    name = name.rstrip("_").replace("_", "-")
+    if value is None or value is False:
+        return ""
+    return f" {name}" if value is True else f' {name}="{html.escape(_printable(value))}"'
+
+
+def _printable(value):
+    """The text less what HTML may not hold: control characters, and halves of a character as file names may have."""
+    text = str(value).encode("utf-8", "replace").decode()
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", text)
+
+
+def table(
+    caption: object, head: Sequence[object], rows: Iterable[Sequence[object]], *, kind: str = "", sortable: bool = False
+) -> Html:
+    """A table that scrolls by itself where it is wider than the page. The first cell of a row is its heading.
+
+    Args:
+        caption: stands above.
+        head: a heading for each column.
+        rows: as many cells each, or Html of a whole `<td>` or `<th>`.
+        kind: CSS classes.
+        sortable: whether a click on a heading sorts it, where there is JavaScript.
+    """
+    body = [element("tr", _cell(row[0], "th", scope="row"), [_cell(cell, "td") for cell in row[1:]]) for row in rows]
+    shown = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", [_cell(cell, "th", scope="col") for cell in head])),
+        element("tbody", body),
+        class_=f"{kind} {'sortable' if sortable else ''}".strip() or None,
+    )
+    label = caption if not isinstance(caption, Html) else None
+    return element("div", shown, class_="scroll", tabindex="0", role="region", aria_label=label or "table")
+
+
+def _cell(content, tag, **attributes):
+    whole = isinstance(content, Html) and content.startswith(("<td", "<th"))
+    return content if whole else element(tag, content, **attributes)
+
+
+def picture(content: bytes, kind: str, alt: str, **attributes: object) -> Html:
+    """An `<img>` that holds its file: `kind` is png or jpeg."""
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return element("img", src=source, alt=alt, **attributes)

@@ -1,0 +1,145 @@
+"""What a run directory tells of its run, checked: metrics.json, history.csv, and what is missing."""
+
+import csv
+import dataclasses
+import math
+import pathlib
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.report.predictions import Predictions
+from keras_bot.training.records import read_metrics
+
+_PARTS = ("result", "dataset", "network", "versions")
+LABELS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: tells it from the others on the page.
+        path: as the user gave it.
+        recipe: of run.flags.
+        metrics: metrics.json, with result, dataset, network and versions as dicts, tricks as a list.
+        history: a row an epoch, float by column; [] if there is none.
+        notes: what is missing on the page and why, a sentence each.
+        predictions: on the evaluation set; None where there are none.
+    """
+
+    name: str
+    path: pathlib.Path
+    recipe: Recipe
+    metrics: dict
+    history: list[dict[str, float]]
+    notes: tuple[str, ...] = ()
+    predictions: Predictions | None = None
+
+    @property
+    def main_metric(self) -> str:
+        """The metric by which the best network was chosen: top1, map or mean_iou."""
+        return next(name.removeprefix("best_") for name in self.metrics["result"] if name.startswith("best_"))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The evaluation's metrics, the main one first."""
+        told = [self.main_metric, *(name for name in LABELS if name in self.metrics["result"])]
+        return list(dict.fromkeys(told))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that it was trained for, in their order."""
+        return tuple(self.metrics["dataset"]["class_names"])
+
+    def column(self, name: str) -> list[float]:
+        """A column of the history; NaN where an epoch lacks it."""
+        return [row.get(name, math.nan) for row in self.history]
+
+    def with_predictions(self, predictions: Predictions) -> "Run":
+        """The same with what its network says."""
+        return dataclasses.replace(self, predictions=predictions)
+
+    def with_note(self, note: str) -> "Run":
+        """The same with one more thing that is missing."""
+        return dataclasses.replace(self, notes=(*self.notes, note))
+
+
+def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> Run:
+    """The run in a directory. A history that is missing or damaged becomes a note.
+
+    Raises:
+        MisuseError: if metrics.json is missing, as in an unfinished run, or isn't whole.
+    """
+    try:
+        metrics = read_metrics(path)
+    except RunError as error:
+        raise MisuseError(str(error)) from None
+    _check(metrics, path)
+    run = Run(name, path, recipe, {"tricks": [], "versions": {}, **metrics}, [])
+    try:
+        run = dataclasses.replace(run, history=read_history(path / "history.csv"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        run = run.with_note(f"Without curves: history.csv can't be read ({reason}).")
+    done = metrics["result"].get("epochs", 0)
+    if done < recipe.epochs:
+        run = run.with_note(f"The training isn't finished: {done} of {recipe.epochs} epochs are done.")
+    return run
+
+
+def read_history(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a history.csv. Raises OSError, or ValueError if it isn't one."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in _whole_rows(csv.DictReader(file))]
+    if not rows or "epoch" not in rows[0]:
+        raise ValueError("it holds no epochs")
+    return rows
+
+
+def _whole_rows(reader):
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f"line {reader.line_num} has another number of columns")
+        yield row
+
+
+def _check(metrics, path):
+    """MisuseError unless the parts that the page reads are of their types."""
+    parts = {name: metrics.get(name, {}) for name in _PARTS}
+    wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
+    if not wrong:
+        classes = parts["dataset"].get("class_names")
+        result = parts["result"]
+        wrong += [f"result.{name}" for name, value in result.items() if not isinstance(value, int | float | None)]
+        wrong += [] if any(name.startswith("best_") for name in result) else ["result"]
+        counts = {
+            "network.parameters": parts["network"].get("parameters"),
+            "network.flops": parts["network"].get("flops"),
+        }
+        counts |= {f"dataset.{name}": parts["dataset"].get(name) for name in ("train_images", "eval_images")}
+        wrong += [name for name, value in counts.items() if not isinstance(value, int | float | None)]
+        wrong += [name for name in ("tricks", "corrupt_images") if not isinstance(metrics.get(name, []), list)]
+        wrong += [] if isinstance(classes, list) and classes else ["dataset.class_names"]
+    if wrong:
+        told = f"{wrong[0]} isn't what a run writes there"
+        raise MisuseError(f"Can't read {path / 'metrics.json'}: {told}. It was changed by hand or cut short.")
+
+
+def name_runs(paths: list[pathlib.Path]) -> list[str]:
+    """A name for each run, the parts of its path that differ: a/2_cosine/seed0, a/3_mixup/seed0 are 2_cosine, 3_mixup.
+
+    Raises:
+        MisuseError: if one directory is given twice.
+    """
+    parts = [path.resolve().parts for path in paths]
+    for place, part in enumerate(parts):
+        if part in parts[:place]:
+            raise MisuseError(f"Expected every run once, received {paths[place]} twice. Drop one.")
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    return ["/".join(part) for part in parts]

@@ -1,0 +1,41 @@
+"""What a detection or segmentation run left in its directory: the table of its classes, and pictures."""
+
+import io
+
+from PIL import Image, UnidentifiedImageError
+
+from keras_bot.report.markup import Html, element, picture
+from keras_bot.report.run_files import Run
+
+_WIDEST = 1400
+
+
+def classes_and_pictures(run: Run) -> tuple[Html, list[str]]:
+    """table.md and predictions.png of the run; and a sentence for each that is missing or damaged."""
+    parts, missing = [], []
+    for name, show in (("table.md", _table), ("predictions.png", _pictures)):
+        try:
+            parts.append(show(run, run.path / name))
+        except (OSError, ValueError, UnidentifiedImageError) as error:
+            reason = getattr(error, "strerror", None) or error
+            missing.append(f"Without {name}: it can't be read ({reason}).")
+    return element("div", parts), missing
+
+
+def _table(run, path):
+    caption = f"Figures of each class, {run.name}"
+    text = element("pre", path.read_text(encoding="utf-8").rstrip())
+    shown = element("div", text, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return element("figure", shown, element("figcaption", caption))
+
+
+def _pictures(run, path):
+    """As a JPEG: the PNG of a grid of photos takes megabytes."""
+    with Image.open(path) as image:
+        shown = image.convert("RGB")
+    shown.thumbnail((_WIDEST, 10 * _WIDEST))
+    buffer = io.BytesIO()
+    shown.save(buffer, "jpeg", quality=85)
+    caption = f"Predictions of {run.name} on images of the evaluation set"
+    image = picture(buffer.getvalue(), "jpeg", caption)
+    return element("figure", image, element("figcaption", caption))
