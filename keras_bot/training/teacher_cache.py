@@ -81,8 +81,8 @@ class TeacherCache:
             raise RunError(f"Can't make the --teacher_cache {self.folder}: {error.strerror}.") from None
         write_text(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
         for part in self.folder.glob(".epoch-*.part"):
-            _, _, host, pid, _ = part.name.split(".", 4)
-            if host == _host() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            ours = re.fullmatch(rf"\.epoch-\d+\.{_host()}\.(\d+)\..*", part.name)
+            if ours and (int(ours[1]) == os.getpid() or not _is_alive(int(ours[1]))):
                 with contextlib.suppress(OSError):
                     part.unlink()
 
@@ -160,7 +160,7 @@ class TeacherCache:
 
 
 def _host():
-    return re.sub(r"\W", "-", socket.gethostname()) or "here"
+    return re.sub(r"\W", "_", socket.gethostname()) or "here"
 
 
 def _is_alive(pid):

@@ -106,6 +106,26 @@ def test_fit_minimises_the_loss_with_the_students_penalties_at_full_weight(hard_
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("hard_weight", [None, 0.25])
+def test_logits_that_come_with_the_labels_train_as_their_teacher_does(hard_weight):
+    images, labels = make_data()
+    weights, logs = [], []
+    for said in (False, True):
+        keras.utils.set_random_seed(0)
+        student, teacher = build_net(4, "student", penalty=0.01), build_net(8, "teacher")
+        distiller = Distiller(student, None if said else teacher, hard_weight=hard_weight)
+        distiller.compile(NAG(0.05), HARD_LOSS, metrics=["accuracy"])
+        batch = (images, (labels, teacher(images, training=False)) if said else labels)
+        data = tf.data.Dataset.from_tensors(batch).repeat(3)
+        logs.append(distiller.fit(data, validation_data=(images, labels), shuffle=False, verbose=0).history)
+        weights.append(values(student))
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert logs[0].keys() == logs[1].keys()
+    for name in logs[0]:
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4)
+
+
 def test_sample_weights_weigh_both_parts():
     distiller, _, _ = build_distiller(optimizer=keras.optimizers.SGD(0.0))
     images, labels = make_data()
@@ -235,6 +255,10 @@ def test_serialisation_gives_equal_objects():
     assert type(copy) is Distiller
     assert (copy.temperature, copy.hard_weight, copy.name) == (7.0, 0.5, "pair")
     assert (copy.student.name, copy.teacher.name) == ("student", "teacher")
+    alone = Distiller(build_net(4, "student"), soft_loss=SoftCrossentropy(3.0))
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(alone))
+    assert copy.teacher is None
+    assert copy.soft_loss.temperature == 3.0
 
 
 def softmax_nets():
