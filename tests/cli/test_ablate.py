@@ -136,7 +136,8 @@ def test_misuse_is_one_clear_line_and_exit_code_2(arguments, message, recipes, c
 def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     """The whole way: what is done, what failed and why, what a second command finds, and refuses."""
     out = tmp_path / "out"
-    command = [f"--recipes={recipes}/1*.flags,{recipes}/explodes.flags", "--set=epochs=1", f"--out={out}"]
+    rows = [f"--recipes={recipes}/1*.flags,{recipes}/explodes.flags", f"--out={out}"]
+    command = [*rows, "--set=epochs=1"]
     process = start(*command, "--workers=2")
     shown, error = process.communicate()
     assert process.returncode == 1, error
@@ -151,10 +152,10 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     assert {"table.md", "table.csv", "table.png", "curves.png"} < {path.name for path in out.iterdir()}
 
     assert main(["ablate", *command, "--dry_run"]) == 0
-    assert "2 runs: 1 done, 0 begun, 1 left" in capsys.readouterr().out
+    assert "2 runs: 1 done, 1 begun, 0 left" in capsys.readouterr().out
     assert main(["ablate", *command, "--metric=top3", "--dry_run"]) == 2
     assert "Did you mean top5 or top1" in told(capsys)
-    assert main(["ablate", *command, "--set=epochs=2"][:2] + [f"--out={out}", "--set=epochs=2"]) == 2
+    assert main(["ablate", *rows, "--set=epochs=2"]) == 2
     assert "row 1_base by another recipe (epochs was 1, is 2)" in told(capsys)
     history = out / "1_base/seed0/history.csv"
     history.write_text(history.read_text().replace("1,", "2,", 1))
