@@ -45,7 +45,7 @@ def _cell(number, share, right, true, predicted):
         number if number else "",
         class_=kind,
         style=f"--share:{share * 100:.0f}%" if number else None,
-        title=f"{true} taken for {predicted}: {number} ({share:.1%})" if number else None,
+        title=f"{true} taken for {predicted}: {number} ({percent(share)})" if number else None,
     )
 
 
@@ -62,9 +62,10 @@ def _compact(answers):
     zoom = max(1, 400 // size)
     shown = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1), "RGBA")
     group = "" if size == classes else f", in {size} groups of neighbouring classes"
+    within = "" if size == classes else " or of the same group"
     caption = (
-        f"Confusion matrix of {classes} classes{group}: true classes down, answers across. Blue: right; orange: wrong, "
-        f"the opacity the root of the row's share, the strongest {errors.max():.1%}."
+        f"Confusion matrix of {classes:,} classes{group}: true classes down, answers across. Blue: right{within}; "
+        f"orange: wrong, the opacity the root of the row's share, the strongest {percent(errors.max())}."
     )
     image = picture(_encode(shown, "png"), "png", caption, width=size * zoom, height=size * zoom)
     return element("figure", image, element("figcaption", caption), class_="compact")
@@ -75,7 +76,7 @@ def _pairs(answers):
     if not pairs:
         return element("p", "No image was taken for another class.")
     rows = [[names[p.true], names[p.predicted], count(p.count), percent(p.share)] for p in pairs[:_PAIRS]]
-    more = f", the first {_PAIRS} of {len(pairs)}" if len(pairs) > _PAIRS else ""
+    more = f", the first {_PAIRS} of {len(pairs):,}" if len(pairs) > _PAIRS else ""
     head = ["true class", "taken for", "images", "of the class"]
     return table(f"The most confused pairs{more}", head, rows, kind="numbers second-text")
 

@@ -47,6 +47,7 @@ figcaption { color: var(--muted); font-size: .85rem; margin-top: .3rem; }
 figure > img { display: block; max-width: 100%; height: auto; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
 .beside > * { max-width: 100%; }
+.beside > .compact { max-width: 402px; }
 .compact img { image-rendering: pixelated; border: 1px solid var(--line); }
 svg { display: block; width: 100%; height: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; }

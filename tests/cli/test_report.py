@@ -74,7 +74,7 @@ def test_the_page_tells_what_the_network_says_of_every_image(made, tmp_path, cap
     told, warned, page = report(capsys, made / "run", f"--output={tmp_path / 'page.html'}")
     arrays = np.load(made / "set.npz")
     images = ((arrays["x_test"] - np.array(MEAN)) / np.array(STD)).astype(np.float32)
-    logits = load_network(made / "run/model.keras").predict(images, verbose=0).astype(float)
+    logits = np.asarray(load_network(made / "run/model.keras")(images), float)
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels, answers, sure = arrays["y_test"], logits.argmax(axis=1), odds.max(axis=1)
     right = answers == labels
@@ -175,7 +175,8 @@ parent.postMessage({
 }, "*");
 </script></body>"""
 FRAME = """<!doctype html><body style="margin:0">
-<iframe src="measured.html" style="width:{width}px; height:900px; border:0"></iframe><script>onmessage = told => document.body.dataset.told = JSON.stringify(told.data);</script></body>"""
+<iframe src="measured.html" style="width:{width}px; height:900px; border:0"></iframe>
+<script>onmessage = told => document.body.dataset.told = JSON.stringify(told.data);</script></body>"""
 
 
 def browse(page, *options):
