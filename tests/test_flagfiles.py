@@ -1,5 +1,6 @@
 """Every flagfile tells what it is, makes a recipe, repeats nothing, and trains."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -74,6 +75,24 @@ def test_the_cells_of_the_paper_are_what_they_say():
     assert recipe_of(FLAGS / "paper/table3/resnet50.flags") == recipe_of(FLAGS / "paper/table5/resnet50_a.flags")
 
 
+ROWS = ("efficient", "cosine", "smoothing", "distillation", "mixup", "mixup_distillation")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("inception_v3", {"model": "inception_v3", "image_size": 299}), ("mobilenet", {"model": "mobilenet_v1"})],
+)
+def test_the_other_networks_have_resnets_rows_without_zero_gamma(family, changes):
+    def alike(ours, resnets, **more):
+        resnet = recipe_of(FLAGS / f"paper/{resnets}.flags")
+        assert recipe_of(FLAGS / f"paper/{ours}.flags") == dataclasses.replace(resnet, **changes, **more)
+
+    alike(f"table2/{family}", "table2/resnet50")
+    alike(f"table3/{family}", "table3/resnet50", zero_gamma=False)
+    for row in ROWS:
+        alike(f"table6/{family}_{row}", f"table6/resnet50_d_{row}", zero_gamma=False)
+
+
 def unlike_another(files):
     """One file for each recipe that differs once everything is made small."""
     seen = {}
@@ -86,6 +105,7 @@ def small(path, teacher="", init_from="", scenes=None):
     """The file's recipe for a narrow, shallow network, two steps, and little data: of `scenes` that of its task."""
     recipe = recipe_of(path)
     shallow = re.sub(r"resnet(50|152)_", "resnet18_", recipe.model)
+    size, width = (75, 0.0625) if "inception" in recipe.model else (32, 0.125)
     classes = ("--dataset=synthetic", "--num_classes=4", "--synthetic_images=16", "--batch_size=8")
     if recipe.task != "classification":
         dataset = (scenes or {}).get(recipe.task, "")
@@ -93,7 +113,7 @@ def small(path, teacher="", init_from="", scenes=None):
     return recipe_of(
         path,
         *classes,
-        *("--epochs=1", "--width=0.125", "--image_size=32", f"--model={shallow}", "--mixup_off_epochs=0"),
+        *("--epochs=1", f"--width={width}", f"--image_size={size}", f"--model={shallow}", "--mixup_off_epochs=0"),
         *(f"--base_size={min(recipe.base_size, 48)}", "--head_channels=8", "--decay_epochs=30"),
         f"--warmup_epochs={0.5 if recipe.warmup_epochs else 0}",
         f"--teacher={teacher if recipe.teacher else ''}",
@@ -110,7 +130,15 @@ def small_teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("path", unlike_another(FILES), ids=name_of)
+def seldom(path):
+    """Of the other networks one row is trained always, the others behind `-m slow`."""
+    other = path.stem.startswith(("inception_v3", "mobilenet"))
+    return [pytest.mark.slow] if other and not path.stem.endswith("_mixup") else []
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=name_of(path), marks=seldom(path)) for path in unlike_another(FILES)]
+)
 def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes):
     from keras_bot import models
     from keras_bot.training.train import train
@@ -118,7 +146,8 @@ def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teach
 
     begun = tmp_path / "begun.keras"
     recipe = small(path, small_teacher, begun, scenes)
-    models.create(recipe.model, num_classes=3, width=0.125).save(begun)
+    if recipe.init_from:
+        models.create(recipe.model, num_classes=3, width=0.125).save(begun)
     result = train(recipe, tmp_path / "run", progress_bar=False, task=find_task(recipe.task))
     assert result["epochs"] == 1 and result["loss"] > 0
     assert (tmp_path / "run/model.keras").exists()
