@@ -9,6 +9,7 @@ from keras_bot.models.fold import fold_batch_norm
 
 pytestmark = pytest.mark.core
 
+INCEPTION = pytest.param("inception_v3", marks=pytest.mark.slow)
 DRAW = np.random.default_rng(0)
 
 
@@ -20,7 +21,7 @@ def trained(model):
     return model
 
 
-@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_d", "cifar_resnet20_d", "mobilenet_v1", "inception_v3"])
+@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_d", "cifar_resnet20_d", "mobilenet_v1", INCEPTION])
 def test_it_gives_the_same(name):
     model = trained(models.create(name, num_classes=5, width=0.25))
     images = DRAW.standard_normal((2, 80, 97, 3), dtype="float32")
