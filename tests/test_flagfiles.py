@@ -130,10 +130,13 @@ def small_teacher(tmp_path_factory):
     return path
 
 
+OFTEN = ("paper/table6/inception_v3_mixup.flags", "paper/table2/mobilenet.flags")
+
+
 def seldom(path):
-    """Of the other networks one row is trained always, the others behind `-m slow`."""
+    """Of the other networks one row each is trained always, the rest behind `-m slow`."""
     other = path.stem.startswith(("inception_v3", "mobilenet"))
-    return [pytest.mark.slow] if other and not path.stem.endswith("_mixup") else []
+    return [pytest.mark.slow] if other and name_of(path) not in OFTEN else []
 
 
 @pytest.mark.parametrize(

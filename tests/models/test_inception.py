@@ -114,8 +114,13 @@ def test_network_is_the_numpy_one(name, size):
         np.testing.assert_allclose(given, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max(), err_msg=level)
 
 
-def test_the_names_are_in_the_order_that_the_layers_were_made():
-    made = [layer.name for layer in models.create("inception_v3", **SMALL).layers if layer.name.endswith("_conv")]
+@pytest.fixture(scope="module")
+def model():
+    return models.create("inception_v3", **SMALL)
+
+
+def test_the_names_are_those_of_the_layers_in_the_order_of_every_library(model):
+    made = [layer.name for layer in model.layers if layer.name.endswith("_conv")]
     assert sorted(made) == sorted(f"{name}_conv" for name in convolution_names())
     assert convolution_names()[:7] == ["stem_1", "stem_2", "stem_3", "stage1_1", "stage1_2", *FIRST]
 
@@ -123,21 +128,21 @@ def test_the_names_are_in_the_order_that_the_layers_were_made():
 FIRST = ("stage2_block1_1x1", "stage2_block1_5x5_1")
 
 
-def test_batch_norm_and_dropout_are_gluoncvs():
-    model = models.create("inception_v3", **SMALL)
+def test_batch_norm_and_dropout_are_gluoncvs(model):
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 94 and {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-3)}
     assert model.get_layer("dropout").rate == 0.5 and model.get_layer("dropout").compute_dtype == "float32"
-    assert not any(isinstance(layer, keras.layers.Dropout) for layer in models.create("inception_v3", **TOPLESS).layers)
 
 
-TOPLESS = {"include_top": False, "width": 0.0625}
+def test_of_the_smallest_image_one_place_is_left_and_without_the_top_nothing_is_dropped():
+    topless = models.create("inception_v3", include_top=False, width=0.0625, input_shape=(75, 75, 3))
+    assert topless.output_shape[1:3] == (1, 1)
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in topless.layers)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smallest_image(name):
+def test_smaller_images_are_refused(name):
     assert models.smallest_image_size(name) == 75
-    assert models.create(name, **TOPLESS, input_shape=(75, 75, 3)).output_shape[1:3] == (1, 1)
     for shape in ((74, 75, 3), (None, 74, 3)):
         with pytest.raises(MisuseError, match=rf"images from 75x75 on for {name}, received \(.*74"):
             models.create(name, input_shape=shape)
