@@ -32,6 +32,7 @@ setup(
         "pillow>=10.1",  # its built-in font at any size, for pictures of boxes
         "tqdm>=4",
         "scikit-learn>=1.3",  # ships the embedded digits
+        "scipy>=1.11",  # Student's t, for the intervals of `ablate`
         "importlib_resources>=5",  # tensorflow-datasets 4.9.10 imports it without asking for it
         "tensorboard>=2.18",  # TensorFlow 2.21 no longer brings it, and its summaries need it
     ],

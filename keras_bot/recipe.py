@@ -6,6 +6,7 @@ from here: the command line's flags, `run.flags`, the flagfiles' tests. Nothing 
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keras_bot.errors import MisuseError
@@ -227,6 +228,22 @@ class Recipe:
     def flag_lines(self) -> list[str]:
         """The lines of a flagfile that gives the recipe back."""
         return [f"--{name}={value}" for name, value in self.as_text().items()]
+
+
+def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] = ()) -> list[str]:
+    """What a stored recipe, as `as_text` gave it, has otherwise than `recipe`: a line a knob.
+
+    Args:
+        stored: a knob that it doesn't know is newer, and had its default.
+        recipe: what it is compared with.
+        ignored: knobs that may differ.
+    """
+    stored, wanted = {**Recipe().as_text(), **stored}, recipe.as_text()
+    return [
+        f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
+        for name in {**wanted, **stored}
+        if stored.get(name) != wanted.get(name) and name not in ignored
+    ]
 
 
 def _plain(field, value):

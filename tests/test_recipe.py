@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_bot.errors import MisuseError
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import Recipe, differences
 
 
 def test_the_defaults_are_the_papers_baseline():
@@ -69,3 +69,14 @@ def test_values_of_another_type_that_mean_the_same_become_the_knobs_own():
     recipe = Recipe(warmup_epochs=5, decay_epochs=[30, 60], teacher="t", distill_hard_weight=1)
     assert recipe == Recipe(warmup_epochs=5.0, decay_epochs=(30, 60), teacher="t", distill_hard_weight=1.0)
     assert recipe.as_text()["warmup_epochs"] == "5.0" and recipe.as_text()["decay_epochs"] == "30,60"
+
+
+def test_a_knob_that_is_newer_than_what_is_stored_had_its_default():
+    stored = Recipe(epochs=40).as_text()
+    del stored["zero_gamma"]
+    assert differences(stored, Recipe(epochs=40)) == []
+    assert differences(stored, Recipe(zero_gamma=True), ignored=("epochs",)) == ["zero_gamma was false, is true"]
+    assert differences({**stored, "gone": "1"}, Recipe(jit="on"), ("epochs",)) == [
+        "jit was auto, is on",
+        "gone was 1, is unset",
+    ]

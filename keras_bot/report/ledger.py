@@ -15,9 +15,9 @@ import pathlib
 from collections.abc import Sequence
 
 from keras_bot.errors import MisuseError, RunError, first_few
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import Recipe, differences
 from keras_bot.report.checking import Trainer
-from keras_bot.report.rows import Row, differing_knobs
+from keras_bot.report.rows import Row
 
 LEDGER = "ablation.json"
 DONE, BEGUN, LEFT = "done", "begun", "left"
@@ -100,7 +100,7 @@ class Ledger:
         new = []
         for row in rows:
             stored = self._told["rows"].get(row.name)
-            differing = stored and differing_knobs(stored["recipe"], row.recipe.as_text(), self._may_differ("seed"))
+            differing = stored and differences(stored["recipe"], row.recipe, self._may_differ("seed"))
             if differing and any((self.out / row.name).glob("seed*/run.flags")):
                 raise MisuseError(
                     f"{self.out} holds runs of row {row.name} by another recipe ({'; '.join(differing)}). "
@@ -172,7 +172,7 @@ class Ledger:
         return told
 
     def _compare(self, run, path, settings):
-        differing = differing_knobs(settings, run.recipe.as_text(), self._may_differ())
+        differing = differences(settings, run.recipe, self._may_differ())
         if differing:
             raise self._changed(run, f"{path.name} tells of another recipe: {'; '.join(differing)}")
 

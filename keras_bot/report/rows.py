@@ -110,16 +110,6 @@ def read_paper(file: str) -> dict[str, float]:
     return {metrics[name]: figure for name, figure in zip(names, figures, strict=False) if name in metrics}
 
 
-def differing_knobs(stored: dict[str, str], wanted: dict[str, str], ignored=()) -> list[str]:
-    """Which knobs of two recipes, as text, differ, in words; one that is newer than `stored` had its default."""
-    stored = {**Recipe().as_text(), **stored}
-    return [
-        f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
-        for name in {**wanted, **stored}
-        if stored.get(name) != wanted.get(name) and name not in ignored
-    ]
-
-
 def _refuse_doubles(rows):
     seen = {}
     for row in rows:

@@ -22,7 +22,7 @@ import time
 import keras
 
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import Recipe, differences
 from keras_bot.training.checkpoint import replacing
 
 # Between a run and its resumption, and between workers.
@@ -82,7 +82,7 @@ class RunDirectory:
             )
 
     def _refuse_another_recipe(self):
-        differing = differences(_settings(self.flags.read_text(encoding="utf-8")), self._recipe)
+        differing = differences(_settings(self.flags.read_text(encoding="utf-8")), self._recipe, MAY_DIFFER)
         if differing:
             raise MisuseError(
                 f"The run_dir {self.path} holds a run of another recipe ({'; '.join(differing)}). "
@@ -126,19 +126,6 @@ def run_flags(recipe: Recipe) -> str:
 
     header = f"# keras_bot {__version__}: keras-bot train --flagfile=run.flags --run_dir=… does this run again.\n"
     return header + "\n".join(recipe.flag_lines()) + "\n"
-
-
-def differences(stored: dict[str, str], recipe: Recipe) -> list[str]:
-    """What a run's recipe, as `as_text` gave it, has otherwise than `recipe`, but for MAY_DIFFER: a line a knob.
-
-    A knob that the run doesn't know is newer than the run, which had its default.
-    """
-    stored, wanted = {**Recipe().as_text(), **stored}, recipe.as_text()
-    return [
-        f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
-        for name in {**wanted, **stored}
-        if stored.get(name) != wanted.get(name) and name not in MAY_DIFFER
-    ]
 
 
 def _settings(text):

@@ -6,7 +6,7 @@ import pytest
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.report.rows import differing_knobs, make_rows, name_files, read_paper
+from keras_bot.report.rows import make_rows, name_files, read_paper
 
 FLAGS = pathlib.Path(__file__).parents[2] / "flags"
 
@@ -98,14 +98,3 @@ def test_what_cannot_be_a_table_is_told(file):
     ):
         with pytest.raises(MisuseError, match=message):
             make_rows(recipes, mode)
-
-
-def test_a_knob_that_is_newer_than_what_is_stored_had_its_default():
-    stored = Recipe(epochs=9, decay_epochs=()).as_text()
-    del stored["zero_gamma"]
-    wanted = Recipe(epochs=9, decay_epochs=(), jit="on")
-    assert differing_knobs(stored, wanted.as_text(), ignored=("jit",)) == []
-    assert differing_knobs(stored, wanted.as_text()) == ["jit was auto, is on"]
-    assert differing_knobs(stored, Recipe(zero_gamma=True).as_text(), ("epochs", "decay_epochs")) == [
-        "zero_gamma was false, is true"
-    ]

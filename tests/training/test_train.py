@@ -21,7 +21,6 @@ from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training import train as train_module
 from keras_bot.training.evaluate import evaluate
-from keras_bot.training.records import differences
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
@@ -210,14 +209,6 @@ def test_a_directory_with_a_run_is_refused(whole):
     with pytest.raises(MisuseError, match=r"another recipe \(seed was 0, is 5\)"):
         train(tiny(seed=5), path, resume=True, progress_bar=False)
     assert rows(path)
-
-
-def test_a_knob_newer_than_the_run_is_at_its_default():
-    stored = tiny().as_text()
-    del stored["teacher_cache"], stored["seed"]
-    assert differences(stored, tiny()) == []
-    assert differences(stored, tiny(seed=2)) == ["seed was 0, is 2"]
-    assert differences({**stored, "gone": "1"}, tiny()) == ["gone was 1, is unset"]
 
 
 def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_images(
