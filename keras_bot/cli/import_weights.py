@@ -1,4 +1,4 @@
-"""`keras-bot import-weights`: another library's ResNet as a .keras file of ours, which --init_from takes."""
+"""`keras-bot import-weights`: another library's network as a .keras file of ours, which --init_from takes."""
 
 import json
 import os

@@ -13,7 +13,7 @@ COMMANDS = {
     "evaluate": "how good a trained network is",
     "report": "an HTML page about one or several runs",
     "export": "write a SavedModel, .keras, .onnx or .tflite of a run",
-    "import-weights": "another library's ResNet weights as a .keras file of ours",
+    "import-weights": "another library's weights as a .keras file of ours",
     "inspect": "what an exported SavedModel holds",
     "predict": "what a SavedModel sees in image files: classes, boxes or masks",
     "models": "list the networks with parameters and FLOPs",
