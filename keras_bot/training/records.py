@@ -215,10 +215,14 @@ class RunRecorder(keras.callbacks.Callback):
         }
         kept = (*self.columns, "seconds", "images_per_second")
         self.history.append({"epoch": epoch + 1, **{name: float(row[name]) for name in kept if name in row}})
-        best = self._metrics[0]
-        if self.run and row[f"val_{best}"] == self.result()[f"best_{best}"]:
+        if self.run and self.last_is_best():
             self._save_best(self.run.best)
         self.write()
+
+    def last_is_best(self) -> bool:
+        """Whether no epoch was better than the last."""
+        first, result = self._metrics[0], self.result()
+        return result[first] == result[f"best_{first}"]
 
     def write(self):
         """Writes history.csv and metrics.json from the rows so far."""

@@ -4,7 +4,9 @@ import contextlib
 import functools
 import json
 import pathlib
+import shutil
 import sys
+from collections.abc import Callable
 
 import keras
 
@@ -79,12 +81,13 @@ def train(
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
+        write = functools.partial(task.save, model)
         recorder = RunRecorder(
             run,
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
-            functools.partial(save_for_anyone, task, model, strategy),
+            functools.partial(save_for_anyone, write, strategy),
             progress.get("history", ()),
             metrics=task.metrics,
         )
@@ -119,7 +122,9 @@ def train(
     if not run:
         return recorder.result()
     recorder.write()
-    save_for_anyone(task, model, strategy, run.model)
+    if recorder.last_is_best() and run.best.exists():  # then the network is in a file already
+        write = functools.partial(shutil.copyfile, run.best)
+    save_for_anyone(write, strategy, run.model)
     if evaluator:
         evaluator.report(trainee, run.path)
     path = pathlib.Path(recipe.dataset)
@@ -195,8 +200,8 @@ def _clear_errors(corrupt, checkpoints, strategy):
         raise RunError(f"{error} {state}") from None
 
 
-def save_for_anyone(task: Task, model: keras.Model, strategy: Strategy, path: pathlib.Path):
-    """Saves the network as float32, without its training state: it loads where keras_bot isn't installed.
+def save_for_anyone(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path):
+    """Has a file of the network written whole, as float32 without its training state: `write` is the task's `save`.
 
     Raises:
         RunError: if the disk is full, or can't be written to. What was there before stays.
@@ -204,7 +209,7 @@ def save_for_anyone(task: Task, model: keras.Model, strategy: Strategy, path: pa
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
         with strategy.apart():
-            task.save(model, partial)
+            write(partial)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training import train as train_module
 from keras_bot.training.evaluate import evaluate
+from keras_bot.training.records import RunRecorder
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
@@ -92,6 +93,15 @@ def test_the_saved_network_is_plain_and_gives_the_same_metrics(whole):
     again = evaluate(model, data)
     assert again["top1"] == pytest.approx(result["top1"])
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-4)
+    best = keras.saving.load_model(path / "best.keras")
+    assert evaluate(best, data)["top1"] == pytest.approx(result["best_top1"])
+
+
+@pytest.mark.parametrize(("tops", "last"), [((0.2,), True), ((0.2, 0.1), False), ((0.1, 0.3, 0.3), True)])
+def test_the_last_epoch_is_the_best_if_none_was_better(tops, last):
+    zeros = dict.fromkeys(("val_loss", "val_top5", "seconds", "images_per_second"), 0.0)
+    history = [{"epoch": number, "val_top1": top, **zeros} for number, top in enumerate(tops, 1)]
+    assert RunRecorder(None, {}, 1, None, None, history).last_is_best() is last
 
 
 class Stop(Exception):
