@@ -209,9 +209,10 @@ class Recipe:
             raise MisuseError(
                 f"Expected no --head for classification, received {self.head}. Give its --task, or drop it."
             )
-        if self.mixup_off_epochs > self.epochs:
+        if self.mixup_off_epochs > self.epochs or (self.mixup_alpha and self.mixup_off_epochs == self.epochs):
             raise MisuseError(
-                f"Expected mixup_off_epochs of at most epochs={self.epochs}, received {self.mixup_off_epochs}."
+                f"Expected mixup_off_epochs below epochs={self.epochs}, received {self.mixup_off_epochs}: mixup would "
+                "never be on. Lower it, or drop both."
             )
         if self.distill_hard_weight is not None and not self.teacher:
             raise MisuseError("distill_hard_weight has no effect without a teacher. Give --teacher or drop it.")

@@ -97,7 +97,7 @@ def unlike_another(files):
     """One file for each recipe that differs once everything is made small."""
     seen = {}
     for path in files:
-        seen.setdefault(str(small(path)), path)
+        seen.setdefault(str(small(path, "any.keras")), path)
     return list(seen.values())
 
 
@@ -130,12 +130,16 @@ def small_teacher(tmp_path_factory):
     return path
 
 
-OFTEN = ("paper/table6/inception_v3_mixup.flags", "paper/table2/mobilenet.flags")
+OFTEN = (
+    "paper/table6/inception_v3_mixup.flags",
+    "paper/table2/mobilenet.flags",
+    "cifar/table6/6_mixup_distillation.flags",
+)
 
 
 def seldom(path):
-    """Of the other networks one row each is trained always, the rest behind `-m slow`."""
-    other = path.stem.startswith(("inception_v3", "mobilenet"))
+    """Of the paper's other networks, and of CIFAR's rows, one each is trained always, the rest behind `-m slow`."""
+    other = path.stem.startswith(("inception_v3", "mobilenet")) or "cifar" in path.parts
     return [pytest.mark.slow] if other and name_of(path) not in OFTEN else []
 
 

@@ -45,6 +45,9 @@ def main(argv):
     for path in (output, output.with_suffix(".json")):
         if path.is_dir() or (path.exists() and not flags.overwrite):
             raise MisuseError(f"{path} exists already. Choose another --output, or --overwrite to replace a file.")
+    nearest = next(folder for folder in output.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise MisuseError(f"Expected --output in a folder, received {output}, where {nearest} is a file.")
     import_tensorflow()
 
     from keras_bot import interop

@@ -66,7 +66,7 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | Non
     layers = {layer for layer, _ in places.values()}
     if not any(layer.startswith("stage") for layer in layers):
         some = first_few(list(tensors)) or "no tensors"
-        return None, None, f"no network of {source}'s: it has {some}"
+        return None, None, f"no network that is taken from {source}: it has {some}"
     variant = naming.variant({key.rpartition(naming.separator)[0] for key in tensors})
     name = naming.network or architecture.find_name(layers, variant)
     biases = [tensors[key] for key, place in places.items() if place == (HEAD, "bias")]

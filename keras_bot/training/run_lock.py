@@ -30,7 +30,7 @@ def lock_run(folder: str | pathlib.Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MisuseError(f"Can't make the run_dir {folder}: {error.strerror}. Choose another.") from None
+        raise MisuseError(f"Can't make the directory {folder}: {error.strerror}. Choose another.") from None
     fcntl = _fcntl()
     if fcntl is None:
         yield
@@ -60,7 +60,7 @@ def _take(fcntl, descriptor, folder):
     except BlockingIOError:
         raise MisuseError(
             f"Another process{_holder(descriptor)} is training in {folder}. Wait for it, stop it, or choose another "
-            "run_dir."
+            "directory."
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -79,4 +79,4 @@ def _holder(descriptor):
 
 
 def _unwritable(folder, error):
-    return RunError(f"Can't write in the run_dir {folder}: {error.strerror}. Make it writable or choose another.")
+    return RunError(f"Can't write in the directory {folder}: {error.strerror}. Make it writable or choose another.")

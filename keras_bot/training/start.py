@@ -40,10 +40,15 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
         if shapes[0] != shapes[1]:
             raise MisuseError(
                 f"Expected in {path} the network {model.name}, but its layer {ours.name} has the weights {shapes[1]} "
-                f"where {shapes[0]} are needed; it looks like {source.name}. Set --model and --width to what it is."
+                f"where {shapes[0]} are needed; it looks like {_looks(source, model)}. Set --model and "
+                "--width to what it is."
             )
     for ours, other in pairs:
         ours.set_weights(other.get_weights())
+
+
+def _looks(source, model):
+    return f"{source.name} of another width" if source.name == model.name else source.name
 
 
 def like_source(recipe: Recipe, given: set[str]) -> Recipe:

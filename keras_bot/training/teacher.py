@@ -61,7 +61,15 @@ def _read(given):
         return _read_preset(path)
     if not path.exists() and (given.startswith("resnet_") or "://" in given):
         return _fetch_preset(given)
-    return *read_network(path), {}
+    if not path.exists():
+        raise MisuseError(
+            "Expected --teacher as a run directory, a .keras file, an exported SavedModel or a preset of keras-hub "
+            f"(resnet_…), received {given}, which isn't there."
+        )
+    try:
+        return *read_network(path), {}
+    except MisuseError as error:
+        raise MisuseError(f"--teacher={given}: {error}") from None
 
 
 def _read_preset(path):

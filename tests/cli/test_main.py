@@ -185,7 +185,7 @@ def test_a_damaged_teacher_is_told(tmp_path, capsys):
 def test_a_run_dir_that_cannot_be_made_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}"]) == 2
-    assert "Can't make the run_dir" in told(capsys)
+    assert "Can't make the directory" in told(capsys)
 
 
 def test_an_export_stays_in_its_directory(run_dir, capsys):

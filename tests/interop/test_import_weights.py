@@ -55,6 +55,9 @@ def test_the_report_and_the_files(file, capsys):
     assert main([*arguments, "--overwrite", "--num_classes=3"]) == 0
     assert "3, head new" in capsys.readouterr().out
     assert json.loads(path.with_suffix(".json").read_text())["class_names"] == []
+    capsys.readouterr()
+    assert main(["import-weights", "--source=timm", f"--file={file}", f"--output={file}/net.keras"]) == 2
+    assert f"{file} is a file" in capsys.readouterr().err
 
 
 def test_init_from_takes_the_file_with_its_image_size_and_head(imported):

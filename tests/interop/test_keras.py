@@ -230,7 +230,7 @@ def test_a_backbone_has_no_head(tmp_path):
 def test_keras_files_that_are_none_are_told(tmp_path):
     layer = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     layer.save_weights(tmp_path / "dense.weights.h5")
-    with pytest.raises(MisuseError, match="no network of keras_hub's: it has dense"):
+    with pytest.raises(MisuseError, match="no network that is taken from keras_hub: it has dense"):
         interop.load(tmp_path / "dense.weights.h5", source="keras_hub")
     content = (tmp_path / "dense.weights.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])

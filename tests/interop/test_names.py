@@ -190,7 +190,10 @@ def test_other_forms_of_a_network_are_refused():
             lambda t: [t.pop(k) for k in list(t) if k.startswith("layer4.1.")],
             "2, 2, 2, 1 basic blocks with a deep stem",
         ),
-        (lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")], "no network of timm's: it has conv1.0.weight"),
+        (
+            lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")],
+            "no network that is taken from timm: it has conv1.0.weight",
+        ),
         (lambda t: t.clear(), "no tensors"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written_is_told(name, number, tmp_path, monkeyp
         patch.setattr(os, name, raising(number))
         with pytest.raises(RunError) as raised, lock_run(tmp_path):
             pytest.fail("it may not go on")
-    assert str(raised.value).startswith(f"Can't write in the run_dir {tmp_path}: {os.strerror(number)}. ")
+    assert str(raised.value).startswith(f"Can't write in the directory {tmp_path}: {os.strerror(number)}. ")
     with lock_run(tmp_path):  # nothing is left held
         pass
 
@@ -131,7 +131,7 @@ def test_a_read_only_folder(tmp_path):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(MisuseError, match=r"Can't make the run_dir .*: Not a directory"),
+        pytest.raises(MisuseError, match=r"Can't make the directory .*: Not a directory"),
         lock_run(tmp_path / "file/run"),
     ):
         pytest.fail("it may not go on")

@@ -195,8 +195,15 @@ def test_in_half_precision_the_teacher_computes_as_the_student_does_but_for_its_
     np.testing.assert_allclose(np.asarray(logits), asked(run), atol=5e-3)
 
 
+def test_what_isnt_there_is_told(tmp_path):
+    with pytest.raises(
+        MisuseError, match=r"Expected --teacher as a run directory.* received .*gone, which isn't there"
+    ):
+        asked(tmp_path / "gone")
+
+
 def test_a_damaged_run_is_told(tmp_path):
     run = save(network(), "run", tmp_path)
     shutil.copy(run / "metrics.json", run / "model.keras")
-    with pytest.raises(MisuseError, match=r"it is damaged, or no \.keras file"):
+    with pytest.raises(MisuseError, match=r"--teacher=.*run: .* it is damaged, or no \.keras file"):
         asked(run)
