@@ -56,7 +56,10 @@ def test_shuffled_orders_are_evenly_spread(numbered):
     assert follows == pytest.approx(1 / 24, abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["npz", "folder", "folder in memory", "digits"])
+IN_MEMORY = pytest.param("folder in memory", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", IN_MEMORY, "digits"])
 def test_resuming_at_any_step_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
     if kind == "npz":
         source, options = open_source(str(npz_file())), {"image_size": 8, "transform": "cifar"}

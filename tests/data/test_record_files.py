@@ -60,8 +60,7 @@ UNEQUAL = (3, 40, 1, 17, 16, 90, 5, 33, 64, 2, 21, 16, 15, 48, 9, 30, 1, 77, 12,
         ((1,), Reading()),
     ],
 )
-@pytest.mark.parametrize("seed", [SEED, None])
-@pytest.mark.parametrize("buffer", [1, 60, 10_000])
+@pytest.mark.parametrize(("seed", "buffer"), [(SEED, 1), (SEED, 60), (SEED, 10_000), (None, 60)])
 def test_a_pass_from_any_position_is_the_tail_of_the_whole_pass(make_files, counts, reading, seed, buffer):
     files = make_files(*counts)
     whole = _read(files, seed, buffer, reading=reading)
@@ -69,7 +68,7 @@ def test_a_pass_from_any_position_is_the_tail_of_the_whole_pass(make_files, coun
     if seed is None:
         assert whole == _all(files)
     size = len(whole)
-    for first in {1, 19, 20, 21, 47, 100, size // 2, size - 3, size - 1, size}:
+    for first in {1, 19, 20, 21, 100, size - 1, size}:
         if 0 <= first <= size:
             assert _read(files, seed, buffer, first, reading) == whole[first:]
 
