@@ -18,7 +18,8 @@ def draw_table(summary: dict) -> bytes:
     panel = figure.subplots()
     for place, row in enumerate(rows):
         values = [100 * value for value in row["values"]]
-        panel.plot(values, [place + 0.2] * len(values), "o", color="tab:grey", markersize=3, label="a seed")
+        if values:
+            panel.plot(values, [place + 0.2] * len(values), "o", color="tab:grey", markersize=3, label="a seed")
         if row["mean"] is None:
             panel.annotate("failed" if row["failed"] else "not yet", (0.02, place), xycoords=("axes fraction", "data"))
             continue
