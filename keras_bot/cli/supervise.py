@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+from keras_bot.report.processes import tie_to_parent
+
 LONGEST_LINE = 1 << 16
 PROGRESS_SECONDS = 1.0  # between the states of a progress bar that are shown
 _TERMINATION = (128 + signal.SIGTERM, 128 + signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
 
 
 def supervise(
@@ -161,24 +162,8 @@ def _start(command, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=_tie_to_parent(),
+        preexec_fn=tie_to_parent(),
     )
-
-
-def _tie_to_parent():
-    """For `preexec_fn`: the kernel kills the child when this process dies, however it does. None where Linux isn't."""
-    if not sys.platform.startswith("linux"):
-        return None
-    import ctypes
-
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def tie():
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return tie
 
 
 def _kill_group(process):
