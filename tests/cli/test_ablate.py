@@ -196,7 +196,7 @@ def test_kills_at_random_moments_change_nothing(recipes, tmp_path):
     while True:
         process = start(*command, f"--out={killed}")
         try:
-            shown, error = process.communicate(timeout=draw.uniform(1, took / 2) if len(lives) < 12 else None)
+            shown, error = process.communicate(timeout=draw.uniform(1, took / 4) if len(lives) < 12 else None)
         except subprocess.TimeoutExpired:
             process.send_signal((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[len(lives) % 4])
             shown, error = process.communicate(timeout=90)
