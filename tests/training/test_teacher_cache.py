@@ -307,7 +307,7 @@ def test_records_are_read_back_in_any_order(tmp_path):
 def whole(tmp_path_factory):
     """A teacher's run, and a student's with a cache that it wrote."""
     folder = tmp_path_factory.mktemp("whole")
-    train(tiny(width=0.5, epochs=1, warmup_epochs=0), folder / "teacher", progress_bar=False)
+    train(tiny(width=0.5, epochs=1, warmup_epochs=0, mixup_off_epochs=0), folder / "teacher", progress_bar=False)
     recipe = tiny(teacher=str(folder / "teacher"), teacher_cache=str(folder / "cache"), checkpoint_every=1)
     train(recipe, folder / "whole", progress_bar=False)
     return recipe, folder
@@ -358,7 +358,7 @@ import keras, numpy as np
 sys.path.insert(0, {folder!r})
 from test_train import tiny, train
 out = sys.argv[1]
-train(tiny(width=0.5, epochs=1, warmup_epochs=0), out + "/teacher", progress_bar=False)
+train(tiny(width=0.5, epochs=1, warmup_epochs=0, mixup_off_epochs=0), out + "/teacher", progress_bar=False)
 for number, changes in enumerate({changes}):
     recipe = tiny(teacher=out + "/teacher", strategy="mirrored", epochs=2, learning_rate=0.01, **changes)
     cached = dataclasses.replace(recipe, teacher_cache=out + f"/cache{{number}}")

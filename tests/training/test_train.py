@@ -437,5 +437,5 @@ def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, nam
 
     monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(RunError, match=rf"Can't write .*{name}: .*No space left"):
-        train(tiny(epochs=1, warmup_epochs=0), tmp_path, progress_bar=False)
+        train(tiny(epochs=1, warmup_epochs=0, mixup_off_epochs=0), tmp_path, progress_bar=False)
     assert not list(tmp_path.glob(".*part*"))
