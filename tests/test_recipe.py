@@ -76,6 +76,7 @@ def test_a_knob_that_is_newer_than_what_is_stored_had_its_default():
     stored = Recipe(epochs=40).as_text()
     del stored["zero_gamma"]
     assert differences(stored, Recipe(epochs=40)) == []
+    assert differences(stored, Recipe(epochs=40, jit="on"), ignored=("jit",)) == []
     assert differences(stored, Recipe(zero_gamma=True), ignored=("epochs",)) == ["zero_gamma was false, is true"]
     assert differences({**stored, "gone": "1"}, Recipe(jit="on"), ("epochs",)) == [
         "jit was auto, is on",

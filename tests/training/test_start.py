@@ -62,12 +62,14 @@ def test_the_head_is_kept_for_the_same_classes_alone(places, trained, classes, k
 
 
 def test_another_network_is_refused_and_nothing_changes(places):
-    for name, width in (("resnet34_d", 0.1), ("resnet18_a", 0.1), ("resnet18_d", 0.2)):
+    for name, width, looks in (
+        ("resnet34_d", 0.1, "resnet18_d"),
+        ("resnet18_a", 0.1, "resnet18_d"),
+        ("resnet18_d", 0.2, "resnet18_d of another width"),
+    ):
         model = models.create(name, num_classes=4, width=width)
         before = model.get_weights()
-        with pytest.raises(
-            MisuseError, match=r"it looks like resnet18_d( of another width)?\. Set --model and --width"
-        ):
+        with pytest.raises(MisuseError, match=rf"it looks like {looks}\. Set --model and --width"):
             start_from(model, str(places["run"]), CLASSES)
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
