@@ -124,7 +124,7 @@ def read_settings(given: str) -> dict[str, str]:
         if is_setting and re.fullmatch(r"\s*\w+\s*", name):
             name = name.strip()
             if name not in kinds:
-                raise unknown("knob in --set", name, kinds)
+                raise unknown("knob in --set", name, kinds.keys() - {"seed"})
             if name == "seed":
                 raise MisuseError("Expected no seed in --set, received one. Give --seeds.")
             if name in settings:

@@ -1,6 +1,8 @@
 """The paper's networks: `create("resnet50_d")` or `ResNet50D()`; `names()` lists them."""
 
 from keras_bot.models.catalogue import (
+    CifarResNet8A,
+    CifarResNet8D,
     CifarResNet20A,
     CifarResNet20D,
     CifarResNet32A,
@@ -12,6 +14,15 @@ from keras_bot.models.catalogue import (
     MobileNetV1,
     MobileNetV1ReLU6,
     MobileNetV1TF,
+    ResNet10A,
+    ResNet10B,
+    ResNet10C,
+    ResNet10D,
+    ResNet10VD,
+    ResNet14A,
+    ResNet14B,
+    ResNet14C,
+    ResNet14D,
     ResNet18A,
     ResNet18B,
     ResNet18C,
@@ -50,6 +61,8 @@ from keras_bot.models.networks import (
 )
 
 __all__ = [
+    "CifarResNet8A",
+    "CifarResNet8D",
     "CifarResNet20A",
     "CifarResNet20D",
     "CifarResNet32A",
@@ -61,6 +74,15 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV1ReLU6",
     "MobileNetV1TF",
+    "ResNet10A",
+    "ResNet10B",
+    "ResNet10C",
+    "ResNet10D",
+    "ResNet10VD",
+    "ResNet14A",
+    "ResNet14B",
+    "ResNet14C",
+    "ResNet14D",
     "ResNet18A",
     "ResNet18B",
     "ResNet18C",

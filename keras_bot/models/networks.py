@@ -99,7 +99,7 @@ def create(
     the border for Inception-V3, or when pooled (B, channels) in float32.
 
     Args:
-        name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". For basic blocks (18, 34) B is A.
+        name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". For basic blocks (10, 18, 34) B is A.
         num_classes: width of the dense layer, from 1.
         input_shape: height, width (None is any) and channels of an image.
         include_top: average pool, for Inception-V3 dropout, and dense layer, in float32 whatever `dtype`.

@@ -52,6 +52,8 @@ VARIANTS = {
     "d": Variant(stem_deep, 3, shortcut_pool),
 }
 DEPTHS = {
+    10: Depth(basic, (1, 1, 1, 1)),
+    14: Depth(bottleneck, (1, 1, 1, 1)),
     18: Depth(basic, (2, 2, 2, 2)),
     26: Depth(bottleneck, (2, 2, 2, 2)),
     34: Depth(basic, (3, 4, 6, 3)),
@@ -67,7 +69,7 @@ CIFAR_VARIANTS = {
 # D with a projection in the first block too: what PaddlePaddle, and keras-hub after it, train as ResNet-vd. A
 # bottleneck has that one anyway.
 VD = Variant(stem_deep, 3, shortcut_pool, project_first=True)
-CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (20, 32, 56)}
+CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (8, 20, 32, 56)}
 
 # name: (variant, depth, channels of the first stage, level of the stem: its stride is 2**level)
 ARCHITECTURES = {

@@ -88,8 +88,13 @@ class Ledger:
             records = [run.get("files") for run in self._told["runs"].values()]
             if not all(isinstance(told, dict) for told in [*recipes, *filter(None, records)]):
                 raise TypeError("a recipe or a run is no object")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise MisuseError(f"Can't read {self._path}: {error}. Put it back, or choose another --out.") from None
+        except (KeyError, TypeError, AttributeError):
+            raise MisuseError(
+                f"Expected {self._path} as `keras-bot ablate` wrote it, received other JSON. Put it back, or choose "
+                "another --out."
+            ) from None
 
     def unchecked(self, rows: Sequence[Row]) -> list[Row]:
         """The rows whose recipes this ledger doesn't hold.

@@ -32,6 +32,10 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
         MisuseError: if it is none of these, or can't be read.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise MisuseError(
+            f"Expected a .keras file, a run directory or an exported SavedModel, received {path}, which isn't there."
+        )
     if (path / "saved_model.pb").exists():
         return _from_savedmodel(path)
     if path.is_dir():

@@ -53,6 +53,9 @@ def _count_by_hand(name):
     depth, variant = name.removeprefix("cifar_").removeprefix("resnet").split("_")
     cifar = name.startswith("cifar")
     blocks = {
+        "8": (1, 1, 1),
+        "10": (1, 1, 1, 1),
+        "14": (1, 1, 1, 1),
         "18": (2, 2, 2, 2),
         "26": (2, 2, 2, 2),
         "34": (3, 4, 6, 3),
@@ -80,7 +83,7 @@ def _count_by_hand(name):
     base = inputs
     for stage, count in enumerate(blocks):
         narrow = base * 2**stage
-        outputs = narrow * 4 if depth in ("26", "50", "101", "152") else narrow
+        outputs = narrow * 4 if depth in ("14", "26", "50", "101", "152") else narrow
         for block in range(count):
             before = size
             if stage and not block:

@@ -20,11 +20,11 @@ def _images(*shape, seed=0):
 
 
 def test_names_are_every_depth_and_variant():
-    imagenet = {f"resnet{depth}_{variant}" for depth in (18, 26, 34, 50, 101, 152) for variant in "abcd"}
-    cifar = {f"cifar_resnet{depth}_{variant}" for depth in (20, 32, 56) for variant in "ad"}
+    imagenet = {f"resnet{depth}_{variant}" for depth in (10, 14, 18, 26, 34, 50, 101, 152) for variant in "abcd"}
+    cifar = {f"cifar_resnet{depth}_{variant}" for depth in (8, 20, 32, 56) for variant in "ad"}
     resnets = [name for name in names() if "resnet" in name]
-    assert set(resnets) == imagenet | cifar | {"resnet18_vd", "resnet34_vd"}
-    assert len(resnets) == 32
+    assert set(resnets) == imagenet | cifar | {"resnet10_vd", "resnet18_vd", "resnet34_vd"}
+    assert len(resnets) == 43
 
 
 def test_vd_is_d_with_a_projection_in_the_first_block():
