@@ -86,7 +86,8 @@ def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, r
 def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """The shard and the index in it, and what image was written there; runs Python, so for broken records only."""
 
-    def image_names(records: np.ndarray) -> np.ndarray:
+    def image_names(records: np.ndarray | bytes) -> np.ndarray:
+        records = np.asarray(records, object)  # one alone comes as bytes
         return np.array([_image_name(record) for record in records.ravel()], object).reshape(records.shape)
 
     names = tf.ensure_shape(tf.numpy_function(image_names, [serialized], tf.string), serialized.shape)

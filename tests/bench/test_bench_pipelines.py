@@ -14,7 +14,7 @@ from keras_bot.cli.main import main
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 
-TRAININGS = {"image_size": 32, "batch_size": 8, "model": "cifar_resnet20_d", "width": 0.25, "epochs": 1}
+TRAININGS = {"image_size": 32, "batch_size": 8, "model": "cifar_resnet8_d", "width": 0.25, "epochs": 1}
 
 
 def jpeg(pixels):

@@ -24,7 +24,7 @@ TINY = """# What: a tiny one
 --color_jitter=0
 --pca_noise=0
 --cache
---model=cifar_resnet20_a
+--model=cifar_resnet8_a
 --width=0.1
 --batch_size=256
 """
@@ -138,9 +138,8 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     out = tmp_path / "out"
     rows = [f"--recipes={recipes}/1*.flags,{recipes}/explodes.flags", f"--out={out}"]
     command = [*rows, "--set=epochs=1"]
-    process = start(*command, "--workers=2")
-    shown, error = process.communicate()
-    assert process.returncode == 1, error
+    assert main(["ablate", *command, "--workers=2"]) == 1
+    shown, error = capsys.readouterr()
     assert "[1/2] 1_base/seed0: top1 " in shown and "[2/2] explodes/seed0: failed after" in shown
     assert "1 of 2 runs failed, first explodes with seed 0: The loss became" in error.splitlines()[-1]
     assert len(error.splitlines()) == 1, error

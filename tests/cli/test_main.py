@@ -1,5 +1,7 @@
 """The commands as a user runs them: exit codes, one clear line for a mistake, JSON for a result."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -21,17 +23,24 @@ TINY += [
     "--transform=cifar",
     "--color_jitter=0",
     "--pca_noise=0",
-    "--model=cifar_resnet20_d",
+    "--model=cifar_resnet8_d",
     "--width=0.25",
-    "--epochs=1",
+    "--epochs=2",
 ]
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
+def trained(tmp_path_factory):
+    """A run's directory, and what its training printed."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["train", *TINY, f"--run_dir={path}"]) == 0
-    return path
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["train", *TINY, f"--run_dir={path}"]) == 0
+    return path, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run_dir(trained):
+    return trained[0]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +79,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "--dataset=/no/such/folder"], "/no/such/folder"),
         (["train", "--dataset=no_such.npz"], "no_such.npz"),
         (["train", *TINY, "--batch_size=65"], "batch_size of at most the 64 training images"),
-        (["train", *TINY, "--warmup_epochs=1"], "warmup_epochs below epochs"),
+        (["train", *TINY, "--warmup_epochs=2"], "warmup_epochs below epochs"),
         (["train", *TINY, "--mixup_alpha=-1"], "mixup_alpha at least 0"),
         (["train", *TINY, "--teacher=nowhere"], "nowhere"),
         (["train", *TINY, "--num_classes=1"], "at least 2 classes"),
@@ -98,16 +107,15 @@ def test_misuse_is_one_clear_line_and_exit_code_2(argv, message, capsys, tmp_pat
     assert not list(tmp_path.iterdir()), "a refused command left something behind"
 
 
-def test_train_prints_a_line_an_epoch_and_a_json_line(tmp_path, capsys):
-    assert main(["train", *TINY, "--epochs=2", f"--run_dir={tmp_path / 'run'}"]) == 0
-    lines = capsys.readouterr().out.strip().splitlines()
+def test_train_prints_a_line_an_epoch_and_a_json_line(trained):
+    lines = trained[1].strip().splitlines()
     assert lines[0].startswith("epoch 1/2 - loss") and lines[1].startswith("epoch 2/2 - loss")
     result = json.loads(lines[-1])
     assert {"top1", "top5", "images_per_second", "run_dir"} <= set(result)
     assert 0 <= result["top1"] <= result["top5"] <= 1
 
 
-FOLDER = ["--image_size=32", "--batch_size=4", "--model=cifar_resnet20_d", "--width=0.25", "--epochs=2"]
+FOLDER = ["--image_size=32", "--batch_size=4", "--model=cifar_resnet8_d", "--width=0.25", "--epochs=2"]
 
 
 def test_corrupt_images_are_named_and_stepped_over(tmp_path, image_folder, capsys):
@@ -170,7 +178,7 @@ def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing_either(
 def test_a_teacher_that_gives_probabilities_is_told(tmp_path, capsys):
     from keras_bot import models
 
-    teacher = models.create("cifar_resnet20_a", num_classes=4, width=0.25, classifier_activation="softmax")
+    teacher = models.create("cifar_resnet8_a", num_classes=4, width=0.25, classifier_activation="softmax")
     teacher.save(tmp_path / "teacher.keras")
     assert main(["train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}"]) == 2
     assert "to give logits" in told(capsys)

@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     arrays = {f"x_{part}": draw.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8) for part in ("train", "test")}
     labels = draw.integers(0, 4, IMAGES)
     np.savez(folder / "set.npz", **arrays, y_train=labels, y_test=labels[::-1], class_names=np.array(NAMES))
-    knobs = {"image_size": 16, "transform": "cifar", "model": "cifar_resnet20_d", "width": 0.25, "batch_size": 8}
+    knobs = {"image_size": 16, "transform": "cifar", "model": "cifar_resnet8_d", "width": 0.25, "batch_size": 8}
     recipe = Recipe(dataset=str(folder / "set.npz"), **knobs, epochs=2, decay_epochs=(1,), label_smoothing=0.1)
     run = folder / "run"
     run.mkdir()

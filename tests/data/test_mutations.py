@@ -105,7 +105,7 @@ def test_the_mutations_are_what_they_are_called(mutated, unreadable):
 
 
 def _train(folder, run_dir, *flags):
-    network = ("--model=cifar_resnet20_d", "--width=0.125", "--image_size=16")
+    network = ("--model=cifar_resnet8_d", "--width=0.125", "--image_size=16")
     steps = ("--batch_size=10", "--epochs=2", "--schedule=constant")
     return main(["train", f"--dataset={folder}", f"--run_dir={run_dir}", *network, *steps, *flags])
 

@@ -78,17 +78,15 @@ def test_resuming_at_any_step_gives_what_a_full_run_has(kind, npz_file, image_fo
     tf.random.set_seed(1)
     full = _list(train_pipeline(source, epochs=3, **options))
     steps = source.size // 5
-    assert _equal(_list(train_pipeline(source, epochs=3, first_epoch=1, **options)), full[steps:])
-    for epoch, step in ((0, 1), (1, steps - 1), (2, 2)):
+    assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(3) for _ in range(steps)]
+    tf.random.set_seed(99)
+    for epoch, step in ((0, 1), (1, 0), (1, steps - 1), (2, 2))[:: 1 if kind == "npz" else 2]:
         rest = train_pipeline(source, epochs=3, first_epoch=epoch, first_step=step, **options)
         assert rest.cardinality() == 3 * steps - epoch * steps - step
         assert _equal(_list(rest), full[epoch * steps + step :])
-    assert _list(train_pipeline(source, epochs=3, first_epoch=3, **options)) == []
-    assert [labels.max() for _, labels in full] == [e + 1.0 for e in range(3) for _ in range(steps)]
-    tf.random.set_seed(99)
-    assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
-    tf.random.set_seed(99)
-    assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
+    if kind == "npz":
+        assert _list(train_pipeline(source, epochs=3, first_epoch=3, **options)) == []
+        assert _equal(_list(train_pipeline(source, epochs=1, **options)), full[:steps])
 
 
 def test_seeds_epochs_and_batches_differ(numbered):
@@ -159,24 +157,23 @@ def test_evaluation_of_real_photos_equals_the_export(test_data):
     np.testing.assert_allclose(images[0][30], preprocess_eval(decoded, 96, "imagenet")[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_what_is_left_to_the_device_gives_the_same_batch(image_folder, dtype):
+def test_what_is_left_to_the_device_gives_the_same_batch(image_folder):
     source = open_source(str(image_folder(classes=4, train=6)))
 
     def transform(images, labels, seed, epoch):
         half = tf.cast(tf.random.stateless_uniform([], seed), images.dtype)
         return images * half, labels * tf.cast(epoch + 1, tf.float32)
 
-    options = {"batch_size": 5, "image_size": 16, "epochs": 2, "dtype": dtype}
-    host = list(train_pipeline(source, batch_transform=transform, **options))
+    options = {"batch_size": 5, "image_size": 16, "epochs": 2}
     device = list(train_pipeline(source, augment_on="device", **options))
-    assert len(host) == len(device) == 8
-    for (images, labels), (inputs, targets) in zip(host, device, strict=True):
-        assert inputs[0].dtype == tf.uint8 and images.dtype == dtype
-        finished, finished_labels = finish_batch(inputs, targets, transform, dtype)
-        tolerance = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-2}[dtype]
-        np.testing.assert_allclose(tf.cast(finished, "float32"), tf.cast(images, "float32"), atol=tolerance)
-        np.testing.assert_array_equal(finished_labels, labels)
+    for dtype, tolerance in (("float32", 1e-5), ("float16", 4e-3), ("bfloat16", 4e-2)):
+        host = list(train_pipeline(source, batch_transform=transform, dtype=dtype, **options))
+        assert len(host) == len(device) == 8
+        for (images, labels), (inputs, targets) in zip(host, device, strict=True):
+            assert inputs[0].dtype == tf.uint8 and images.dtype == dtype
+            finished, finished_labels = finish_batch(inputs, targets, transform, dtype)
+            np.testing.assert_allclose(tf.cast(finished, "float32"), tf.cast(images, "float32"), atol=tolerance)
+            np.testing.assert_array_equal(finished_labels, labels)
 
 
 def test_scaled_decoding_of_evaluation_is_near_and_only_on_request(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import types
 
 import numpy as np
@@ -30,17 +31,26 @@ def make_files(tmp_path):
     return make
 
 
-def _read(files, seed=SEED, buffer=60, first=0, reading=None):
-    """(file, index) of each key, in the order of the pass."""
+def _passes(files, firsts, seed=SEED, buffer=60, reading=None):
+    """For each first position, (file, index) of each key in the order of its pass. One graph reads them all."""
     keys = record_keys(files, reading or Reading())
     seed = None if seed is None else tf.constant(seed, tf.int64)
+
     # Inside a data set's function, as the pipeline asks for an epoch.
-    passes = tf.data.Dataset.from_tensors(tf.constant(first, tf.int64)).flat_map(lambda i: keys(seed, buffer, i))
-    found = []
-    for serialized, path, index in passes.as_numpy_iterator():
-        assert serialized[:9].decode() == f"{path.decode()[-3:]}/{index:05}"
-        found.append((int(serialized[:3]), int(index)))
+    def numbered(number, first):
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(number).repeat(), keys(seed, buffer, first)))
+
+    passes = tf.data.Dataset.from_tensor_slices(tf.constant(firsts, tf.int64)).enumerate().flat_map(numbered)
+    found = [[] for _ in firsts]
+    for numbers, batch in passes.batch(500).as_numpy_iterator():
+        for number, serialized, path, index in zip(numbers, *batch, strict=True):
+            assert serialized[:9].decode() == f"{path.decode()[-3:]}/{index:05}"
+            found[number].append((int(serialized[:3]), int(index)))
     return found
+
+
+def _read(files, seed=SEED, buffer=60, first=0, reading=None):
+    return _passes(files, [first], seed, buffer, reading)[0]
 
 
 def _all(files):
@@ -50,37 +60,38 @@ def _all(files):
 UNEQUAL = (3, 40, 1, 17, 16, 90, 5, 33, 64, 2, 21, 16, 15, 48, 9, 30, 1, 77, 12, 50, 31)
 
 
+READINGS = [
+    (UNEQUAL, Reading()),
+    (UNEQUAL, Reading(cycle_length=4, block_length=3)),
+    (UNEQUAL, Reading(cycle_length=100, block_length=1)),
+    ((200,), Reading()),
+    ((1,), Reading()),
+]
+ORDERS = [(SEED, 1), (SEED, 10_000), (None, 60)]
+
+
 @pytest.mark.parametrize(
-    ("counts", "reading"),
-    [
-        (UNEQUAL, Reading()),
-        (UNEQUAL, Reading(cycle_length=4, block_length=3)),
-        (UNEQUAL, Reading(cycle_length=100, block_length=1)),
-        ((200,), Reading()),
-        ((1,), Reading()),
-    ],
+    ("counts", "reading", "seed", "buffer"),
+    [(*each, SEED, 60) for each in READINGS] + [(*READINGS[i], *order) for i in (1, 3) for order in ORDERS],
 )
-@pytest.mark.parametrize(("seed", "buffer"), [(SEED, 1), (SEED, 60), (SEED, 10_000), (None, 60)])
 def test_a_pass_from_any_position_is_the_tail_of_the_whole_pass(make_files, counts, reading, seed, buffer):
     files = make_files(*counts)
-    whole = _read(files, seed, buffer, reading=reading)
+    size = sum(counts)
+    firsts = [first for first in sorted({0, 1, 19, 20, 21, 100, size - 1, size}) if first <= size]
+    whole, *tails = _passes(files, firsts, seed, buffer, reading)
     assert sorted(whole) == _all(files)
     if seed is None:
         assert whole == _all(files)
-    size = len(whole)
-    for first in {1, 19, 20, 21, 100, size - 1, size}:
-        if 0 <= first <= size:
-            assert _read(files, seed, buffer, first, reading) == whole[first:]
+    assert tails == [whole[first:] for first in firsts[1:]]
 
 
 def test_ranges_are_read_as_they_are_given(make_files):
     first, second, third = make_files(30, 50, 20)
     files = [dataclasses.replace(first, skip=7, take=11), dataclasses.replace(second, take=1)]
     files += [dataclasses.replace(third, skip=19, take=1)]
-    whole = _read(files, buffer=12)
-    assert sorted(whole) == _all(files) and len(whole) == 13
-    for position in range(14):
-        assert _read(files, buffer=12, first=position) == whole[position:]
+    passes = _passes(files, range(14), buffer=12)
+    assert sorted(passes[0]) == _all(files) and len(passes[0]) == 13
+    assert passes == [passes[0][position:] for position in range(14)]
 
 
 def test_the_order_is_the_seeds_alone(make_files):
@@ -100,13 +111,14 @@ def test_the_order_is_the_seeds_alone(make_files):
 def test_shuffling_mixes_well(make_files):
     files = make_files(*[50] * 40)
     place = {key: i for i, key in enumerate(_all(files))}
-    moved = np.abs([place[key] - i for i, key in enumerate(_read(files, buffer=900))])
+    order = _read(files, buffer=900)
+    moved = np.abs([place[key] - i for i, key in enumerate(order)])
     # A perfect shuffle moves by a third of the size on average.
     assert moved.mean() > 0.25 * len(place)
-    blocks = np.array([key[0] for key in _read(files, buffer=900)]).reshape(-1, 50)
+    blocks = np.array([key[0] for key in order]).reshape(-1, 50)
     # A run of 50 records is of many files, not of the one or two it would be of unshuffled.
     assert min(len(set(block)) for block in blocks[:-1]) >= 8
-    neighbours = [a[0] == b[0] for a, b in zip(_read(files, buffer=900), _read(files, buffer=900)[1:], strict=False)]
+    neighbours = [a[0] == b[0] for a, b in itertools.pairwise(order)]
     assert np.mean(neighbours) < 0.2
 
 

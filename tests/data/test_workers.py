@@ -78,8 +78,7 @@ def sources(image_folder, npz_file, tmp_path):
         ("npz", 4, "host"),
         ("synthetic", 2, "device"),
         ("folder", 2, "host"),
-        ("shards", 4, "host"),
-        ("shards", 2, "device"),
+        ("shards", 4, "device"),
     ],
 )
 def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, workers, augment_on):
@@ -91,19 +90,21 @@ def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, wo
     full = _list(train_pipeline(source, **options))
     steps = source.size // options["batch_size"]
     rows = [training_rows(options["batch_size"], worker, workers) for worker in range(workers)]
-    for start in ({}, {"first_epoch": 1, "first_step": steps - 1}):
-        own = [train_pipeline(source, worker=w, workers=workers, **start, **options) for w in range(workers)]
-        expected = full[2 * steps - 1 :] if start else full
-        assert [batches.cardinality() for batches in own] == [len(expected)] * workers
-        own = [_list(batches) for batches in own]
-        assert [len(batches) for batches in own] == [len(expected)] * workers
-        for batch, *parts in zip(expected, *own, strict=True):
-            _assert_same(_whole(parts, rows), batch)
-            for inputs, labels in parts:
-                assert len(labels) == options["batch_size"] // workers
-                if augment_on == "device":
-                    np.testing.assert_array_equal(inputs[3], batch[0][3][: len(labels)])
-                    np.testing.assert_array_equal(inputs[4], batch[0][4][: len(labels)])
+    own = [train_pipeline(source, worker=worker, workers=workers, **options) for worker in range(workers)]
+    assert [batches.cardinality() for batches in own] == [len(full)] * workers
+    own = [_list(batches) for batches in own]
+    assert [len(batches) for batches in own] == [len(full)] * workers
+    for batch, *parts in zip(full, *own, strict=True):
+        _assert_same(_whole(parts, rows), batch)
+        for inputs, labels in parts:
+            assert len(labels) == options["batch_size"] // workers
+            if augment_on == "device":
+                np.testing.assert_array_equal(inputs[3], batch[0][3][: len(labels)])
+                np.testing.assert_array_equal(inputs[4], batch[0][4][: len(labels)])
+    start = {"first_epoch": 1, "first_step": steps - 1}
+    rest = train_pipeline(source, worker=workers - 1, workers=workers, **start, **options)
+    assert rest.cardinality() == steps + 1
+    _assert_same(_list(rest), own[-1][2 * steps - 1 :])
 
 
 def test_what_is_left_to_the_device_mixes_the_same_pairs(sources):
@@ -124,7 +125,7 @@ def test_a_cached_set_is_shared_the_same_way(sources):
 
 @pytest.mark.parametrize(
     ("kind", "workers", "batch_size"),
-    [("npz", 4, 4), ("synthetic", 2, 16), ("folder", 4, 16), ("shards", 4, 16), ("shards", 2, 64)],
+    [("npz", 4, 4), ("synthetic", 2, 64), ("folder", 2, 16), ("shards", 4, 16)],
 )
 def test_evaluation_covers_each_image_once(sources, kind, workers, batch_size):
     source, options = sources(kind, "eval")
@@ -171,7 +172,7 @@ def test_only_the_worker_s_own_images_are_decoded(sources):
 
 def test_a_broken_image_concerns_its_worker_alone(image_folder):
     folder = image_folder(classes=3, train=8, val=8)
-    options = {"batch_size": 24, "image_size": 16, "color_jitter": 0, "pca_noise": 0, "epochs": 1}
+    options = {"batch_size": 24, "image_size": 16, "transform": "plain", "epochs": 1}
     whole = [_list(train_pipeline(open_source(str(folder)), worker=w, workers=2, **options)) for w in range(2)]
     for split in ("train", "val"):
         (folder / split / "class1" / "4.jpg").write_bytes(b"no image")
@@ -189,7 +190,7 @@ def test_a_broken_image_concerns_its_worker_alone(image_folder):
     assert donor.sum() == 1
 
     logs = [CorruptLog(1), CorruptLog(1)]
-    held_out, size = open_source(str(folder), "eval"), {"batch_size": 20, "image_size": 16}
+    held_out, size = open_source(str(folder), "eval"), {"batch_size": 20, "image_size": 16, "transform": "plain"}
     weights = [
         [w.tolist() for *_, w in _list(eval_pipeline(held_out, worker=i, workers=2, corrupt=logs[i], **size))]
         for i in range(2)

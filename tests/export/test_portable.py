@@ -47,7 +47,7 @@ def need(suffix):
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(0)
-    model = models.create("resnet18_d", num_classes=4, width=0.1)
+    model = models.create("resnet10_d", num_classes=4, width=0.1)
     draw = np.random.default_rng(1)
     model.set_weights([weight * draw.uniform(0.8, 1.2, weight.shape) for weight in model.get_weights()])
     return model
@@ -113,13 +113,13 @@ def test_an_exported_keras_file_is_a_network_to_start_from(network, tmp_path):
     path = tmp_path / "net.keras"
     export_file(network, path, image_size=40, description={"class_names": list("abcd")})
     found, known = read_network(path)
-    assert known["class_names"] == list("abcd") and found.name == "resnet18_d"
+    assert known["class_names"] == list("abcd") and found.name == "resnet10_d"
     images = images_of(2, 32, 40) / 255
     np.testing.assert_array_equal(found(images), network(images))
     expected = models.features(network)(images)
     for level, end in load_backbone(path)(images).items():
         np.testing.assert_array_equal(end, expected[level])
-    other = models.create("resnet18_d", num_classes=4, width=0.1)
+    other = models.create("resnet10_d", num_classes=4, width=0.1)
     start_from(other, str(path), tuple("abcd"))
     np.testing.assert_array_equal(other(images), network(images))
 
@@ -170,7 +170,7 @@ def test_another_suffix_is_refused(network, tmp_path):
 @pytest.mark.parametrize("stride", [8, 32])
 def test_a_segmenter_gives_every_pixels_probabilities(suffix, stride, tmp_path):
     need(suffix)
-    network = fcn(load_backbone("resnet18_d", width=0.1, output_stride=stride), 3, channels=8)
+    network = fcn(load_backbone("resnet10_d", width=0.1, output_stride=stride), 3, channels=8)
     network = keras.Model(network.input, network.output["logits"])
     path = tmp_path / f"net{suffix}"
     assert export_file(network, path, image_size=48, transform=None) <= 1e-5
@@ -184,7 +184,7 @@ def run_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     data = ["--dataset=synthetic", "--num_classes=3", "--synthetic_images=24", "--image_size=16", "--batch_size=8"]
     plain = ["--transform=cifar", "--color_jitter=0", "--pca_noise=0", "--warmup_epochs=0"]
-    network = ["--model=cifar_resnet20_d", "--width=0.25", "--epochs=1"]
+    network = ["--model=cifar_resnet8_d", "--width=0.25", "--epochs=1"]
     assert main(["train", *data, *plain, *network, f"--run_dir={path}"]) == 0
     return path
 
@@ -201,7 +201,7 @@ def test_the_command_writes_and_inspects_it(form, suffix, run_dir, capsys):
     assert line["worst_difference"] <= 1e-5 and "top1" in line
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "resize=to 16x16, bilinear" in shown and "model=cifar_resnet20_d" in shown
+    assert "resize=to 16x16, bilinear" in shown and "model=cifar_resnet8_d" in shown
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
     assert main(["predict", f"--savedmodel={path}", "photo.jpg"]) == 2
     assert "Expected a SavedModel directory" in capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_a_detector_is_a_keras_file_and_nothing_else(scenes, tmp_path, capsys):
     from keras_bot.transfer.retinanet import RetinaNet
 
     data = [f"--dataset={scenes['detection']}", "--image_size=64", "--batch_size=4", "--epochs=1"]
-    network = ["--task=detection", "--model=resnet18_d", "--width=0.1", "--head_channels=8", "--head=retinanet"]
+    network = ["--task=detection", "--model=resnet10_d", "--width=0.1", "--head_channels=8", "--head=retinanet"]
     run = tmp_path / "run"
     assert main(["train", *data, *network, "--optimizer=adamw", "--learning_rate=0.001", f"--run_dir={run}"]) == 0
     export = ["export", f"--run_dir={run}", f"--output_dir={tmp_path}", "--name=boxes"]

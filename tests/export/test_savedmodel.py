@@ -16,7 +16,7 @@ from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
 
 @pytest.fixture(scope="module")
 def model():
-    network = models.create("cifar_resnet20_d", num_classes=5, width=0.5)
+    network = models.create("cifar_resnet8_d", num_classes=5, width=0.5)
     rng = np.random.default_rng(0)
     network.set_weights([weight * rng.uniform(0.5, 1.1, weight.shape) for weight in network.get_weights()])
     return network

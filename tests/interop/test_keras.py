@@ -38,26 +38,24 @@ def test_the_mean_and_std_are_the_pipelines():
 
 @pytest.fixture(scope="module")
 def resnet50(tmp_path_factory):
-    """keras.applications' with its head as logits, and where it is saved."""
+    """keras.applications' with its head as logits, what it gives for `_pixels()`, and where it is saved."""
     options = {"weights": None, "classes": 5, "input_shape": (64, 64, 3), "classifier_activation": None}
     net = keras.applications.ResNet50(**options)
     _randomise(net)
-    return net, tmp_path_factory.mktemp("applications")
+    theirs = keras.Model(net.input, [net.output] + [net.get_layer(f"conv{i}_block{n}_out").output for i, n in ENDS])
+    caffe = keras.applications.resnet.preprocess_input(_pixels())
+    return net, theirs(caffe, training=False), tmp_path_factory.mktemp("applications")
 
 
 @pytest.mark.parametrize("name", ["net.h5", "net.weights.h5", "net.keras"])
 def test_resnet50_of_keras_applications(resnet50, name):
-    net, folder = resnet50
+    net, (logits, *ends), folder = resnet50
     (net.save_weights if name.endswith("weights.h5") else net.save)(folder / name)
     model, report = interop.load(folder / name, source="keras_applications")
     assert (report.model, report.num_classes, report.head) == ("resnet50_a", 5, "kept")
     assert len(report.uses) == len(net.variables) and not report.ignored
     assert report.preprocessing["channels"] == "BGR" and any("exactly" in note for note in report.notes)
-    pixels = _pixels()
-    caffe = keras.applications.resnet.preprocess_input(pixels.copy())
-    theirs = keras.Model(net.input, [net.output] + [net.get_layer(f"conv{i}_block{n}_out").output for i, n in ENDS])
-    logits, *ends = theirs(caffe, training=False)
-    normalised = ((pixels - MEAN) / STD).astype("float32")
+    normalised = ((_pixels() - MEAN) / STD).astype("float32")
     _agree(model(normalised, training=False), logits)
     ours = models.features(model)(normalised, training=False)
     for level, end in zip(("C2", "C3", "C4", "C5"), ends, strict=True):
@@ -68,7 +66,7 @@ ENDS = ((2, 3), (3, 4), (4, 6), (5, 3))  # stage and its last block
 
 
 def test_a_batch_in_training_gives_the_same_since_only_statistics_hold_the_bias(resnet50):
-    net, folder = resnet50
+    net, _, folder = resnet50
     net.save_weights(folder / "trained.weights.h5")
     model, _ = interop.load(folder / "trained.weights.h5", source="keras_applications")
     pixels = _pixels()

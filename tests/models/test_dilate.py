@@ -17,7 +17,7 @@ def ends(model):
     return {level: ops.convert_to_numpy(end) for level, end in models.features(model)(IMAGES).items()}
 
 
-@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_a", "resnet50_b", "mobilenet_v1"])
+@pytest.mark.parametrize("name", ["resnet18_a", "resnet26_a", "resnet26_b", "mobilenet_v1"])
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_the_strided_network_is_inside(name, output_stride):
     model = models.create(name, include_top=False, width=0.25)

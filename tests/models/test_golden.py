@@ -14,7 +14,12 @@ from keras_bot.models import count_flops, count_parameters, create, features, na
 
 pytestmark = pytest.mark.core
 
+SLOW = {f"resnet101_{v}" for v in "bcd"} | {f"resnet152_{v}" for v in "abc"}  # a depth and a variant of others
 GOLDEN = pathlib.Path(__file__).with_name("golden.json")
+
+
+def _each(names):
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
 
 
 def _image_size(name):
@@ -33,7 +38,7 @@ def _measure(name):
     }
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", _each(names()))
 def test_network_is_as_the_golden_file_says(name):
     assert _measure(name) == json.loads(GOLDEN.read_text())[name]
 
@@ -42,7 +47,7 @@ def test_golden_file_holds_every_network_and_no_other():
     assert sorted(json.loads(GOLDEN.read_text())) == sorted(names())
 
 
-@pytest.mark.parametrize("name", [name for name in names() if "resnet" in name])
+@pytest.mark.parametrize("name", _each(name for name in names() if "resnet" in name))
 def test_network_is_as_counted_by_hand(name):
     measured = _measure(name)
     assert (measured["parameters"], measured["flops"]) == _count_by_hand(name)

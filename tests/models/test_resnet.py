@@ -12,7 +12,7 @@ from keras_bot.models import create, features, names
 pytestmark = pytest.mark.core
 
 SMALL = {"num_classes": 7, "width": 0.125}
-ONE_EACH = ["resnet18_d", "resnet50_a", "resnet50_d", "cifar_resnet20_d"]
+ONE_EACH = ["resnet10_d", "resnet14_a", "resnet14_d", "cifar_resnet8_d"]
 
 
 def _images(*shape, seed=0):
@@ -50,10 +50,10 @@ def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "strides"),
     [
-        ("resnet18_b", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
-        ("resnet50_a", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
-        ("resnet50_d", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
-        ("cifar_resnet20_a", {"C0": 1, "C1": 2, "C2": 4}),
+        ("resnet10_b", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("resnet14_a", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("resnet14_d", {"C2": 4, "C3": 8, "C4": 16, "C5": 32}),
+        ("cifar_resnet8_a", {"C0": 1, "C1": 2, "C2": 4}),
     ],
 )
 def test_features_have_their_strides_at_any_size(name, strides):
@@ -85,7 +85,7 @@ def _gammas(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("resnet18_a", "_2_bn"), ("resnet50_d", "_3_bn"), ("cifar_resnet20_d", "_2_bn")]
+    ("name", "last"), [("resnet10_a", "_2_bn"), ("resnet14_d", "_3_bn"), ("cifar_resnet8_d", "_2_bn")]
 )
 def test_zero_gamma_is_in_the_last_batch_norm_of_each_residual_path(name, last):
     zeroed = {key for key, gamma in _gammas(create(name, **SMALL, zero_gamma=True)).items() if not gamma.any()}
@@ -95,7 +95,7 @@ def test_zero_gamma_is_in_the_last_batch_norm_of_each_residual_path(name, last):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_b", "resnet50_d", "cifar_resnet20_d"])
+@pytest.mark.parametrize("name", ["resnet10_a", "resnet26_b", "resnet26_d", "cifar_resnet8_d"])
 def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training):
     model = create(name, **SMALL, zero_gamma=True)
     present = {layer.name for layer in model.layers}
@@ -114,7 +114,7 @@ def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training)
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_half_and_gives_float32_logits(dtype):
-    model = create("resnet50_d", **SMALL, dtype=dtype)
+    model = create("resnet14_d", **SMALL, dtype=dtype)
     assert keras.config.dtype_policy().name == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}
     half = dtype.removeprefix("mixed_")
@@ -123,7 +123,7 @@ def test_mixed_precision_computes_in_half_and_gives_float32_logits(dtype):
     logits = model(_images(2, 64, 64, 3))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert model.output.dtype == "float32"
-    pooled = create("resnet50_d", **SMALL, dtype=dtype, include_top=False, pooling="avg")
+    pooled = create("resnet14_d", **SMALL, dtype=dtype, include_top=False, pooling="avg")
     assert pooled.output.dtype == "float32"
 
 
@@ -146,16 +146,16 @@ def test_the_global_policy_counts_and_is_left_alone():
 def test_tops():
     images = _images(2, 64, 64, 3)
     top = {"include_top": False, "width": 0.125}
-    last = ops.convert_to_numpy(create("resnet18_d", **top)(images))
+    last = ops.convert_to_numpy(create("resnet10_d", **top)(images))
     assert last.shape == (2, 2, 2, 64)
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
-        model = create("resnet18_d", **top, pooling=pooling)
+        model = create("resnet10_d", **top, pooling=pooling)
         pooled = ops.convert_to_numpy(model(images))
         end = ops.convert_to_numpy(features(model)(images)["C5"])
         np.testing.assert_allclose(pooled, reduce(end, axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    probabilities = ops.convert_to_numpy(create("resnet18_d", **SMALL, classifier_activation="softmax")(images))
+    probabilities = ops.convert_to_numpy(create("resnet10_d", **SMALL, classifier_activation="softmax")(images))
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    logits = ops.convert_to_numpy(create("resnet18_d", **SMALL)(images))
+    logits = ops.convert_to_numpy(create("resnet10_d", **SMALL)(images))
     assert logits.shape == (2, 7) and (logits < 0).any()
 
 
@@ -170,7 +170,7 @@ def test_width_and_channels():
 def test_a_seed_gives_the_same_weights_again():
     def weights(seed):
         keras.utils.set_random_seed(seed)
-        return np.concatenate([w.ravel() for w in create("cifar_resnet20_d", **SMALL).get_weights()])
+        return np.concatenate([w.ravel() for w in create("cifar_resnet8_d", **SMALL).get_weights()])
 
     first, again, other = weights(1), weights(1), weights(2)
     np.testing.assert_array_equal(first, again)

@@ -9,14 +9,14 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.report.predictions import predict
 
-KNOBS = {"image_size": 16, "transform": "plain", "model": "cifar_resnet20_d", "width": 0.25, "batch_size": 4}
+KNOBS = {"image_size": 16, "transform": "plain", "model": "cifar_resnet8_d", "width": 0.25, "batch_size": 4}
 CLASSES = ("class0", "class1", "class2")
 
 
 @pytest.fixture
 def network(tmp_path):
     path = tmp_path / "model.keras"
-    models.create("cifar_resnet20_d", num_classes=3, width=0.25).save(path)
+    models.create("cifar_resnet8_d", num_classes=3, width=0.25).save(path)
     return path
 
 
@@ -43,7 +43,7 @@ def test_other_classes_and_a_network_that_exploded_are_told(npz_file, network):
     recipe = Recipe(dataset=str(npz_file(y_train=np.arange(24) % 3, y_test=np.arange(10) % 3)), **KNOBS)
     with pytest.raises(MisuseError, match="those of the training, 3 classes, class0"):
         predict(recipe, network, CLASSES)
-    exploded = models.create("cifar_resnet20_d", num_classes=3, width=0.25)
+    exploded = models.create("cifar_resnet8_d", num_classes=3, width=0.25)
     exploded.weights[-1].assign(np.full(3, np.inf))
     exploded.save(network)
     with pytest.raises(RunError, match="not finite"):

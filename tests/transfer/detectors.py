@@ -10,7 +10,7 @@ from keras_bot.transfer.retinanet import RetinaNet
 
 def small_backbone(width=0.125):
     keras.utils.set_random_seed(0)
-    return features(create("resnet18_d", include_top=False, width=width))
+    return features(create("resnet10_d", include_top=False, width=width))
 
 
 def retinanet(**options):

@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 64, 64, 3), dtype="float32
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     keras.utils.set_random_seed(0)
-    model = models.create("resnet18_d", num_classes=4, width=0.1)
+    model = models.create("resnet10_d", num_classes=4, width=0.1)
     path = tmp_path_factory.mktemp("backbone") / "saved"
     return model, export_savedmodel(model, path, image_size=64)
 
@@ -34,7 +34,7 @@ def test_it_gives_the_trained_features_by_level(exported):
 
 def test_what_is_frozen_stays_in_inference_mode(exported):
     _, path = exported
-    for options, trainable in (({}, 66), ({"freeze_bn": True}, 22), ({"trainable": False}, 0)):
+    for options, trainable in (({}, 42), ({"freeze_bn": True}, 14), ({"trainable": False}, 0)):
         backbone = load_backbone(path, **options)
         assert len(backbone.trainable_variables) == trainable
         before = backbone.get_weights()
@@ -86,10 +86,10 @@ def test_keras_cvs_detector_trains_on_it_and_is_saved(exported, tmp_path):
 @pytest.mark.parametrize(
     ("path", "options", "told"),
     [
-        ("resnet18_d", {"output_stride": 4}, "output_stride as 8, 16 or 32, received 4"),
-        ("resnet18_d", {"levels": ("C6",)}, "levels among C2, C3, C4 and C5, received"),
-        ("resnet18_d", {"levels": ()}, "levels among"),
-        ("cifar_resnet20_d", {}, "Expected a network with features C2 … C5"),
+        ("resnet10_d", {"output_stride": 4}, "output_stride as 8, 16 or 32, received 4"),
+        ("resnet10_d", {"levels": ("C6",)}, "levels among C2, C3, C4 and C5, received"),
+        ("resnet10_d", {"levels": ()}, "levels among"),
+        ("cifar_resnet8_d", {}, "Expected a network with features C2 … C5"),
         ("no_such_place", {}, "or the name of a network, received no_such_place"),
     ],
 )

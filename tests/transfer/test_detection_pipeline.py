@@ -50,8 +50,11 @@ def rectangles(tmp_path):
 
 def _train(source, **options):
     given = {"batch_size": 4, "image_size": 96, "epochs": 1, **options}
-    return [(images.numpy(), *(targets[k].numpy() for k in ("boxes", "classes")))
-            for images, targets in detection_train_pipeline(source, **given)]  # fmt: skip
+    return _arrays(detection_train_pipeline(source, **given))
+
+
+def _arrays(batches):
+    return [(images.numpy(), targets["boxes"].numpy(), targets["classes"].numpy()) for images, targets in batches]
 
 
 def _extent(picture, color):
@@ -61,8 +64,7 @@ def _extent(picture, color):
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]) if len(rows) else None
 
 
-@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize(("suffix", "resize"), [("png", "stretch"), ("jpg", "letterbox")])
 def test_boxes_follow_the_pixels(rectangles, resize, suffix):
     """Wherever zoom, place, clipping and flip have put a rectangle, its box is the extent of its pixels."""
     source = rectangles(least=2, suffix=suffix)
@@ -106,9 +108,10 @@ def test_boxes_follow_the_pixels_of_large_jpegs(tmp_path):
 def test_a_run_may_begin_at_any_step(rectangles):
     source = rectangles(count=11)
     options = {"epochs": 3, "seed": 5}
-    whole = _train(source, **options)
-    assert len(whole) == 6 == len(detection_train_pipeline(source, batch_size=4, image_size=96, **options))
-    for epoch, step in ((1, 0), (1, 1), (3, 0)):
+    pipeline = detection_train_pipeline(source, batch_size=4, image_size=96, **options)
+    whole = _arrays(pipeline)
+    assert len(whole) == 6 == len(pipeline)
+    for epoch, step in ((1, 1), (3, 0)):
         part = _train(source, **options, first_epoch=epoch, first_step=step)
         assert len(part) == 6 - 2 * epoch - step
         for one, other in zip(whole[2 * epoch + step :], part, strict=True):
@@ -178,13 +181,12 @@ def test_what_is_left_of_a_box(rectangles):
     """At zoom 2 a window shows a quarter of the image; the rule says which boxes stay."""
     source = rectangles(count=8, least=3)
     options = {"min_zoom": 2.0, "max_zoom": 2.0, "flip": False, "resize": "stretch", "epochs": 6, **PLAIN}
-    kept = {visible: [b for batch in _train(source, **options, min_visible=visible) for b in batch[2]]
-            for visible in (0.0, 0.5, 1.0)}  # fmt: skip
+    batches = {visible: _train(source, **options, min_visible=visible) for visible in (0.0, 0.5, 1.0)}
+    kept = {visible: [b for batch in found for b in batch[2]] for visible, found in batches.items()}
     counts = {visible: np.sum(np.array(classes) >= 0) for visible, classes in kept.items()}
     assert counts[0.0] > counts[0.5] >= counts[1.0] > 0
     assert all((classes >= 0).any() for classes in kept[1.0])  # the middle of one box is always in sight
-    for images, boxes, classes in _train(source, **options, min_visible=0.0):
-        del images
+    for _, boxes, classes in batches[0.0]:
         there = boxes[classes >= 0]
         assert (there >= 0).all() and (there <= 96).all() and (there[:, 2:] - there[:, :2] >= 1).all()
         assert (boxes[classes < 0] == -1).all()

@@ -13,7 +13,7 @@ from keras_bot.tricks import mixed_precision
 
 
 def _resnet(width=0.1):
-    return models.features(models.create("resnet18_d", include_top=False, width=width))
+    return models.features(models.create("resnet10_d", include_top=False, width=width))
 
 
 def _backbone():
@@ -128,6 +128,7 @@ def test_fit_lowers_the_loss(aux):
 MIRRORED = """
 import keras, numpy as np, tensorflow as tf
 from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
+from keras_bot.transfer.segmentation_metrics import MeanIoU, PixelAccuracy
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 draw = np.random.default_rng(0)
@@ -145,10 +146,12 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         for layer in network.layers:  # its statistics would be each replica's own
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         segmenter = Segmenter(network)
-        segmenter.compile(keras.optimizers.SGD(0.5), PixelCrossentropy())
+        metrics = [MeanIoU(3), PixelAccuracy(3)]
+        segmenter.compile(keras.optimizers.SGD(0.5), PixelCrossentropy(), weighted_metrics=metrics)
     data = tf.data.Dataset.from_tensor_slices((images, masks)).batch(4)
-    losses = segmenter.fit(data, epochs=3, verbose=0).history["loss"]
-    weights.append([np.array(losses)] + [w.numpy() for w in segmenter.weights])
+    told = segmenter.fit(data, epochs=3, verbose=0).history
+    figures = [np.array(told[name]) for name in ("loss", "mean_iou", "pixel_accuracy")]
+    weights.append(figures + [w.numpy() for w in segmenter.weights])
 for one, two in zip(*weights):
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 assert weights[0][0][-1] < weights[0][0][0]
@@ -192,8 +195,8 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: fcn(models.create("resnet18_d", include_top=False, width=0.1), 3), "dict with C4, C5"),
-        (lambda: fcn(models.features(models.create("cifar_resnet20_d", include_top=False)), 3), "received C0, C1, C2"),
+        (lambda: fcn(models.create("resnet10_d", include_top=False, width=0.1), 3), "dict with C4, C5"),
+        (lambda: fcn(models.features(models.create("cifar_resnet8_d", include_top=False)), 3), "received C0, C1, C2"),
         (lambda: fcn(_backbone(), 1), "num_classes"),
         (lambda: fcn(_backbone(), 3, dropout=1.0), "dropout"),
         (lambda: fcn(_backbone(), 3, channels=0), "channels"),

@@ -14,7 +14,9 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 64, 64, 3), dtype="float32
 def detector_on(encoder):
     layers = {"min_level": 3, "max_level": 6}
     pyramid = keras_hub.models.RetinaNetBackbone(image_encoder=encoder, use_p5=False, **layers)
-    detector = keras_hub.models.RetinaNetObjectDetector(pyramid, num_classes=3, bounding_box_format="yxyx")
+    detector = keras_hub.models.RetinaNetObjectDetector(
+        pyramid, num_classes=3, bounding_box_format="yxyx", pre_logits_num_conv_layers=1
+    )
     losses = {
         "box_loss": keras.losses.Huber(reduction="sum"),
         "classification_loss": keras.losses.BinaryFocalCrossentropy(from_logits=True, reduction="sum"),
@@ -29,13 +31,14 @@ def train(model, encoder, targets):
     history = model.fit(IMAGES, targets, batch_size=2, epochs=2, verbose=0).history
     assert len(history["loss"]) == 2 and np.isfinite(history["loss"]).all()
     same = [v.path for v, old in zip(encoder.weights, before, strict=True) if np.array_equal(v.numpy(), old)]
-    assert len(before) > 100 and not same, same
+    assert len(before) > 60 and not same, same
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_retinanet_trains_on_a_backbone_and_is_saved(tmp_path):
     keras.utils.set_random_seed(0)
-    encoder = as_image_encoder(load_backbone("resnet18_d", width=0.1))
+    encoder = as_image_encoder(load_backbone("resnet10_d", width=0.1))
     detector = detector_on(encoder)
     boxes = np.float32([[[8, 8, 32, 32], [16, 24, 50, 60]], [[0, 0, 30, 40], [20, 20, 60, 44]]])
     train(detector, encoder, {"boxes": boxes, "labels": np.int32([[0, 2], [1, 1]])})
@@ -48,7 +51,7 @@ def test_a_retinanet_trains_on_a_backbone_and_is_saved(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_trains_on_a_frozen_backbone_as_it_is():
-    encoder = load_backbone("resnet18_d", width=0.1, trainable=False)
+    encoder = load_backbone("resnet10_d", width=0.1, trainable=False)
     detector = detector_on(encoder)
     before, heads = encoder.get_weights(), detector.box_head.get_weights()
     boxes = np.float32([[[8, 8, 32, 32]], [[0, 0, 30, 40]]])
@@ -61,7 +64,7 @@ def test_one_trains_on_a_frozen_backbone_as_it_is():
 @pytest.mark.filterwarnings("ignore")
 def test_a_deeplab_trains_on_a_backbone_and_is_saved(tmp_path):
     keras.utils.set_random_seed(0)
-    encoder = as_image_encoder(load_backbone("resnet18_d", width=0.1))
+    encoder = as_image_encoder(load_backbone("resnet10_d", width=0.1))
     levels = {"low_level_feature_key": "P2", "spatial_pyramid_pooling_key": "P5", "upsampling_size": 8}
     body = keras_hub.models.DeepLabV3Backbone(
         image_encoder=encoder, projection_filters=8, dilation_rates=[1, 2, 3], **levels

@@ -154,6 +154,7 @@ def test_in_fit_and_evaluate():
     check_in_keras()
 
 
+@pytest.mark.slow
 def test_on_two_replicas():
     code = MIRRORED.format(folder=os.path.dirname(os.path.abspath(__file__)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -24,7 +24,7 @@ def recipe_for(task, dataset, **changes):
     values = {
         "task": task,
         "dataset": str(dataset),
-        "model": "resnet18_d",
+        "model": "resnet10_d",
         "width": 0.1,
         "head_channels": 8,
         "image_size": 64,
@@ -43,11 +43,38 @@ def flags_of(recipe):
     return [f"{line}" for line in recipe.flag_lines()]
 
 
-@pytest.mark.parametrize(("task", "head"), [("detection", "retinanet"), ("segmentation", "fcn")])
-def test_a_run_is_exported_inspected_and_drawn(task, head, scenes, tmp_path, capsys):
-    recipe, run = recipe_for(task, scenes[task], head=head), tmp_path / "run"
-    assert main(["train", *flags_of(recipe), f"--run_dir={run}"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+@pytest.fixture
+def detector_run(scenes, tmp_path, capsys):
+    """The run of a detector, and what its training printed."""
+    recipe = recipe_for("detection", scenes["detection"], head="retinanet")
+    assert main(["train", *flags_of(recipe), f"--run_dir={tmp_path / 'run'}"]) == 0
+    return tmp_path / "run", capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def made_once():
+    return {}
+
+
+@pytest.fixture
+def finetuned(made_once, scenes, tmp_path, capsys):
+    """A classifier, the run of a segmenter that began with it, and what its training printed; made once."""
+    if not made_once:
+        classifier = models.create("resnet10_d", num_classes=3, width=0.1)
+        described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet10_d", "width": "0.1"}}
+        export_savedmodel(classifier, tmp_path / "saved", image_size=64, description=described)
+        recipe = recipe_for("segmentation", scenes["segmentation"], head="fcn", frozen_stages=5, width=1.0)
+        given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
+        arguments = [*given, f"--init_from={tmp_path / 'saved'}", f"--run_dir={tmp_path / 'run'}"]
+        assert main(["finetune", *arguments]) == 0
+        made_once["finetuned"] = classifier, tmp_path / "run", capsys.readouterr().out
+    return made_once["finetuned"]
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_run_is_exported_inspected_and_drawn(task, scenes, tmp_path, capsys, request):
+    *_, run, printed = request.getfixturevalue({"detection": "detector_run", "segmentation": "finetuned"}[task])
+    result = json.loads(printed.splitlines()[-1])
     metric = {"detection": "map", "segmentation": "mean_iou"}[task]
     assert 0 <= result[metric] <= result[f"best_{metric}"] <= 1 and result["epochs"] == 2
     header = (run / "history.csv").read_text().splitlines()[0]
@@ -138,18 +165,10 @@ def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs.files if name != "state.json")
 
 
-def test_finetune_begins_with_an_exported_classifier(scenes, tmp_path, capsys):
-    classifier = models.create("resnet18_d", num_classes=3, width=0.1)
-    described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet18_d", "width": "0.1"}}
-    export_savedmodel(classifier, tmp_path / "saved", image_size=64, description=described)
-    recipe = recipe_for(
-        "segmentation", scenes["segmentation"], epochs=1, frozen_stages=5, model="resnet18_d", width=1.0
-    )
-    given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
-    arguments = [*given, f"--init_from={tmp_path / 'saved'}", f"--run_dir={tmp_path / 'run'}"]
-    assert main(["finetune", *arguments]) == 0
-    assert "--width=0.1" in (tmp_path / "run/run.flags").read_text()
-    stored = np.load(tmp_path / "run/checkpoints/step-00000002.npz")
+def test_finetune_begins_with_an_exported_classifier(finetuned):
+    classifier, run, _ = finetuned
+    assert "--width=0.1" in (run / "run.flags").read_text()
+    stored = np.load(run / "checkpoints/step-00000004.npz")
     kernel = next(stored[name] for name in stored.files if name.endswith("/0/kernel") and name.startswith("model"))
     np.testing.assert_array_equal(kernel, classifier.get_layer("stem_1_conv").kernel)
 
@@ -162,7 +181,7 @@ def test_finetune_begins_with_an_exported_classifier(scenes, tmp_path, capsys):
         ("segmentation", {"mixup_alpha": 0.2}, "Expected no --mixup_alpha for segmentation"),
         ("detection", {"label_smoothing": 0.1}, "Expected no --label_smoothing for detection"),
         ("segmentation", {"output_stride": 5}, "--output_stride as 8, 16 or 32, received 5"),
-        ("segmentation", {"model": "cifar_resnet20_d"}, "features C2 … C5, received --model=cifar_resnet20_d"),
+        ("segmentation", {"model": "cifar_resnet8_d"}, "features C2 … C5, received --model=cifar_resnet8_d"),
         ("detection", {"min_zoom": 3.0}, "min_zoom of at most max_zoom"),
         ("segmentation", {"optimizer": "adamw", "layer_decay": 0.5}, "--layer_decay with --optimizer=nag"),
         ("segmentation", {"init_from": "nowhere"}, "nowhere"),

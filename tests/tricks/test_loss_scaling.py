@@ -1,5 +1,6 @@
 """A gradient that isn't finite, in any replica, skips the step in all of them and halves the scale."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -52,6 +53,7 @@ print(json.dumps([play(**case) for case in CASES]))
 
 
 def play(cases):
+    """What each case tells; a process can have one number of replicas above 1."""
     code = PLANTED.replace("CASES", "[" + ", ".join(cases) + "]")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -75,11 +77,31 @@ def case(replicas, culprit, planted, make=None):
     return f"dict(make=lambda: {make}, replicas={replicas}, culprit={culprit}, planted=float('{planted}'))"
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])  # a process can have one number of replicas
-def test_a_planted_gradient_skips_the_step_everywhere(replicas):
-    settings = [(replicas, culprit, bad) for culprit in range(replicas) for bad in ("inf", "nan")]
+SETTINGS = {n: [(n, culprit, bad) for culprit in range(n) for bad in ("inf", "nan")] for n in (1, 2, 4)}
+KERAS_OWN = "keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)"
+CLIPPED = {"global_clipnorm=3.0": 3.0 / np.sqrt(9 * 3.0**2) * 3.0, "clipvalue=0.5": 0.5}  # 9 elements of 1 + 2
+ALONE = "type('Alone', (NAG,), dict(dynamic_scale=keras.Variable(1.0), step_counter=keras.Variable(0)))"
+
+
+@pytest.fixture(scope="module")
+def played():
+    """What all cases of one and of two replicas tell, of one process."""
+    inner = [f"NAG(1.0, momentum=0.0, {clip})" for clip in CLIPPED]
+    clipped = [case(2, -1, "inf", f"LossScaling({make}, initial_scale=1024.0)") for make in inner]
+    clipped += [case(2, -1, "inf", make.replace("NAG", ALONE, 1)) for make in inner]
+    cases = {n: [case(*each) for each in SETTINGS[n]] for n in (1, 2)}
+    cases |= {f"grown {n}": [case(n, -1, "inf", OURS.format(growth=2))] for n in (1, 2)}
+    cases |= {"Keras": [case(2, 1, "inf", KERAS_OWN)], "clipped": clipped}
+    told = iter(play([each for part in cases.values() for each in part]))
+    return {name: list(itertools.islice(told, len(part))) for name, part in cases.items()}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_a_planted_gradient_skips_the_step_everywhere(replicas, played):
+    settings = SETTINGS[replicas]
+    every = played[replicas] if replicas in played else play([case(*each) for each in settings])
     begin = {"w0": np.arange(6.0).reshape(2, 3), "w1": np.ones(3)}
-    for (replicas, culprit, bad), told in zip(settings, play([case(*each) for each in settings]), strict=True):
+    for (replicas, culprit, bad), told in zip(settings, every, strict=True):
         what = f"{bad} in replica {culprit} of {replicas}"
         for state in told:
             assert all(part == parts[0] for parts in state.values() for part in parts), f"{what}: replicas differ"
@@ -94,32 +116,27 @@ def test_a_planted_gradient_skips_the_step_everywhere(replicas):
             np.testing.assert_allclose(last[name], start + nag([total, total]), rtol=1e-6)
 
 
-def test_keras_own_still_needs_ours():
+def test_keras_own_still_needs_ours(played):
     """When this fails, Keras decides on all replicas, and LossScaling can go."""
-    keras_own = "keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)"
-    (told,) = play([case(2, 1, "inf", keras_own)])
+    (told,) = played["Keras"]
     assert not np.isfinite(np.array(told[1]["w1"])).all() and told[1]["scale"][0] == 1024
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_the_scale_grows_once_on_any_number_of_replicas(replicas):
-    (told,) = play([case(replicas, -1, "inf", OURS.format(growth=2))])
+def test_the_scale_grows_once_on_any_number_of_replicas(replicas, played):
+    (told,) = played[f"grown {replicas}"]
     for state, scale in zip(told, (1024, 2048, 2048), strict=True):
         assert state["scale"] == [scale] * replicas
 
 
-def test_clipping_sees_the_summed_gradient():
-    clipped = {"global_clipnorm=3.0": 3.0 / np.sqrt(9 * 3.0**2) * 3.0, "clipvalue=0.5": 0.5}  # 9 elements of 1 + 2
-    inner = [f"NAG(1.0, momentum=0.0, {clip})" for clip in clipped]
-    alone = "type('Alone', (NAG,), dict(dynamic_scale=keras.Variable(1.0), step_counter=keras.Variable(0)))"
-    cases = [case(2, -1, "inf", f"LossScaling({make}, initial_scale=1024.0)") for make in inner]
-    cases += [case(2, -1, "inf", make.replace("NAG", alone, 1)) for make in inner]
-    for told, expected in zip(play(cases), [*clipped.values()] * 2, strict=True):
+def test_clipping_sees_the_summed_gradient(played):
+    for told, expected in zip(played["clipped"], [*CLIPPED.values()] * 2, strict=True):
         np.testing.assert_allclose(np.ones(3) - np.array(told[0]["w1"][0]), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize("inner", [lambda: NAG(0.05), lambda: keras.optimizers.Adam(0.01)])
+@pytest.mark.parametrize(
+    ("jit", "inner"), [(True, lambda: NAG(0.05)), (False, lambda: keras.optimizers.Adam(0.01))], ids=["nag", "adam"]
+)
 def test_it_trains_and_is_saved_in_both_forms(tmp_path, jit, inner):
     draw = np.random.default_rng(0)
     images, labels = draw.normal(size=(64, 8)).astype("float32"), draw.integers(0, 2, 64)

@@ -1,5 +1,6 @@
 """LossScaling in `fit` on two replicas: skipped, counted once, saved; and its arguments."""
 
+import json
 import subprocess
 import sys
 
@@ -44,14 +45,7 @@ def state(model):
     return found
 """
 
-
-def run_fitted(code):
-    done = subprocess.run([sys.executable, "-c", FITTED + code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_fit_skips_an_overflow_moves_no_velocity_and_is_loaded_with_its_scale():
-    run_fitted("""
+OVERFLOW = """
 with mirrored.scope():
     optimizer = LossScaling(NAG(0.1, weight_decay=1e-3), initial_scale=4.0, dynamic_growth_steps=4)
     model = compile(build(1, "mixed_float16"), optimizer)
@@ -73,11 +67,9 @@ for each in (model, loaded):
     fit(each)
 for (path, value), other in zip(state(model).items(), state(loaded).values(), strict=True):
     np.testing.assert_array_equal(value, other, err_msg=path)
-""")
+"""
 
-
-def test_penalties_and_the_soft_loss_count_once_and_not_once_a_replica():
-    run_fitted("""
+PENALTIES = """
 def gradient(strategy, with_teacher, scaled):
     with strategy.scope():
         model = trainee = build(1)
@@ -94,11 +86,9 @@ for with_teacher in (False, True):
         pairs = zip(*(gradient(s, with_teacher, scaled) for s in (tf.distribute.get_strategy(), mirrored)))
         for one, two in pairs:
             np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6, err_msg=f"{with_teacher} {scaled}")
-""")
+"""
 
-
-def test_a_variable_without_gradient_stays():
-    run_fitted("""
+NO_GRADIENT = """
 with mirrored.scope():
     weights = [keras.Variable([1.0, 2.0], name=name) for name in ("kernel", "unused")]
     optimizer = LossScaling(NAG(1.0, momentum=0.0), initial_scale=8.0)
@@ -106,7 +96,40 @@ with mirrored.scope():
 tf.function(lambda: mirrored.run(lambda: optimizer.apply([tf.fill([2], 8.0), None], weights)))()
 for weight, wanted in zip(weights, ([-1.0, 0.0], [1.0, 2.0])):
     np.testing.assert_array_equal(weight.numpy(), wanted)
-""")
+"""
+
+
+RUN = """
+import json, traceback
+faults = {}
+for name, part in PARTS.items():
+    try:
+        exec(part, dict(globals()))
+    except Exception:
+        faults[name] = traceback.format_exc()
+print(json.dumps(faults))
+"""
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """What went wrong in each part, all run in one process."""
+    parts = {"overflow": OVERFLOW, "penalties": PENALTIES, "no gradient": NO_GRADIENT}
+    done = subprocess.run([sys.executable, "-c", f"PARTS = {parts!r}{FITTED}{RUN}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_fit_skips_an_overflow_moves_no_velocity_and_is_loaded_with_its_scale(faults):
+    assert "overflow" not in faults, faults["overflow"]
+
+
+def test_penalties_and_the_soft_loss_count_once_and_not_once_a_replica(faults):
+    assert "penalties" not in faults, faults["penalties"]
+
+
+def test_a_variable_without_gradient_stays(faults):
+    assert "no gradient" not in faults, faults["no gradient"]
 
 
 @pytest.mark.parametrize("options", [{"min_scale": 0.0}, {"min_scale": 4.0, "initial_scale": 2.0}])
