@@ -11,6 +11,11 @@ from keras_bot.recipe import Recipe
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags"
 FILES = sorted(FLAGS.rglob("*.flags"))
+SHALLOW = (
+    (r"^cifar_resnet\d+_", "cifar_resnet8_"),
+    (r"^resnet18_", "resnet10_"),  # basic blocks
+    (r"^resnet(50|152)_", "resnet14_"),  # bottlenecks
+)
 HEADER = ("What", "Paper", "Ours", "Hardware", "Command")
 
 
@@ -104,7 +109,9 @@ def unlike_another(files):
 def small(path, teacher="", init_from="", scenes=None):
     """The file's recipe for a narrow, shallow network, two steps, and little data: of `scenes` that of its task."""
     recipe = recipe_of(path)
-    shallow = re.sub(r"resnet(50|152)_", "resnet18_", recipe.model)
+    shallow = recipe.model
+    for deep, other in SHALLOW:
+        shallow = re.sub(deep, other, shallow)
     size, width = (75, 0.0625) if "inception" in recipe.model else (32, 0.125)
     classes = ("--dataset=synthetic", "--num_classes=4", "--synthetic_images=16", "--batch_size=8")
     if recipe.task != "classification":
@@ -126,35 +133,39 @@ def small_teacher(tmp_path_factory):
     from keras_bot import models
 
     path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
-    models.create("cifar_resnet20_d", num_classes=4, width=0.5).save(path)
+    models.create("cifar_resnet8_d", num_classes=4, width=0.25).save(path)
     return path
 
 
 OFTEN = (
     "paper/table6/inception_v3_mixup.flags",
     "paper/table2/mobilenet.flags",
+    "paper/table8/resnet50_b_standard.flags",
+    "paper/table8/classifier_resnet50_b.flags",
+    "paper/table9/resnet50_d_cosine.flags",
     "cifar/table6/6_mixup_distillation.flags",
 )
 
 
 def seldom(path):
-    """Of the paper's other networks, and of CIFAR's rows, one each is trained always, the rest behind `-m slow`."""
-    other = path.stem.startswith(("inception_v3", "mobilenet")) or "cifar" in path.parts
+    """Of the paper's other networks, of boxes and masks, and of CIFAR's rows, the rest is behind `-m slow`."""
+    other = path.stem.startswith(("inception_v3", "mobilenet")) or {"cifar", "table8", "table9"} & set(path.parts)
     return [pytest.mark.slow] if other and name_of(path) not in OFTEN else []
 
 
 @pytest.mark.parametrize(
     "path", [pytest.param(path, id=name_of(path), marks=seldom(path)) for path in unlike_another(FILES)]
 )
-def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes):
+def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes, monkeypatch):
     from keras_bot import models
-    from keras_bot.training.train import train
+    from keras_bot.training import train as train_module
     from keras_bot.transfer.tasks import find_task
 
     begun = tmp_path / "begun.keras"
     recipe = small(path, small_teacher, begun, scenes)
     if recipe.init_from:
         models.create(recipe.model, num_classes=3, width=0.125).save(begun)
-    result = train(recipe, tmp_path / "run", progress_bar=False, task=find_task(recipe.task))
+    monkeypatch.setattr(train_module, "draw_curves", lambda *_, **__: None)  # dear, and not asked
+    result = train_module.train(recipe, tmp_path / "run", progress_bar=False, task=find_task(recipe.task))
     assert result["epochs"] == 1 and result["loss"] > 0
     assert (tmp_path / "run/model.keras").exists()

@@ -58,9 +58,14 @@ def assert_same(ours, theirs, rtol=1e-5):
         np.testing.assert_allclose(ours[1][name], theirs[1][name], rtol=rtol)
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return after_steps(compiled(network(), None))
+
+
 @pytest.mark.parametrize(("parts", "jit"), [(1, False), (2, False), (4, False), (4, True)])
-def test_parts_are_the_whole(parts, jit):
-    assert_same(after_steps(compiled(network(), parts, jit=jit)), after_steps(compiled(network(), None)))
+def test_parts_are_the_whole(parts, jit, whole):
+    assert_same(after_steps(compiled(network(), parts, jit=jit)), whole)
 
 
 def test_the_penalty_counts_once():

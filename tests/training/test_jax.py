@@ -91,7 +91,7 @@ else:
 
 
 def test_a_planted_gradient_skips_the_step_everywhere():
-    """inf and NaN in the rows of each device of 1, 2 and 4: the scale is halved once, and nothing else moves."""
+    """inf and NaN in the rows of a device of 1, 2 and 4: the scale is halved once, and nothing else moves."""
     run(
         PARTS
         + """
@@ -123,13 +123,11 @@ def check(devices, culprit, bad):
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(second, third, strict=True))
 
-for devices in (1, 2, 4):
-    for culprit in range(devices):
-        for bad in (np.inf, np.nan):
-            try:
-                check(devices, culprit, bad)
-            except AssertionError as error:
-                raise AssertionError(f"{bad} in device {culprit} of {devices}: {error}") from error
+for devices, culprit, bad in ((1, 0, np.inf), (2, 1, np.nan), (4, 0, np.nan), (4, 2, np.inf), (4, 3, np.nan)):
+    try:
+        check(devices, culprit, bad)
+    except AssertionError as error:
+        raise AssertionError(f"{bad} in device {culprit} of {devices}: {error}") from error
 """
     )
 
@@ -143,8 +141,8 @@ from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
 
 RECIPE = Recipe(
-    dataset=FILE, num_classes=4, batch_size=8, image_size=8, transform="cifar", model="cifar_resnet20_d", width=0.25,
-    epochs=3, mixup_alpha=0.2, precision="mixed_float16", learning_rate=0.01, accumulate=2,
+    dataset=FILE, num_classes=4, batch_size=8, image_size=8, transform="cifar", model="cifar_resnet8_d", width=0.25,
+    epochs=2, mixup_alpha=0.2, precision="mixed_float16", learning_rate=0.01, accumulate=2,
 )
 folder = pathlib.Path(FOLDER)
 train(RECIPE, folder / "whole", progress_bar=False)
@@ -175,13 +173,13 @@ def test_after_sigterm_the_rest_is_as_if_never_stopped(moment, step, tmp_path, n
     assert f"state after step {step} is saved" in told
 
     def end(name):
-        (file,) = sorted((tmp_path / name / "checkpoints").glob("step-*9.npz"))
+        (file,) = sorted((tmp_path / name / "checkpoints").glob("step-*6.npz"))
         lines = (tmp_path / name / "history.csv").read_text().splitlines()
         with np.load(file) as stored:
             return {k: stored[k] for k in stored.files if k != "state.json"}, [line.split(",")[:7] for line in lines]
 
     whole, history = end("whole")
-    assert len(whole) > 100 and len(history) == 4
+    assert len(whole) > 70 and len(history) == 3
     ours, lines = end(moment)
     assert lines == history
     assert ours.keys() == whole.keys() and all(np.array_equal(ours[k], whole[k]) for k in whole)

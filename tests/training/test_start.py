@@ -20,7 +20,7 @@ CLASSES = ("a", "b", "c", "d")
 @pytest.fixture(scope="module")
 def trained():
     keras.utils.set_random_seed(0)
-    model = models.create("resnet18_d", num_classes=4, width=0.1)
+    model = models.create("resnet10_d", num_classes=4, width=0.1)
     draw = np.random.default_rng(0)
     model.set_weights([w + draw.uniform(0, 0.1, w.shape) for w in model.get_weights()])
     return model
@@ -30,7 +30,7 @@ def trained():
 def places(trained, tmp_path_factory):
     """The trained network as a SavedModel, a run directory and a .keras file."""
     folder = tmp_path_factory.mktemp("start")
-    recipe = {"model": "resnet18_d", "width": "0.1", "image_size": "48", "transform": "imagenet", "eval_crop": "0.9"}
+    recipe = {"model": "resnet10_d", "width": "0.1", "image_size": "48", "transform": "imagenet", "eval_crop": "0.9"}
     described = {"class_names": list(CLASSES), "recipe": recipe}
     export_savedmodel(trained, folder / "saved", image_size=48, description=described)
     (folder / "run").mkdir()
@@ -42,14 +42,14 @@ def places(trained, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["saved", "run", "file"])
 def test_the_same_network_is_read_from_each(places, trained, kind):
     model, known = read_network(places[kind])
-    assert known["recipe"]["model"] == model.name == "resnet18_d"
+    assert known["recipe"]["model"] == model.name == "resnet10_d"
     for ours, theirs in zip(model.variables, trained.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("classes", "kept"), [(CLASSES, True), (("a", "b", "c", "x"), False), (("a", "b"), False)])
 def test_the_head_is_kept_for_the_same_classes_alone(places, trained, classes, kept, capsys):
-    model = models.create("resnet18_d", num_classes=len(classes), width=0.1)
+    model = models.create("resnet10_d", num_classes=len(classes), width=0.1)
     before = model.get_layer("predictions").get_weights()
     start_from(model, str(places["saved"]), classes)
     for layer in model.layers[:-1]:
@@ -63,9 +63,9 @@ def test_the_head_is_kept_for_the_same_classes_alone(places, trained, classes, k
 
 def test_another_network_is_refused_and_nothing_changes(places):
     for name, width, looks in (
-        ("resnet34_d", 0.1, "resnet18_d"),
-        ("resnet18_a", 0.1, "resnet18_d"),
-        ("resnet18_d", 0.2, "resnet18_d of another width"),
+        ("resnet18_d", 0.1, "resnet10_d"),
+        ("resnet10_a", 0.1, "resnet10_d"),
+        ("resnet10_d", 0.2, "resnet10_d of another width"),
     ):
         model = models.create(name, num_classes=4, width=width)
         before = model.get_weights()
@@ -102,7 +102,7 @@ def test_a_damaged_savedmodel_is_told(trained, tmp_path):
 
 def test_the_recipe_follows_the_source_where_nothing_is_given(places):
     recipe = like_source(Recipe(init_from=str(places["saved"]), image_size=32), {"image_size"})
-    assert (recipe.model, recipe.width, recipe.image_size, recipe.eval_crop) == ("resnet18_d", 0.1, 32, 0.9)
+    assert (recipe.model, recipe.width, recipe.image_size, recipe.eval_crop) == ("resnet10_d", 0.1, 32, 0.9)
 
 
 def test_parts_are_frozen_and_rates_fall_with_depth(trained):
@@ -120,7 +120,7 @@ def test_training_moves_all_but_what_is_frozen(places, trained, npz_file, tmp_pa
     draw = np.random.default_rng(0)
     npz = npz_file(x_train=draw.integers(0, 256, (24, 32, 32, 3), np.uint8), x_test=np.zeros((10, 32, 32, 3), np.uint8))
     recipe = Recipe(
-        dataset=str(npz), model="resnet18_d", width=0.1, image_size=32, transform="plain", batch_size=8, epochs=1,
+        dataset=str(npz), model="resnet10_d", width=0.1, image_size=32, transform="plain", batch_size=8, epochs=1,
         init_from=str(places["saved"]), frozen_stages=3, layer_decay=0.5, learning_rate=0.01, decay_epochs=(),
     )  # fmt: skip
     train(recipe, tmp_path / "run", progress_bar=False)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +36,10 @@ def tiny(**changes):
         "batch_size": 8,
         "image_size": 16,
         "transform": "cifar",
-        "model": "cifar_resnet20_d",
+        "model": "cifar_resnet8_d",
         "width": 0.25,
-        "epochs": 3,
-        "warmup_epochs": 1,
+        "epochs": 2,
+        "warmup_epochs": 0.5,
         "schedule": "cosine",
         "label_smoothing": 0.1,
         "mixup_alpha": 0.2,
@@ -54,6 +55,18 @@ def whole(tmp_path_factory):
     """An uninterrupted run: its recipe, directory and result."""
     path = tmp_path_factory.mktemp("train") / "whole"
     return tiny(), path, train(tiny(), path, progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The same run, stopped after 3, 4 and 6 steps: in the first epoch, at its end, in the last; 4 steps an epoch."""
+    path = tmp_path_factory.mktemp("train") / "stopped"
+    for steps in (3, 4, 6):
+        stopped_after(steps, pytest.MonkeyPatch(), tiny(checkpoint_every=1), path)
+    return path
+
+
+SHORT = {"epochs": 1, "mixup_off_epochs": 0}
 
 
 def rows(run_dir):
@@ -74,13 +87,13 @@ def test_a_run_directory_holds_everything(whole):
     metrics = json.loads((path / "metrics.json").read_text())
     assert metrics["result"]["top1"] == result["top1"]
     assert metrics["network"]["parameters"] > 0 and metrics["dataset"]["train_images"] == 32
-    assert [row["epoch"] for row in rows(path)] == ["1", "2", "3"]
+    assert [row["epoch"] for row in rows(path)] == ["1", "2"]
 
 
 def test_the_learning_rate_follows_the_recipe(whole):
     recipe, path, _ = whole
     schedule = assemble.build_schedule(recipe, 4)
-    expected = [float(schedule(step)) for step in (4, 8, 12)]  # the step after each epoch
+    expected = [float(schedule(step)) for step in (4, 8)]  # the step after each epoch
     np.testing.assert_allclose([float(row["learning_rate"]) for row in rows(path)], expected, rtol=1e-4, atol=1e-8)
 
 
@@ -128,15 +141,13 @@ def same_weights(*run_dirs):
     return all(np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
-def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, stopped, tmp_path):
     recipe, whole_path, _ = whole
-    often = dataclasses.replace(recipe, checkpoint_every=1)
-    for steps in (3, 4, 9):  # within the first epoch, at its end, within the last epoch; 4 steps an epoch
-        stopped_after(steps, monkeypatch, often, tmp_path)
-    train(recipe, tmp_path, resume=True, progress_bar=False)
-    assert same_weights(tmp_path, whole_path)
-    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
-    for ours, theirs in zip(rows(tmp_path), rows(whole_path), strict=True):
+    path = shutil.copytree(stopped, tmp_path / "run")
+    train(recipe, path, resume=True, progress_bar=False)
+    assert same_weights(path, whole_path)
+    assert [row["epoch"] for row in rows(path)] == ["1", "2"]
+    for ours, theirs in zip(rows(path), rows(whole_path), strict=True):
         times = ("seconds", "images_per_second")
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
 
@@ -168,40 +179,37 @@ def test_a_run_dir_in_use_is_refused(tmp_path):
         train(tiny(), path, progress_bar=False)
 
 
-def test_a_run_is_not_resumed_on_other_data(image_folder, tmp_path, monkeypatch):
+def test_a_run_is_not_resumed_on_other_data_and_other_images_are_told(image_folder, tmp_path, monkeypatch, capsys):
     folder = image_folder(classes=3, train=8, val=2)
-    recipe = tiny(dataset=str(folder), num_classes=0, max_corrupt=0)
-    stopped_after(3, monkeypatch, recipe, tmp_path / "run")
+    recipe = tiny(dataset=str(folder), num_classes=0, max_corrupt=0, checkpoint_every=2, **SHORT)
+    stopped_after(2, monkeypatch, recipe, tmp_path / "run")
     for split in ("train", "val"):
         (folder / split / "class0").rename(folder / split / "zebra")
     with pytest.raises(MisuseError, match="a run on other data: the classes are others"):
         train(recipe, tmp_path / "run", resume=True, progress_bar=False)
     for split in ("train", "val"):
         (folder / split / "zebra").rename(folder / split / "class0")
-    (folder / "train" / "class0" / "7.jpg").unlink()
+    image = folder / "train" / "class0" / "7.jpg"
+    image.rename(tmp_path / "7.jpg")
     with pytest.raises(MisuseError, match="other data: train_images was 24 and is 23"):
         train(recipe, tmp_path / "run", resume=True, progress_bar=False)
-
-
-def test_other_images_of_the_same_number_are_told(image_folder, tmp_path, monkeypatch, capsys):
-    folder = image_folder(classes=3, train=8, val=2)
-    recipe = tiny(dataset=str(folder), num_classes=0)
-    stopped_after(3, monkeypatch, recipe, tmp_path / "run")
+    (tmp_path / "7.jpg").rename(image)
     for split in ("train", "val"):
         first, last = (folder / split / f"class{c}" / "0.jpg" for c in (0, 2))
         first.write_bytes(last.read_bytes())
+    assert "some images are others than when" not in capsys.readouterr().err
     train(recipe, tmp_path / "run", resume=True, progress_bar=False)
     assert "some images are others than when" in capsys.readouterr().err
 
 
-def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
-    path = tmp_path / "run"
-    train(tiny(epochs=2), path, progress_bar=False)
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(whole, tmp_path):
+    recipe, whole_path, _ = whole
+    path = shutil.copytree(whole_path, tmp_path / "run")
     history = (path / "history.csv").read_text()
     for file in (path / "checkpoints").iterdir():
         file.unlink()
     with pytest.raises(MisuseError, match=r"Expected checkpoints in .*, as 2 epochs are done, received none"):
-        train(tiny(epochs=2), path, resume=True, progress_bar=False)
+        train(recipe, path, resume=True, progress_bar=False)
     assert (path / "history.csv").read_text() == history
 
 
@@ -239,11 +247,13 @@ DIGITS = pytest.param({"dataset": "digits", "num_classes": 10}, marks=pytest.mar
 
 @pytest.mark.parametrize("change", [DIGITS, {"precision": "mixed_float16"}])
 def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
-    recipe = tiny(**{"epochs": 2, "batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **change})
+    recipe = tiny(**{"batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **SHORT, **change})
     train(recipe, tmp_path / "whole", progress_bar=False)
     stopped_after(3, monkeypatch, dataclasses.replace(recipe, checkpoint_every=3), tmp_path / "run")
     train(recipe, tmp_path / "run", resume=True, progress_bar=False)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
+    model = keras.saving.load_model(tmp_path / "run/model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
 def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
@@ -253,11 +263,10 @@ def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
     assert (path / "model.keras").exists()
 
 
-def test_overwrite_starts_anew(tmp_path):
-    path = tmp_path / "run"
-    train(tiny(epochs=2), path, progress_bar=False)
-    train(tiny(epochs=2, seed=3), path, overwrite=True, progress_bar=False)
-    assert read_recipe(path).seed == 3 and len(rows(path)) == 2
+def test_overwrite_starts_anew(whole, tmp_path):
+    path = shutil.copytree(whole[1], tmp_path / "run")
+    train(tiny(seed=3, **SHORT), path, overwrite=True, progress_bar=False)
+    assert read_recipe(path).seed == 3 and len(rows(path)) == 1
 
 
 def test_foreign_files_are_never_touched(tmp_path):
@@ -288,27 +297,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert len(rows(path)) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, tmp_path, monkeypatch, capsys, damage):
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "flipped"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, stopped, tmp_path, capsys, damage):
     recipe, whole_path, _ = whole
-    stopped_after(6, monkeypatch, dataclasses.replace(recipe, checkpoint_every=1), tmp_path)
-    newest = tmp_path / "checkpoints/step-00000006.npz"
+    path = shutil.copytree(stopped, tmp_path / "run")
+    newest = path / "checkpoints/step-00000006.npz"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content[:5000] if damage == "cut" else content)
-    train(recipe, tmp_path, resume=True, progress_bar=False)
+    train(recipe, path, resume=True, progress_bar=False)
     told = capsys.readouterr().err
     assert "step-00000006.npz" in told and "step-00000005.npz" in told
-    assert same_weights(tmp_path, whole_path)
+    assert same_weights(path, whole_path)
 
 
 def test_the_dtype_policy_is_put_back(whole):
     assert keras.config.dtype_policy().name == "float32"
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"])
 def test_half_precision_trains_and_saves_float32(precision, tmp_path):
-    result = train(tiny(epochs=2, precision=precision), tmp_path / "run", progress_bar=False)
+    result = train(tiny(precision=precision, **SHORT), tmp_path / "run", progress_bar=False)
     assert np.isfinite(result["loss"])
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -334,24 +343,15 @@ def five_to_evaluate(npz_file):
 
 
 @pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
-def test_two_mirrored_replicas_train(tmp_path, five_to_evaluate, augment_on):
-    recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on)
-    code = f"""
-from keras_bot.recipe import Recipe
-from keras_bot.training.run_lock import lock_run
-from keras_bot.training.saver import Saver
-from keras_bot.training.train import train
-train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
-"""
-    on_two_replicas(code)
-    assert len(rows(tmp_path / "run")) == 3
-
-
-def test_figures_over_replicas_are_exact(five_to_evaluate):
+def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, augment_on):
+    recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on, **SHORT)
     code = f"""
 import json, keras, numpy as np
 from keras_bot import data
+from keras_bot.recipe import Recipe
 from keras_bot.training.evaluate import evaluate
+from keras_bot.training.train import train
+train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
 source = data.open_source({five_to_evaluate!r}, "eval")
 options = dict(image_size=8, transform="plain")
 keras.utils.set_random_seed(3)
@@ -365,17 +365,18 @@ loss, top1 = -(likely * labels).numpy().sum(1).mean(), (logits.argmax(1) == labe
 print(json.dumps([figures, float(loss), float(top1)]))
 """
     figures, loss, top1 = json.loads(on_two_replicas(code).splitlines()[-1])
+    assert len(rows(tmp_path / "run")) == 1
     assert 0 < top1 < 1
     for each in figures:
         assert each["top1"] == pytest.approx(top1)
         assert each["loss"] == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz_file):
     results = []
     for place in ("host", "device"):
-        recipe = tiny(dataset=str(npz_file()), augment_on=place, precision=precision, epochs=2)
+        recipe = tiny(dataset=str(npz_file()), augment_on=place, precision=precision, **SHORT)
         train(recipe, tmp_path / place, progress_bar=False)
         results.append([[float(row[name]) for name in ("loss", "val_loss")] for row in rows(tmp_path / place)])
     np.testing.assert_allclose(*results, rtol=2e-3 if precision == "float32" else 0.1)
@@ -384,7 +385,7 @@ def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz
 def test_distillation_trains_the_student_alone(whole, tmp_path):
     _, teacher_run, _ = whole
     before = (teacher_run / "model.keras").read_bytes()
-    recipe = tiny(teacher=str(teacher_run), width=0.125, epochs=2)
+    recipe = tiny(teacher=str(teacher_run), width=0.125, **SHORT)
     result = train(recipe, tmp_path / "run", progress_bar=False)
     student = keras.saving.load_model(tmp_path / "run/model.keras")
     assert np.isfinite(result["loss"])
@@ -426,7 +427,7 @@ def test_the_decay_reaches_all_or_kernels_alone():
     assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decay"] == "all"
 
 
-@pytest.mark.parametrize("name", ["best.keras", "model.keras"])
+@pytest.mark.parametrize("name", [pytest.param("best.keras", marks=pytest.mark.slow), "model.keras"])
 def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, name):
     replace = pathlib.Path.replace
 
@@ -437,5 +438,5 @@ def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, nam
 
     monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(RunError, match=rf"Can't write .*{name}: .*No space left"):
-        train(tiny(epochs=1, warmup_epochs=0, mixup_off_epochs=0), tmp_path, progress_bar=False)
+        train(tiny(**SHORT), tmp_path, progress_bar=False)
     assert not list(tmp_path.glob(".*part*"))
