@@ -1,5 +1,6 @@
 """Object detection as a task of the trainer: the paper's Faster R-CNN, or RetinaNet, on a trained backbone (6.1)."""
 
+import functools
 import pathlib
 
 import keras
@@ -91,22 +92,25 @@ class EvaluateBoxes(keras.callbacks.Callback):
     def __init__(self, recipe: Recipe, source, corrupt):
         super().__init__()
         self._recipe, self._source, self._corrupt = recipe, source, corrupt
-        self._figures = None
+        self._figures = self._predict = None
+
+    @functools.cached_property
+    def _data(self):
+        return evaluation_data(self._recipe, self._source, self._corrupt)
 
     def on_train_begin(self, logs=None):  # noqa: D102
         self._predict = tf.function(self.model.predict_boxes)
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        self._figures = measure(self._recipe, self._predict, self._source, self._corrupt)
+        self._figures = measure(self._recipe, self._predict, self._source, self._data)
         logs["val_map"] = self._figures["map"]
 
     def report(self, trainee: keras.Model, folder: pathlib.Path):
         """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
-        predict = tf.function(trainee.predict_boxes)
-        figures = self._figures or measure(self._recipe, predict, self._source, self._corrupt)
+        predict = self._predict or tf.function(trainee.predict_boxes)
+        figures = self._figures or measure(self._recipe, predict, self._source, self._data)
         write_text(folder / "table.md", table(figures) + "\n")
-        data = evaluation_data(self._recipe, self._source, self._corrupt)
-        pictures = draw_found(predict, data, self._source)
+        pictures = draw_found(predict, self._data, self._source)
         if pictures:
             picture_grid(pictures, folder / "predictions.png", columns=4)
 
@@ -124,20 +128,20 @@ def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     return pictures
 
 
-def measure(recipe: Recipe, predict, source, corrupt=None) -> dict:
+def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
     """The mAP, and that of each class; see `detection_metrics`.
 
     Args:
-        recipe: says which form of mAP, and the size of images.
+        recipe: says which form of mAP.
         predict: `predict_boxes` of a detector.
         source: of the images.
-        corrupt: the CorruptLog of the images that can't be decoded; None: there may be none.
+        data: of `evaluation_data`.
     """
     if recipe.map_form == "coco":
         metric = CocoMap(source.class_names)
     else:
         metric = VocMap(source.class_names, form=ELEVEN_POINT if recipe.map_form == "voc07" else AREA)
-    for images, targets, weights in evaluation_data(recipe, source, corrupt):
+    for images, targets, weights in data:
         found = predict(images)
         scaled = box_maths.scale(found["boxes"], 1.0 / targets["scale"][:, None]).numpy()
         for row in np.flatnonzero(weights.numpy()):
@@ -157,7 +161,7 @@ def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
             f"Expected a detector of {source.num_classes} classes, as {source.name} has; {path} has "
             f"{detector.num_classes}. Choose the data that it was trained on."
         )
-    return measure(recipe, tf.function(detector.predict_boxes), source, corrupt)
+    return measure(recipe, tf.function(detector.predict_boxes), source, evaluation_data(recipe, source, corrupt))
 
 
 def save(detector: keras.Model, path: pathlib.Path):
