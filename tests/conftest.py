@@ -60,10 +60,20 @@ def npz_file(tmp_path) -> Callable[..., pathlib.Path]:
 
 
 @pytest.fixture
-def scenes(tmp_path):
-    """Squares of two colours on grey, 64x48: as boxes in Pascal VOC's layout, and as masks."""
+def scenes(tmp_path, make_scenes):
+    """Those of `make_scenes`, in a folder of the test's own."""
+    return make_scenes(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_scenes() -> Callable[[pathlib.Path], dict[str, pathlib.Path]]:
+    """Makes squares of two colours on grey, 64x48, in a folder: as boxes in Pascal VOC's layout, and as masks."""
+    return _make_scenes
+
+
+def _make_scenes(parent):
     draw = np.random.default_rng(0)
-    boxes, masks = tmp_path / "boxes", tmp_path / "masks"
+    boxes, masks = parent / "boxes", parent / "masks"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (boxes / folder).mkdir(parents=True)
     for folder in ("images", "masks"):

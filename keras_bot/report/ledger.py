@@ -87,7 +87,7 @@ class Ledger:
             recipes = [row["recipe"] for row in self._told["rows"].values()]
             records = [run.get("files") for run in self._told["runs"].values()]
             if not all(isinstance(told, dict) for told in [*recipes, *filter(None, records)]):
-                raise TypeError("a recipe or a run is no object")
+                raise TypeError
         except (OSError, ValueError) as error:
             raise MisuseError(f"Can't read {self._path}: {error}. Put it back, or choose another --out.") from None
         except (KeyError, TypeError, AttributeError):

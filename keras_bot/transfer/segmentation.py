@@ -102,9 +102,10 @@ class KeepFigures(keras.callbacks.Callback):
     def report(self, trainee: Segmenter, folder: pathlib.Path):
         """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
         predict = tf.function(lambda images: trainee(images, training=False))
-        figures = self._figures or measure(self._recipe, predict, self._source, self._corrupt)
+        data = evaluation_data(self._recipe, self._source, self._corrupt)
+        figures = self._figures or measure(predict, self._source, data)
         write_text(folder / "table.md", metrics.table(figures) + "\n")
-        pictures = draw_masks(predict, evaluation_data(self._recipe, self._source, self._corrupt), self._source)
+        pictures = draw_masks(predict, data, self._source)
         titles = ["truth", "prediction"] * (len(pictures) // 2)
         if pictures:
             picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
@@ -122,17 +123,16 @@ def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     ]
 
 
-def measure(recipe: Recipe, predict, source, corrupt=None) -> dict:
+def measure(predict, source, data: tf.data.Dataset) -> dict:
     """mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
 
     Args:
-        recipe: says the batch.
         predict: normalised images -> logits (B, H, W, K).
         source: of the images and masks.
-        corrupt: the CorruptLog of the pairs that can't be decoded; None: there may be none.
+        data: of `evaluation_data`.
     """
     iou = metrics.MeanIoU(source.num_classes)
-    for images, masks, weights in evaluation_data(recipe, source, corrupt):
+    for images, masks, weights in data:
         iou.update_state(masks, predict(images), weights)
     return metrics.figures(iou.confusion(), source.class_names)
 
@@ -145,7 +145,8 @@ def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
             f"Expected a network of {source.num_classes} classes, as {source.name} has; {path} has "
             f"{network.output_shape[-1]}. Choose the data that it was trained on."
         )
-    return measure(recipe, tf.function(lambda images: network(images, training=False)), source, corrupt)
+    predict = tf.function(lambda images: network(images, training=False))
+    return measure(predict, source, evaluation_data(recipe, source, corrupt))
 
 
 def inference(network: keras.Model) -> keras.Model:

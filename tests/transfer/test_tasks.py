@@ -1,5 +1,7 @@
 """Detection and segmentation by the trainer: they run, resume, leave tables and pictures, are exported and drawn."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -52,23 +54,19 @@ def detector_run(scenes, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def made_once():
-    return {}
-
-
-@pytest.fixture
-def finetuned(made_once, scenes, tmp_path, capsys):
-    """A classifier, the run of a segmenter that began with it, and what its training printed; made once."""
-    if not made_once:
-        classifier = models.create("resnet10_d", num_classes=3, width=0.1)
-        described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet10_d", "width": "0.1"}}
-        export_savedmodel(classifier, tmp_path / "saved", image_size=64, description=described)
-        recipe = recipe_for("segmentation", scenes["segmentation"], head="fcn", frozen_stages=5, width=1.0)
-        given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
-        arguments = [*given, f"--init_from={tmp_path / 'saved'}", f"--run_dir={tmp_path / 'run'}"]
+def finetuned(make_scenes, tmp_path_factory):
+    """A classifier, the run of a segmenter that began with it, and what its training printed."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    classifier = models.create("resnet10_d", num_classes=3, width=0.1)
+    described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet10_d", "width": "0.1"}}
+    export_savedmodel(classifier, folder / "saved", image_size=64, description=described)
+    dataset = make_scenes(folder)["segmentation"]
+    recipe = recipe_for("segmentation", dataset, head="fcn", frozen_stages=5, width=1.0)
+    given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
+    arguments = [*given, f"--init_from={folder / 'saved'}", f"--run_dir={folder / 'run'}"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(["finetune", *arguments]) == 0
-        made_once["finetuned"] = classifier, tmp_path / "run", capsys.readouterr().out
-    return made_once["finetuned"]
+    return classifier, folder / "run", printed.getvalue()
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
