@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_bot", "keras_bot.*"]),
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.10",
@@ -46,7 +46,7 @@ setup(
         "dev": [
             "jax>=0.9",
             "pycocotools>=2.0.8",
-            'keras-hub>=0.32; python_version >= "3.11"',  # its detectors take our backbones
+            "keras-hub>=0.32",  # its detectors take our backbones
             *ONNX,
             *LITERT,
             "pytest>=8",

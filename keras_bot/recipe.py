@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from keras_bot.errors import MisuseError
 
 REFERENCE_BATCH_SIZE = 256
+MOST_SEED = 2**32 - 1  # that Keras takes
 
 
 def knob(default, help, *, section=None, choices=None, at_least=None, at_most=None, below=None, above=None):
@@ -84,8 +85,8 @@ class Recipe:
         "nag", "nag, the paper's (2.1), or adamw, for new heads in few steps", choices=("nag", "adamw")
     )
     clip_norm: float = knob(0.0, "global norm that the gradient is clipped to; 0 is off", at_least=0)
-    momentum: float = knob(0.9, "Nesterov momentum (2.1)", at_least=0, below=1)
-    weight_decay: float = knob(1e-4, "L2 penalty, added to the gradient (2.1)", at_least=0)
+    momentum: float = knob(0.9, "Nesterov momentum of nag (2.1)", at_least=0, below=1)
+    weight_decay: float = knob(1e-4, "L2 penalty, added to the gradient (2.1); adamw's is decoupled", at_least=0)
     no_bias_decay: bool = knob(False, "decay convolution and dense kernels only, no bias, gamma, beta (3.1)")
     precision: str = knob(
         "float32",
@@ -109,7 +110,7 @@ class Recipe:
     distill_temperature: float = knob(20.0, "T of the distillation (5.3)", above=0)
     distill_hard_weight: float | None = knob(
         None,
-        "GluonCV's form: w * hard + (1 - w) * T^2 * soft; empty is the paper's hard + T^2 * soft (5.3)",
+        "GluonCV's form: w * hard + (1 - w) * T^2 * soft; not given is the paper's hard + T^2 * soft (5.3)",
         at_least=0,
         at_most=1,
     )
@@ -184,7 +185,7 @@ class Recipe:
     jit: str = knob(
         "auto", "compile the step with XLA; auto: on a single GPU only, on JAX always", choices=("auto", "on", "off")
     )
-    seed: int = knob(0, "of the weights, the order and every random draw", at_least=0)
+    seed: int = knob(0, "of the weights, the order and every random draw", at_least=0, at_most=MOST_SEED)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -229,6 +230,12 @@ class Recipe:
     def flag_lines(self) -> list[str]:
         """The lines of a flagfile that gives the recipe back."""
         return [f"--{name}={value}" for name, value in self.as_text().items()]
+
+
+def read_flag_lines(text: str) -> dict[str, str]:
+    """What `flag_lines` made, other lines among them, as `as_text` gives it."""
+    lines = (line[2:].partition("=") for line in text.splitlines() if line.startswith("--"))
+    return {name: value for name, _, value in lines}
 
 
 def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] = ()) -> list[str]:
@@ -277,8 +284,12 @@ def _check_bounds(field, value):
     bounds = {name: bound for name, bound in field.metadata["bounds"].items() if bound is not None}
     holds = all(relations[name][0](value, bound) for name, bound in bounds.items())
     if not (holds and math.isfinite(value)):
-        wanted = " and ".join([*(f"{relations[name][1]} {bound:g}" for name, bound in bounds.items()), "finite"])
-        raise MisuseError(f"Expected {field.name} {wanted}, received {value:g}.")
+        wanted = " and ".join([*(f"{relations[name][1]} {_number(bound)}" for name, bound in bounds.items()), "finite"])
+        raise MisuseError(f"Expected {field.name} {wanted}, received {_number(value)}.")
+
+
+def _number(value):
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _as_text(value):

@@ -1,12 +1,19 @@
-"""Fixtures for all tests: the folder of real images, and makers of tiny data sets."""
+"""For all tests: two devices, the folder of real images, and makers of tiny data sets."""
 
 import os
 import pathlib
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+if keras.backend.backend() == "tensorflow":  # before TensorFlow starts
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 VOC = """<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>
 <object><name>{kind}</name><difficult>0</difficult>
@@ -20,6 +27,14 @@ def test_data() -> pathlib.Path:
     if not folder:
         pytest.skip("KERAS_BOT_TEST_DATA is not set: no folder of real images")
     return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> "tf.distribute.MirroredStrategy":
+    """On two logical CPUs. TensorFlow can't have strategies of other numbers of replicas in this process too."""
+    from keras_bot.training.on_tensorflow import mirrored
+
+    return mirrored(tuple(device.name for device in tf.config.list_logical_devices("CPU")))
 
 
 @pytest.fixture

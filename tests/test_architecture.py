@@ -19,6 +19,7 @@ LAYERS = [  # each may import from those after it
     {"interop"},
     {"tricks", "models", "data"},
     {"recipe"},
+    {"durable"},
     {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -60,13 +61,13 @@ def test_imports_go_down_only(path):
 def test_what_a_part_may_import(path):
     roots = {module.split(".")[0] for module in imports_of(path)}
     mine = part_of(path)
-    if mine in ("models", "tricks", "recipe", "errors"):
+    if mine in ("models", "tricks", "recipe", "errors", "durable"):
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "torch", "tf_keras"}
     if mine == "interop":  # reads PyTorch's files with PyTorch
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "tf_keras"}
     if mine != "cli":
         assert "absl" not in roots
-    if mine in ("recipe", "errors"):
+    if mine in ("recipe", "errors", "durable"):
         assert roots <= set(sys.stdlib_module_names) | {"keras_bot"}
 
 

@@ -46,6 +46,7 @@ def test_every_knob_has_help_and_one_flag_line():
         ({"batch_size": 0}, "batch_size at least 1"),
         ({"batch_size": 1.5}, "batch_size as int, received 1.5"),
         ({"epochs": True}, "epochs as int, received True"),
+        ({"seed": 2**32}, "seed at least 0 and at most 4294967295 and finite, received 4294967296"),
         ({"zero_gamma": 1}, "zero_gamma as bool, received 1"),
         ({"head": "fcn"}, "no --head for classification, received fcn"),
         ({"schedule": "cosin"}, "one of step, cosine, poly, constant, received 'cosin'"),

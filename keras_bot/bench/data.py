@@ -216,6 +216,7 @@ def _wait_for_quiet(limit: float = 5.0):
 def _check_whole(jpegs: Jpegs):
     for path, encoded in zip(jpegs.paths, jpegs.images, strict=True):
         try:
+            tf.image.extract_jpeg_shape(encoded)  # which decode_jpeg doesn't insist on
             tf.io.decode_jpeg(encoded, channels=3)
         except tf.errors.InvalidArgumentError:
             raise MisuseError(

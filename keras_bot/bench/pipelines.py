@@ -137,5 +137,9 @@ def compare(top1: dict[str, list[float]]) -> dict:
 
 
 def _check_recipe(recipe):
+    if recipe.teacher_cache:
+        raise MisuseError(
+            "Expected no --teacher_cache, received one: it is of other batches than the plain pipeline's."
+        )
     if recipe.transform != "imagenet":
         raise MisuseError(f"Expected --transform=imagenet for the plain pipeline, received {recipe.transform}.")

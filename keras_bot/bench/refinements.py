@@ -6,9 +6,10 @@ import time
 
 import keras
 
-from keras_bot import tricks
+from keras_bot import data, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
+from keras_bot.training.failures import clear_errors
 from keras_bot.training.strategy import build_strategy
 
 BAG = {
@@ -38,8 +39,9 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
         "baseline": dataclasses.replace(recipe, epochs=1000, **plain),
         "bag": dataclasses.replace(recipe, epochs=1000, **BAG),
     }
-    with tricks.mixed_precision(recipe.precision):
-        runners = {name: _Runner(each) for name, each in recipes.items()}
+    corrupt = data.CorruptLog(recipe.max_corrupt)
+    with tricks.mixed_precision(recipe.precision), clear_errors(corrupt):
+        runners = {name: _Runner(each, corrupt) for name, each in recipes.items()}
         for runner in runners.values():
             runner.seconds(2)
         pairs = []
@@ -57,7 +59,7 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
 class _Runner:
     """A compiled network with its data, ready to take steps."""
 
-    def __init__(self, recipe):
+    def __init__(self, recipe, corrupt):
         keras.utils.set_random_seed(recipe.seed)
         source = assemble.open_source(recipe, "train")
         schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source))
@@ -65,7 +67,7 @@ class _Runner:
         trainee = assemble.compile_trainee(recipe, model, schedule, build_strategy(recipe), teacher=None)
         trainee.make_train_function()
         self._step = trainee.train_function
-        self._batches = iter(assemble.training_data(recipe, source, corrupt=None))
+        self._batches = iter(assemble.training_data(recipe, source, corrupt))
 
     def seconds(self, steps):
         began = time.perf_counter()

@@ -9,11 +9,10 @@ import re
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import start_backend
 from keras_bot.errors import MisuseError, unknown
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import MOST_SEED, Recipe
 
-MOST_SEED = 2**32 - 1
 USAGE = (
-    "usage: keras-bot ablate --recipes='flags/paper/table6/*.flags' --seeds=0,1,2 --out=DIR "
+    "usage: keras-bot ablate --recipes='flags/cifar/table6/*.flags' --seeds=0,1,2 --out=DIR "
     "[--set=dataset=FILE.npz,epochs=30]"
 )
 

@@ -5,6 +5,7 @@ Each command parses into a FlagValues of its own, so that no library's flags get
 
 import dataclasses
 import difflib
+import os
 import pathlib
 import re
 import textwrap
@@ -62,7 +63,7 @@ class Flags:
         Raises:
             MisuseError: for an unknown flag, a value of another type, a flagfile that can't be read.
         """
-        argv = ["--help" if argument == "-h" else argument for argument in expand_flagfiles(argv)]
+        argv = ["--help" if argument == "-h" else _expand_home(argument) for argument in expand_flagfiles(argv)]
         try:
             return self._values([self.command, *argv])[1:]
         except absl_flags.UnrecognizedFlagError as error:
@@ -77,7 +78,7 @@ class Flags:
             raise MisuseError(
                 f"Expected --{name} as {kind}, received {value!r}. `keras-bot {self.command} --help` tells more."
             ) from None
-        except absl_flags.Error as error:
+        except (absl_flags.Error, ValueError) as error:  # absl raises the latter for --noflip=1
             raise MisuseError(f"{error}. `keras-bot {self.command} --help` tells what a flag takes.") from None
 
     def __getattr__(self, name):
@@ -133,6 +134,12 @@ class Flags:
         if self._has_recipe:
             lines += ["", "--flagfile=FILE reads flags from a file; a later flag wins over an earlier one."]
         return "\n".join(lines)
+
+
+def _expand_home(argument):
+    """With the home directory for `~`, which the shell leaves alone after the = of a flag."""
+    name, equals, value = argument.partition("=")
+    return f"{name}={os.path.expanduser(value)}" if equals and name.startswith("-") else argument
 
 
 def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple = ()) -> list[str]:

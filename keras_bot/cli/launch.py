@@ -1,17 +1,16 @@
 """`keras-bot launch …`: a command in several worker processes on this machine, known to each other by TF_CONFIG."""
 
-import importlib.util
 import json
 import os
 import pathlib
 import random
 import socket
 import sys
-import sysconfig
 
 from keras_bot.cli.flags import Flags, expand_flagfiles
 from keras_bot.cli.supervise import supervise
 from keras_bot.errors import MisuseError, unknown
+from keras_bot.report.processes import child_environment
 
 USAGE = "usage: keras-bot launch --workers=N [--grace=SECONDS] -- train [--flag=value …]"
 PORT_RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -43,7 +42,11 @@ def main(argv):
 
 
 def worker_arguments(command: list[str]) -> list[str]:
-    """What a worker is started with: the command and its flags. Raises MisuseError if there is no such command."""
+    """What a worker is started with: the command and its flags.
+
+    Raises:
+        MisuseError: if there is no such command, or its flagfile can't be read.
+    """
     from keras_bot.cli.main import COMMANDS
 
     if not command:
@@ -53,10 +56,8 @@ def worker_arguments(command: list[str]) -> list[str]:
         raise MisuseError("Expected a command other than launch after --, received launch.")
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    given = (argument.lstrip("-").partition("=")[0] for argument in expand_flagfiles(arguments))
-    if name == "train" and "strategy" not in given:
-        arguments = ["--strategy=multi_worker", *arguments]
-    return [name, *arguments]
+    expand_flagfiles(arguments)  # one that can't be read is told once, and not by each worker
+    return command
 
 
 def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
@@ -67,12 +68,7 @@ def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
         index: the child's place among them.
     """
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONSAFEPATH"] = "1"  # what lies in the current directory must not be imported (from Python 3.11 on)
-    root = str(pathlib.Path(importlib.util.find_spec("keras_bot").origin).resolve().parents[1])
-    if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:  # a source tree
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
-    return environment
+    return {**child_environment(), "TF_CONFIG": json.dumps(config)}
 
 
 def free_ports(count: int) -> list[int]:

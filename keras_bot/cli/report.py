@@ -10,7 +10,7 @@ from keras_bot.errors import MisuseError, RunError
 
 USAGE = (
     "usage: keras-bot report RUN_DIR [RUN_DIR …] [--output=report.html] "
-    "[--flag=value to evaluate on other data, as --dataset or --data_dir]"
+    "[--flag=value to evaluate classifiers on other data, as --dataset or --data_dir]"
 )
 
 
@@ -29,17 +29,20 @@ def main(argv):
     overrides = flags.given_recipe()
     start_backend()
 
+    from keras_bot.durable import write_whole
     from keras_bot.report.page import build_page, check_one_task
     from keras_bot.report.run_files import name_runs, read_run
-    from keras_bot.training.records import write_text
 
     names = name_runs(folders)
     runs = [read_run(*run) for run in zip(folders, recipes, names, strict=True)]
     check_one_task(runs)
-    if runs[0].recipe.task == "classification":
+    task = runs[0].recipe.task
+    if task == "classification":
         runs = [_look(run, overrides) for run in runs]
+    elif overrides:
+        raise MisuseError(f"Expected no flags of other data for a report on {task}, received {overrides[0]}. Drop it.")
     runs, page = build_page(runs)
-    write_text(output, page)
+    write_whole(output, page)
     for run in runs:
         for note in run.notes:
             print(f"keras-bot: {run.path}: {note}", file=sys.stderr)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from keras_bot.report.processes import tie_to_parent
+from keras_bot.report.processes import is_heeded, tie_to_parent
 
 LONGEST_LINE = 1 << 16
 PROGRESS_SECONDS = 1.0  # between the states of a progress bar that are shown
@@ -71,7 +71,7 @@ class _Supervisor:
 
     @contextlib.contextmanager
     def _heeding_signals(self):
-        wanted = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if _heeded(number)]
+        wanted = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if is_heeded(number)]
         before = {
             number: signal.signal(number, lambda number, _: self._events.put(("signal", number))) for number in wanted
         }
@@ -148,11 +148,6 @@ class _Supervisor:
             print(f"keras-bot: {text}", file=sys.stderr, flush=True)
 
 
-def _heeded(number):
-    """Not so for what `nohup` or a shell's & has set to be ignored."""
-    return signal.getsignal(number) is not signal.SIG_IGN
-
-
 def _start(command, environment):
     """A process in a session of its own, so that a terminal's Ctrl-C comes to it through us alone, and once."""
     return subprocess.Popen(
@@ -200,8 +195,8 @@ def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambd
             for line in lines:
                 write(_last_state(line))
             states, _, unfinished = rest.rpartition(b"\r")
-            rest = unfinished or rest
             state = _last_state(states)
+            rest = unfinished or (state + b"\r" if state else b"")
             if state and time.monotonic() - shown >= PROGRESS_SECONDS:
                 write(state)
                 shown = time.monotonic()

@@ -22,7 +22,8 @@ import tensorflow as tf
 from keras_bot.data.convert_plan import check_same, plan_split, read_earlier, survey
 from keras_bot.data.folder import Listing, open_layout, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
-from keras_bot.data.shard_writer import PARTIAL, checksum, sync_folder, write_shard
+from keras_bot.data.shard_writer import checksum, write_shard
+from keras_bot.durable import replacing, sync_folder
 from keras_bot.errors import MisuseError, RunError
 
 _RECORD_BYTES = 400  # about what a record has beside its image
@@ -94,6 +95,8 @@ def _complete(
         progress(done, images, name)
     if all("sha256" in s for s in entries.values()) and (out / MANIFEST).exists():
         return
+    for left in out.glob(".*.part"):  # by a kill
+        left.unlink()
     _check_space(out, size + _RECORD_BYTES * images - sum(s.get("bytes", 0) for s in entries.values()))
     _save(out, plan)
     (out / MANIFEST).unlink(missing_ok=True)
@@ -145,13 +148,8 @@ def _keep_whole(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> I
 
 def _save(out: pathlib.Path, plan: dict) -> None:
     """Put the unfinished manifest in the place of the one before."""
-    new = out / (UNFINISHED + PARTIAL)
-    with open(new, "w", encoding="ascii") as file:
-        json.dump(plan, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, out / UNFINISHED)
-    sync_folder(out)
+    with replacing(out / UNFINISHED) as file:
+        file.write(json.dumps(plan, indent=1).encode("ascii"))
 
 
 def _check_space(out: pathlib.Path, needed: int) -> None:

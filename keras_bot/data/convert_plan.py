@@ -8,7 +8,7 @@ import stat
 
 from keras_bot.data.folder import ImageFolder, Listing, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
-from keras_bot.data.shard_writer import PARTIAL
+from keras_bot.durable import is_partial
 from keras_bot.errors import SHOWN, MisuseError, first_few
 
 _SHARD_BYTES = 128 << 20
@@ -95,7 +95,7 @@ def read_earlier(out: pathlib.Path, layout: ImageFolder) -> dict:
     for name in (MANIFEST, UNFINISHED):
         if (out / name).is_file():
             return _read(out / name)
-    others = [entry.name for entry in os.scandir(out) if entry.name != UNFINISHED + PARTIAL] if out.is_dir() else []
+    others = [name for name in os.listdir(out) if not is_partial(name)] if out.is_dir() else []
     if others:
         raise MisuseError(
             f"{out} holds other files ({printable(min(others))!r}): expected an empty folder, or one with the "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import tensorflow as tf
 
 from keras_bot.data.folder import Listing, printable
+from keras_bot.durable import sync_folder
 from keras_bot.errors import RunError
 
 PARTIAL = ".partial"
@@ -75,15 +76,6 @@ def checksum(path: pathlib.Path, sync: bool = False) -> dict:
             digest.update(chunk)
             size += len(chunk)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Put a folder's new names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_ahead(listing: Listing, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:

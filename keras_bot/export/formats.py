@@ -72,6 +72,7 @@ def _run_keras(path):
 
 def _read_keras(path):
     model = _load_keras(path)
+    model = getattr(model, "network", model)  # a detector's
     forms = [
         [f"{tensor._keras_history.operation.name} {_form(tensor.dtype, tensor.shape)}" for tensor in tensors or ()]
         for tensors in (getattr(model, "inputs", ()), getattr(model, "outputs", ()))

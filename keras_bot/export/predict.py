@@ -5,6 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
+from keras_bot.data.decode import decode
 from keras_bot.errors import RunError
 
 
@@ -37,7 +38,7 @@ def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top
 def read_image(path: str | pathlib.Path) -> tf.Tensor:
     """The image of a file, uint8 (H, W, 3). Raises RunError if it can't be read as one."""
     try:
-        return tf.io.decode_image(tf.io.read_file(str(path)), channels=3, expand_animations=False)
+        return decode(tf.io.read_file(str(path)))
     except tf.errors.OpError:
         if not pathlib.Path(path).is_file():
             raise RunError(f"Expected an image file, received {path}, which is none.") from None

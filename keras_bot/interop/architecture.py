@@ -58,7 +58,8 @@ def _of_resnet(layers):
 
 def same(one: str | None, other: str | None) -> bool:
     """Whether two names mean one network: of basic blocks A is B."""
-    return one == other or {one, other} in ({"resnet18_a", "resnet18_b"}, {"resnet34_a", "resnet34_b"})
+    basic = [depth for depth, form in DEPTHS.items() if form.block is not bottleneck]
+    return one == other or {one, other} in [{f"resnet{depth}_a", f"resnet{depth}_b"} for depth in basic]
 
 
 def describe(layers: Iterable[str], variant: str) -> str:

@@ -84,7 +84,7 @@ def _read_torch(path):
     content = next((content[key] for key in _NESTED if isinstance(content, dict) and key in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise MisuseError(f"Expected {path} to hold a state_dict, tensors by name, received {type(content).__name__}.")
-    return _unwrapped({k: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for k, t in content.items()})
+    return _unwrapped({k: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for k, t in content.items()})
 
 
 def _unwrapped(tensors):

@@ -20,6 +20,7 @@ from keras_bot.errors import MisuseError
 MEAN = (123.68, 116.779, 103.939)  # of keras_bot.data.color, which needs TensorFlow; a test holds them equal
 STD = (58.393, 57.12, 57.375)
 
+CHANNELS = ("RGB", "BGR")
 _IMAGENET = {
     "mean": tuple(255 * m for m in (0.485, 0.456, 0.406)),
     "std": tuple(255 * s for s in (0.229, 0.224, 0.225)),

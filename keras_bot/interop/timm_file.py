@@ -21,6 +21,11 @@ _WEIGHTS = {
 }
 
 
+_RESNETS = {  # timm's letter: our variant, and timm's depths of it
+    "": ("b", (18, 26, 34, 50, 101, 152)),
+    "c": ("c", (50, 101, 152)),
+    "d": ("d", (18, 26, 34, 50, 101, 152)),
+}
 _OTHERS = {  # our name: timm's, and its names of layers
     "inception_v3": ("inception_v3", inception_names.torch_layers),
     "mobilenet_v1_relu6": ("mobilenetv1_100", mobilenet_names.torch_layers),
@@ -31,10 +36,11 @@ def timm_name(name: str) -> str | None:
     """What timm calls a network of `models.names()`: resnet50_d is resnet50d; None if it has no such."""
     if name in _OTHERS:
         return _OTHERS[name][0]
-    match = re.fullmatch(r"(resnet(\d+))_([abcd])", name)
-    if not match or (match[3] == "a" and int(match[2]) not in (18, 34)):
-        return None
-    return match[1] + {"a": "", "b": ""}.get(match[3], match[3])
+    for form, (variant, depths) in _RESNETS.items():
+        for depth in depths:
+            if architecture.same(name, f"resnet{depth}_{variant}"):
+                return f"resnet{depth}{form}"
+    return None
 
 
 def save_timm(
@@ -51,8 +57,8 @@ def save_timm(
     checkpoint_path=path, pretrained_cfg_overlay=told["pretrained_cfg"])`; the latter says how images are normalised.
 
     Args:
-        model: ResNet-18 … 152 of B, C or D, inception_v3 or mobilenet_v1_relu6, of width 1 for timm's own networks;
-            basic blocks' A is B.
+        model: ResNet-18 … 152 of B or D, C from 50 on, inception_v3 or mobilenet_v1_relu6, of width 1 for timm's own
+            networks; basic blocks' A is B.
         path: ends in .safetensors.
         image_size, eval_crop: what the network was evaluated with; None is the size that it was designed for.
         overwrite: replace the file at `path`.
@@ -65,7 +71,7 @@ def save_timm(
     """
     path, name = pathlib.Path(path), architecture.of_model(model)
     if name is None or not timm_name(name):
-        known = f"a ResNet of variant B, C or D, {' or '.join(_OTHERS)}"
+        known = f"a ResNet-18 … 152 of variant B or D, 50 … 152 of C, {' or '.join(_OTHERS)}"
         raise MisuseError(f"Expected {known}, which timm has, received {name or model.name}.")
     if path.suffix != ".safetensors":
         raise MisuseError(f"Expected a path that ends in .safetensors, received {path}.")

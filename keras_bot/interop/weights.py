@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_bot.errors import first_few, unknown
 from keras_bot.interop.matching import HEAD, Match, check_source, match
-from keras_bot.interop.preprocessing import map_from_ours, take_ours, usual
+from keras_bot.interop.preprocessing import CHANNELS, map_from_ours, take_ours, usual
 from keras_bot.interop.report import Report, Use
 from keras_bot.models.inception import COUNTS_ZEROS
 from keras_bot.models.layers import BN_EPSILON
@@ -58,7 +58,7 @@ def into(
         head: "keep" takes the file's head if it has as many classes as the model; "new" leaves the model's as it is.
         normalisation: "ours" makes the network take images that keras_bot normalised; `preprocessing` tells how exact
             that is. "theirs" leaves the weights as they are, for images normalised as the library does.
-        preprocessing: how the library prepares images; None is its usual way.
+        preprocessing: how the library prepares images, or part of it; the rest is its usual way.
         file: what an error calls the tensors.
 
     Raises:
@@ -69,7 +69,9 @@ def into(
         if value not in known:
             raise unknown(kind, value, known)
     found = match(model, tensors, source, head, file)
-    preprocessing = preprocessing or usual(source, found.name)
+    preprocessing = usual(source, found.name) | (preprocessing or {})
+    if preprocessing["channels"] not in CHANNELS:
+        raise unknown("order of channels", preprocessing["channels"], CHANNELS)
     values = _without_biases(found.arrays, EPSILON.get((source, found.name), BN_EPSILON) - BN_EPSILON)
     if normalisation == "ours":
         _fold(values, preprocessing)

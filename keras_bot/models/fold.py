@@ -12,15 +12,16 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
     Args:
         model: from `create` or loaded; it isn't touched. A batch norm after anything else stays, and one whose
-            convolution has an activation or other readers.
+            convolution has an activation, other readers, or is an output of the model.
 
     Raises:
         ValueError: for a model that isn't functional.
     """
     if not getattr(model, "operations", None):
         raise ValueError(f"Expected a functional model, received {type(model).__name__} {model.name!r}.")
+    outputs = [output._keras_history.operation for output in keras.tree.flatten(model.outputs)]
     pairs = {layer: _convolution_before(layer) for layer in model.layers}
-    pairs = {norm: convolution for norm, convolution in pairs.items() if convolution is not None}
+    pairs = {norm: convolution for norm, convolution in pairs.items() if convolution not in (None, *outputs)}
     folded = set(pairs.values())
 
     def rebuild(layer):

@@ -95,8 +95,8 @@ def create(
     """A network with fresh weights, as a functional Keras model of Keras' own layers.
 
     It takes normalised float images (B, H, W, C) of any size from `smallest_image_size(name)` on and gives float32
-    logits (B, num_classes). Without the top it gives its last stage, (B, ceil(H / 32), ceil(W / 32), channels), less at
-    the border for Inception-V3, or when pooled (B, channels) in float32.
+    logits (B, num_classes). Without the top it gives its last stage, (B, ceil(H / 32), ceil(W / 32), channels), of
+    CIFAR's networks by 4 for 32, less at the border for Inception-V3, or when pooled (B, channels) in float32.
 
     Args:
         name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". For basic blocks (10, 18, 34) B is A.

@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from keras_bot.durable import write_whole
 from keras_bot.errors import MisuseError, RunError, Terminated, unknown
 from keras_bot.report import plots, tables
 from keras_bot.report.checking import Trainer, check_recipes
-from keras_bot.report.ledger import BEGUN, DONE, Ledger, Run, write_whole
+from keras_bot.report.ledger import BEGUN, DONE, Ledger, Run
 from keras_bot.report.processes import Job, run_jobs
 from keras_bot.report.results import mean_curves, read_run, summarise
 from keras_bot.report.rows import Row
@@ -121,7 +122,7 @@ class _Progress:
         self._began[run] = time.monotonic()
         text = f"# {run.row.name}, of {run.row.file}, with seed {run.seed}\n" + "\n".join(run.recipe.flag_lines())
         run.beside(".flags").parent.mkdir(exist_ok=True)
-        write_whole(run.beside(".flags"), f"{text}\n".encode())
+        write_whole(run.beside(".flags"), f"{text}\n")
         self._say(run, f"{'goes on' if goes_on else 'begins'}, see {run.beside('.log')}")
 
     def end(self, run: Run, why: str):
@@ -151,9 +152,9 @@ class _Progress:
         rows, seeds = self._ablation.rows, self._ablation.seeds
         summary = summarise(rows, seeds, self._figures, self._failures, metric=self._metric, mode=self._ablation.mode)
         contents = {
-            "table.json": tables.as_json(summary).encode(),
-            "table.csv": tables.as_csv(summary).encode(),
-            "table.md": tables.as_markdown(summary).encode(),
+            "table.json": tables.as_json(summary),
+            "table.csv": tables.as_csv(summary),
+            "table.md": tables.as_markdown(summary),
             "table.png": plots.draw_table(summary),
             "curves.png": plots.draw_curves(summary, mean_curves(rows, self._figures)),
         }

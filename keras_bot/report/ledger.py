@@ -1,21 +1,20 @@
 """What an ablation's directory holds, and whether it is still what was left there.
 
-OUT/ablation.json          recipes as resolved, each run's SHA-256 of its recipe and, once done, of its records
+OUT/ablation.json          recipes as resolved and, of each run that is done, its records' SHA-256
 OUT/ROW/seed0/             a run directory
 OUT/ROW/seed0.flags, .log  what its training is started with, and what it said
 OUT/table.json, …          see `results`, `tables`, `plots`
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 
-from keras_bot.errors import MisuseError, RunError, first_few
-from keras_bot.recipe import Recipe, differences
+from keras_bot.durable import is_partial, write_whole
+from keras_bot.errors import MisuseError, first_few
+from keras_bot.recipe import Recipe, differences, read_flag_lines
 from keras_bot.report.checking import Trainer
 from keras_bot.report.rows import Row
 
@@ -74,7 +73,7 @@ class Ledger:
         if out.exists() and not out.is_dir():
             raise MisuseError(f"Expected a directory as --out, received the file {out}.")
         if not self._path.exists():
-            others = sorted({path.name for path in out.glob("*")} - {".lock", f".{LEDGER}.part"})
+            others = sorted(path.name for path in out.glob("*") if path.name != ".lock" and not is_partial(path.name))
             if others:
                 raise MisuseError(
                     f"Expected an --out that is new or an ablation's, but {out} holds other files "
@@ -124,9 +123,7 @@ class Ledger:
         self._told = {**facts, **dataclasses.asdict(self.trainer), **{k: self._told[k] for k in ("rows", "runs")}}
         for run in runs:
             self._told["rows"][run.row.name] = {"file": run.row.file, "recipe": run.row.recipe.as_text()}
-            text = "\n".join(run.recipe.flag_lines())
-            known = self._told["runs"].setdefault(run.name, {})
-            known["recipe_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+            self._told["runs"].setdefault(run.name, {})
         self._write()
 
     def record(self, run: Run):
@@ -142,7 +139,7 @@ class Ledger:
         return self._told["runs"].get(run.name, {}).get("files") or {}
 
     def _write(self):
-        write_whole(self._path, (json.dumps(self._told, indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(self._path, json.dumps(self._told, indent=2, ensure_ascii=False) + "\n")
 
     def state(self, run: Run) -> str:
         """DONE, BEGUN or LEFT.
@@ -158,9 +155,7 @@ class Ledger:
                 raise self._changed(run, f"{name} isn't what the run left there")
         flags, metrics = folder / "run.flags", folder / "metrics.json"
         if flags.exists():
-            lines = flags.read_text(encoding="utf-8", errors="replace").splitlines()
-            settings = (line[2:].partition("=") for line in lines if line.startswith("--"))
-            self._compare(run, flags, {name: value for name, _, value in settings})
+            self._compare(run, flags, read_flag_lines(flags.read_text(encoding="utf-8", errors="replace")))
         if not metrics.exists():
             return BEGUN if flags.exists() else LEFT
         told = self._read_metrics(run, metrics)
@@ -190,18 +185,3 @@ class Ledger:
 
 def _sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_whole(path: pathlib.Path, content: bytes):
-    """Writes a file whole or not at all; one process at a time. Raises RunError if it can't be written."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise RunError(f"Can't write {path}: {error.strerror}.") from None

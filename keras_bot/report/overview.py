@@ -30,9 +30,9 @@ def results(runs: list[Run]) -> Html:
 
 def _best(run):
     best = run.metrics["result"][f"best_{run.main_metric}"]
-    reached = run.column(f"val_{run.main_metric}")
-    epoch = f" (epoch {run.history[reached.index(max(reached))]['epoch']:.0f})" if reached else ""
-    return f"{percent(best)}{epoch}"
+    epochs = zip(run.column(f"val_{run.main_metric}"), run.column("epoch"), strict=True)
+    reached = max(epochs, default=None)  # of equal ones the last, as best.keras
+    return percent(best) + (f" (epoch {reached[1]:.0f})" if reached else "")
 
 
 def facts(runs: list[Run]) -> Html:
@@ -70,10 +70,15 @@ def throughput(runs: list[Run]) -> Html:
     rows = []
     for run in runs:
         result, seconds = run.metrics["result"], run.column("seconds")
-        median = decimal(statistics.median(seconds), 1) if seconds else "–"
+        median = decimal(statistics.median(seconds[1:] or seconds), 1) if seconds else "–"
         total = duration(result.get("training_seconds"))
         rows.append([run.name, decimal(result.get("images_per_second"), 1), median, total, count(result.get("epochs"))])
-    return table("Speed of the training, evaluation not counted (medians over the epochs)", head, rows, kind="numbers")
+    return table(
+        "Speed of the training, evaluation not counted (medians over the epochs but the first)",
+        head,
+        rows,
+        kind="numbers",
+    )
 
 
 def recipes(runs: list[Run]) -> Html:

@@ -148,7 +148,7 @@ def _asked_to_end() -> Iterator[list[int]]:
         yield asked
         return
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    wanted = [number for number in (getattr(signal, name) for name in names) if _heeded(number)]
+    wanted = [number for number in (getattr(signal, name) for name in names) if is_heeded(number)]
     before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in wanted}
     try:
         yield asked
@@ -157,7 +157,7 @@ def _asked_to_end() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _heeded(number):
+def is_heeded(number):
     """Not so for what `nohup` or a shell's & has set to be ignored."""
     return signal.getsignal(number) is not signal.SIG_IGN
 

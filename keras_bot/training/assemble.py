@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
+from keras_bot.training.adamw import AdamW
 from keras_bot.training.device_augment import finish_in_step
 from keras_bot.training.soft_targets import beside_targets, build_distiller
 from keras_bot.training.start import freeze, rates, start_from
@@ -42,8 +43,9 @@ def peak_learning_rate(recipe: Recipe) -> float:
 
 
 def count_warmup_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Steps in which the learning rate rises: never all there are, however few."""
-    return min(round(recipe.warmup_epochs * steps_per_epoch), recipe.epochs * steps_per_epoch - 1)
+    """Steps in which the learning rate rises: never all there are before the end or the first decay, however few."""
+    end = recipe.decay_epochs[0] if recipe.schedule == "step" and recipe.decay_epochs else recipe.epochs
+    return min(round(recipe.warmup_epochs * steps_per_epoch), end * steps_per_epoch - 1)
 
 
 def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -71,9 +73,7 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optim
     if recipe.optimizer == "adamw":
         if recipe.layer_decay < 1:
             raise MisuseError("Expected --layer_decay with --optimizer=nag, received it with adamw. Drop one.")
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm or None
-        )
+        optimizer = AdamW(schedule, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm or None)
         spared = tricks.split_by_decay(model)[1] if recipe.no_bias_decay else []
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)

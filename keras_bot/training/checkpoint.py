@@ -6,21 +6,19 @@ moment leaves the last good one in place. One that was cut or changed is found b
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import os
 import pathlib
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
 
 import keras
 import ml_dtypes
 import numpy as np
 
+from keras_bot.durable import replacing, sync_folder
 from keras_bot.errors import RunError, first_few
 
 _STATE = "state.json"
@@ -35,22 +33,12 @@ class Checkpoints:
         folder: where they lie; made when the first is written.
         variables: what is saved, under these names.
         keep: how many of the newest are kept; the newest always is.
-        read, write: gives a variable's value as an array; puts an array into a variable.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        variables: dict[str, keras.Variable],
-        *,
-        keep: int = 2,
-        read: Callable = keras.ops.convert_to_numpy,
-        write: Callable = lambda variable, array: variable.assign(array),
-    ):
+    def __init__(self, folder: pathlib.Path, variables: dict[str, keras.Variable], *, keep: int = 2):
         self.folder = pathlib.Path(folder)
         self._variables = dict(variables)
         self._keep = max(1, keep)
-        self._read, self._write = read, write
         self._damaged = set()  # those that could not be renamed
 
     def files(self) -> list[pathlib.Path]:
@@ -60,7 +48,7 @@ class Checkpoints:
 
     def collect(self) -> dict[str, np.ndarray]:
         """The value of every variable now."""
-        return {name: np.asarray(self._read(variable)) for name, variable in self._variables.items()}
+        return {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in self._variables.items()}
 
     def save(self, progress: dict, arrays: dict[str, np.ndarray] | None = None) -> pathlib.Path:
         """Writes the state after progress["steps"] steps, then drops all but the newest files.
@@ -82,7 +70,7 @@ class Checkpoints:
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                _sync_folder(self.folder.parent)
+                sync_folder(self.folder.parent)
             for partial in self.folder.glob(".*.part"):  # what a kill left must not fill the disk
                 partial.unlink(missing_ok=True)
             with replacing(path) as file:
@@ -151,56 +139,6 @@ class Checkpoints:
                 f"The checkpoint in {self.folder} is of another network, number of classes or version: {name} has "
                 f"shape {theirs.get(name, '(missing)')} in it, {mine.get(name, '(missing)')} here. Use --overwrite."
             )
-
-    def restore(self) -> dict:
-        """`read_newest` into the variables; returns the progress, {} if there is no checkpoint.
-
-        Raises:
-            RunError: as `read_newest` and `check`; no variable is changed then.
-        """
-        progress, arrays = self.read_newest() or ({}, {})
-        if progress:
-            self.check(arrays)
-        for name, array in arrays.items():
-            self._write(self._variables[name], array)
-        return progress
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator:
-    """`with replacing(path) as file`: a binary file that takes `path`'s place, whole and synced, at the end.
-
-    OSError passes through; the temporary file is gone then.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    file = open(temporary, "wb")  # noqa: SIM115
-    try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        os.replace(temporary, path)
-    except BaseException:
-        for undo in (file.close, temporary.unlink):  # a close fails as the write did, and must not hide that
-            with contextlib.suppress(OSError):
-                undo()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder):
-    """Makes a rename in the folder last, on systems and file systems that sync folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _to_bytes(progress, arrays):

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_bot.training.checkpoint import replacing
+from keras_bot.durable import replacing
 
 _LABELS = {"top1": "top-1", "mean_iou": "mean IoU", "map": "mAP"}
 

@@ -46,7 +46,12 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
             )
         return load_network(path / "model.keras"), _json(path / "metrics.json")
     network, beside = load_network(path), path.with_name("metrics.json")
-    return network, read_card(path) or (_json(beside) if beside.exists() else {})
+    return network, read_card(path) or (_of_a_run(beside) if beside.exists() else {})
+
+
+def class_names_of(known: dict) -> list[str]:
+    """The classes that `read_network` told of a network, by label; empty if it told none."""
+    return known.get("class_names") or known.get("dataset", {}).get("class_names", [])
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -69,7 +74,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
         if "Could not locate class" in str(error):
             raise MisuseError(f"{other} Give a run or an export of --task=classification.") from None
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
-    model = _within(model)
+    model = within(model)
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise MisuseError(f"{other} Give a run or an export of --task=classification.")
@@ -80,14 +85,14 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
 
 
 def takes_pixels(network: keras.Model) -> keras.Model:
-    """The network from "images" (B, H, W, 3) float32 in 0 … 255 to "probabilities"; `_within` undoes it."""
+    """The network from "images" (B, H, W, 3) float32 in 0 … 255 to "probabilities"; `within` undoes it."""
     images = keras.Input((None, None, 3), name="images")
     scale, offset = [1 / std for std in STD], [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
     x = network(keras.layers.Rescaling(scale, offset, name="normalise")(images))
     return keras.Model(images, keras.layers.Softmax(name="probabilities")(x), name=f"{network.name}_of_images")
 
 
-def _within(model):
+def within(model):
     """The network that `takes_pixels` was given, or the model itself."""
     match getattr(model, "layers", ()):
         case (
@@ -135,6 +140,12 @@ def _from_savedmodel(path):
     except Exception as error:  # Keras and TensorFlow raise whatever they stumble over in damaged files
         raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
     return model, known
+
+
+def _of_a_run(path):
+    """What a run's metrics.json tells; {} for some other file of that name."""
+    told = _json(path)
+    return told if all(isinstance(told.get(name), dict) for name in ("recipe", "dataset")) else {}
 
 
 def _json(path):

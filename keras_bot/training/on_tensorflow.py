@@ -1,6 +1,7 @@
 """Training on TensorFlow's devices, and what Keras 3 needs mended for several of them, in this one place."""
 
 import contextlib
+import functools
 import math
 
 import keras
@@ -121,7 +122,17 @@ def _one_worker(recipe, in_cluster):
     automatic = recipe.strategy == "auto" or in_cluster
     if recipe.strategy == "one_device" or (automatic and len(gpus) < 2):
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+    return mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """A process' only strategy on these devices.
+
+    Each strategy counts its collectives from the same number on, and TensorFlow takes one's for the other's: what was
+    trained on one of them can make another's step fail with a shape mismatch.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def check_replicas(recipe: Recipe, replicas: int):

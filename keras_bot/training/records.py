@@ -21,9 +21,9 @@ import time
 
 import keras
 
+from keras_bot.durable import is_partial, write_whole
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.recipe import Recipe, differences
-from keras_bot.training.checkpoint import replacing
+from keras_bot.recipe import Recipe, differences, read_flag_lines
 
 # Between a run and its resumption, and between workers.
 MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep", "teacher_cache")
@@ -58,7 +58,7 @@ class RunDirectory:
             raise MisuseError("Expected one of --resume and --overwrite, received both.")
         if self.path.exists() and not self.path.is_dir():
             raise MisuseError(f"Expected a directory as run_dir, received the file {self.path}.")
-        if not self.flags.exists() and self.path.exists() and {file.name for file in self.path.iterdir()} - {".lock"}:
+        if not self.flags.exists() and self.path.exists() and self._others():
             raise MisuseError(f"The run_dir {self.path} holds files that are no run of keras_bot. Choose another.")
         if self._holds_a_run() and not overwrite:
             self._refuse_another_recipe()
@@ -68,6 +68,11 @@ class RunDirectory:
                     "Use --resume to go on with it, or --overwrite to delete it."
                 )
             self._refuse_lost_checkpoints()
+
+    def _others(self):
+        """What is in the directory besides what a kill leaves of the first write."""
+        names = (file.name for file in self.path.iterdir())
+        return [name for name in names if name != ".lock" and not is_partial(name)]
 
     def _holds_a_run(self):
         return self.metrics.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
@@ -82,7 +87,7 @@ class RunDirectory:
             )
 
     def _refuse_another_recipe(self):
-        differing = differences(_settings(self.flags.read_text(encoding="utf-8")), self._recipe, MAY_DIFFER)
+        differing = differences(read_flag_lines(self.flags.read_text(encoding="utf-8")), self._recipe, MAY_DIFFER)
         if differing:
             raise MisuseError(
                 f"The run_dir {self.path} holds a run of another recipe ({'; '.join(differing)}). "
@@ -98,7 +103,7 @@ class RunDirectory:
             for folder in (self.tensorboard, self.checkpoints):
                 if folder.exists():
                     shutil.rmtree(folder)
-        write_text(self.flags, run_flags(self._recipe))
+        write_whole(self.flags, run_flags(self._recipe))
 
 
 def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
@@ -128,11 +133,6 @@ def run_flags(recipe: Recipe) -> str:
     return header + "\n".join(recipe.flag_lines()) + "\n"
 
 
-def _settings(text):
-    lines = [line[2:].partition("=") for line in text.splitlines() if line.startswith("--")]
-    return {name: value for name, _, value in lines}
-
-
 def read_metrics(run_dir: str | pathlib.Path) -> dict:
     """The metrics.json of a run directory. Raises MisuseError if there is none, RunError if it can't be read."""
     path = pathlib.Path(run_dir) / "metrics.json"
@@ -144,15 +144,6 @@ def read_metrics(run_dir: str | pathlib.Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"Can't read {path}: {error}. It was changed by hand or cut short.") from None
     return metrics
-
-
-def write_text(path: pathlib.Path, text: str):
-    """Writes a file whole or not at all. Raises RunError if the disk is full, or can't be written to."""
-    try:
-        with replacing(path) as file:
-            file.write(text.encode("utf-8"))
-    except OSError as error:
-        raise RunError(f"Can't write {path}: {error.strerror}.") from None
 
 
 class RunRecorder(keras.callbacks.Callback):
@@ -235,9 +226,9 @@ class RunRecorder(keras.callbacks.Callback):
         writer.writerows(
             {name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()} for row in self.history
         )
-        write_text(self.run.history, table.getvalue())
+        write_whole(self.run.history, table.getvalue())
         metrics = {**self.facts, "result": self.result(), "corrupt_images": list(self.corrupt.names)}
-        write_text(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        write_whole(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def result(self) -> dict:
         """The figures after the last epoch; images_per_second is the median of the epochs, the first left out."""

@@ -8,9 +8,11 @@ import sys
 
 import keras
 
-from keras_bot.errors import MisuseError
+from keras_bot import models
+from keras_bot.errors import MisuseError, first_few, unknown
+from keras_bot.interop.architecture import same
 from keras_bot.recipe import Recipe
-from keras_bot.training.network import read_network
+from keras_bot.training.network import class_names_of, read_network
 
 HEAD = 5
 
@@ -27,7 +29,7 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
         MisuseError: if it can't be read, or is another network than `model`; nothing is changed then.
     """
     source, known = read_network(path)
-    theirs = known.get("class_names") or known.get("dataset", {}).get("class_names", ())
+    theirs = class_names_of(known)
     names = {layer.name: layer for layer in source.layers if layer.weights}
     pairs = [(layer, names.get(layer.name)) for layer in model.layers if layer.weights]
     if tuple(theirs) != tuple(class_names) or not class_names:
@@ -35,6 +37,7 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
         if theirs and class_names:
             told = f"{len(theirs)} classes there, {len(class_names)} here, or of other names"
             print(f"keras-bot: the head is new, not that of {path}: {told}.", file=sys.stderr, flush=True)
+    _check_same_network(model, source, path)
     for ours, other in pairs:
         shapes = [[tuple(v.shape) for v in layer.weights] if layer else None for layer in (ours, other)]
         if shapes[0] != shapes[1]:
@@ -45,6 +48,16 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
             )
     for ours, other in pairs:
         ours.set_weights(other.get_weights())
+
+
+def _check_same_network(model, source, path):
+    """By name where it has one of ours: A and B, or two depths, may share the weights of every layer of one."""
+    others = {layer.name for layer in source.layers if layer.weights and part_of(layer) != HEAD}
+    others -= {layer.name for layer in model.layers}
+    another = source.name in models.names() and not same(source.name, model.name)
+    if another or others:
+        has = source.name if another else f"one with {first_few(sorted(others))} too"
+        raise MisuseError(f"Expected in {path} the network {model.name}, received {has}. Set --model to what it is.")
 
 
 def _looks(source, model):
@@ -65,6 +78,8 @@ def like_source(recipe: Recipe, given: set[str]) -> Recipe:
     names = ("width", "image_size", "transform", "eval_crop") if recipe.task == "classification" else ("width",)
     theirs = {name: known.get("recipe", {}).get(name) for name in names}
     theirs["model"] = known.get("recipe", {}).get("model", source.name)
+    if theirs["model"] not in models.names():
+        raise unknown(f"network, of --init_from={recipe.init_from},", theirs["model"], models.names())
     changes = {name: value for name, value in theirs.items() if value and name not in given}
     for name in ("width", "eval_crop", "image_size"):
         if name in changes:

@@ -27,7 +27,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.interop.preprocessing import OURS, map_from_ours
 from keras_bot.recipe import Recipe
 from keras_bot.training.failures import first_line
-from keras_bot.training.network import read_network
+from keras_bot.training.network import class_names_of, read_network
 from keras_bot.tricks.precision import output_layers
 
 _PRESET = ("task.json", "config.json")  # one of them is in a directory of keras-hub's save_to_preset
@@ -48,7 +48,7 @@ def load_teacher(recipe: Recipe, num_classes: int, class_names: Sequence[str] = 
         return None
     network, known, preprocessing = _read(recipe.teacher)
     _check(network, recipe.teacher, num_classes)
-    theirs = known.get("class_names") or known.get("dataset", {}).get("class_names", ())
+    theirs = class_names_of(known)
     if _are_names(theirs) and _are_names(class_names):
         _order_classes(network, recipe.teacher, list(theirs), list(class_names))
     return _for_images_of(recipe.image_size, network, _preprocessing(recipe.teacher, known) | preprocessing)

@@ -19,8 +19,8 @@ import zlib
 
 import numpy as np
 
+from keras_bot.durable import is_partial, write_whole
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.training.records import write_text
 
 CARD = "cache.json"
 
@@ -53,7 +53,9 @@ class TeacherCache:
 
     def check(self, facts: dict[str, str], epochs: int):
         """MisuseError if the folder holds something else, a cache of other facts, or a file that is cut."""
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+        if not self.folder.exists():
+            return
+        if self.folder.is_dir() and all(is_partial(file.name) for file in self.folder.iterdir()):
             return
         card = self.folder / CARD
         if not card.is_file():
@@ -79,7 +81,7 @@ class TeacherCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"Can't make the --teacher_cache {self.folder}: {error.strerror}.") from None
-        write_text(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
+        write_whole(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
         for part in self.folder.glob(".epoch-*.part"):
             ours = re.fullmatch(rf"\.epoch-\d+\.{_host()}\.(\d+)\..*", part.name)
             if ours and (int(ours[1]) == os.getpid() or not _is_alive(int(ours[1]))):

@@ -49,7 +49,7 @@ def train(
         resume: go on from the newest checkpoint that the directory holds; the rest of the run is as if never stopped.
         overwrite: delete the run that the directory holds.
         progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
-        task: what the network is for.
+        task: what the network is for; that of the recipe.
 
     Returns:
         The task's metrics (of classification top1 and top5), loss, the best of the first metric (best_top1), epochs,
@@ -61,6 +61,8 @@ def train(
             disk can't be written to.
         Terminated: after SIGTERM, with the state saved.
     """
+    if recipe.task != task.name:
+        raise MisuseError(f"Expected the task of the recipe, {recipe.task}, received that of {task.name}.")
     cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
     strategy = build_strategy(recipe, cluster)
     train_source = task.open_source(recipe, "train", strategy)
@@ -119,17 +121,17 @@ def train(
                 ],
                 verbose=1 if show_bar and run else 0,
             )
-    if not run:
-        return recorder.result()
-    recorder.write()
-    if recorder.last_is_best() and run.best.exists():  # then the network is in a file already
-        write = functools.partial(shutil.copyfile, run.best)
-    save_for_anyone(write, strategy, run.model)
-    if evaluator:
-        evaluator.report(trainee, run.path)
-    path = pathlib.Path(recipe.dataset)
-    title = f"{recipe.model} on {path.name if path.exists() else recipe.dataset}"
-    draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
+        if not run:
+            return recorder.result()
+        recorder.write()
+        if recorder.last_is_best() and run.best.exists():  # then the network is in a file already
+            write = functools.partial(shutil.copyfile, run.best)
+        save_for_anyone(write, strategy, run.model)
+        if evaluator:
+            evaluator.report(trainee, run.path)
+        path = pathlib.Path(recipe.dataset)
+        title = f"{recipe.model} on {path.name if path.exists() else recipe.dataset}"
+        draw_curves(recorder.history, run.curves, metric=task.metrics[0], title=title)
     return {**recorder.result(), "run_dir": str(run.path)}
 
 
@@ -144,10 +146,13 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
                 given = getattr(recipe, name)
                 if given and run.path.resolve() in (path := pathlib.Path(given).resolve(), path.parent):
                     raise MisuseError(f"Expected the {name} outside the run_dir, received {given} in {run.path}.")
-        except MisuseError as error:
+        except (MisuseError, RunError, OSError) as error:
             problem = error
     try:
-        same = {name: value for name, value in recipe.as_text().items() if name not in MAY_DIFFER}
+        # Saving and resuming ask all workers, though the chief alone writes and reads.
+        differ = [name for name in MAY_DIFFER if name != "checkpoint_every"]
+        same = {name: value for name, value in recipe.as_text().items() if name not in differ}
+        same["resume"] = str(how["resume"]).lower()
         meet_workers(cluster, {**same, **versions(), TROUBLE: str(problem or "")})
     finally:
         if problem:

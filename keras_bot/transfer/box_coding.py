@@ -16,12 +16,6 @@ VARIANCE = (0.1, 0.1, 0.2, 0.2)
 MAX_LOG_SCALE = float(np.log(1000 / 16))  # decoded boxes stay finite whatever an untrained network says
 
 
-def clip_to_image(boxes: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Boxes (…, 4) with every corner moved into the image."""
-    limit = tf.cast(tf.stack([height, width, height, width]), boxes.dtype)
-    return tf.clip_by_value(boxes, 0.0, limit)
-
-
 def _centre_form(boxes):
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + size / 2, size

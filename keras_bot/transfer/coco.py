@@ -56,15 +56,7 @@ def read_coco(
         Example(record["file_name"], paths[key], record["height"], record["width"], *boxes[key])
         for key, record in records.items()
     )
-    ids = {name: key for key, name in zip(categories, names, strict=True)}
-    return DetectionSet(
-        f"{path} {split}",
-        tuple(classes),
-        examples,
-        train_on_difficult=False,
-        image_ids=tuple(records),
-        category_ids=tuple(ids.get(name, -1) for name in classes),
-    )
+    return DetectionSet(f"{path} {split}", tuple(classes), examples, train_on_difficult=False)
 
 
 def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Path]:

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bot import tricks
 from keras_bot.data import color
+from keras_bot.durable import write_whole
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.records import write_text
 from keras_bot.training.task import Task
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer.detection_metrics import AREA, ELEVEN_POINT, CocoMap, VocMap, table
@@ -32,6 +33,7 @@ SHOWN_SCORE = 0.3
 def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
     """The images and boxes of the recipe's data set, by `class_names` if they are given."""
     check_recipe(recipe, HEADS)
+    _check(recipe, split)
     options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
     if split == "train":
         source = open_detection(recipe.dataset, recipe.train_split or "train", **options)
@@ -44,6 +46,24 @@ def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[st
     return source
 
 
+def _check(recipe, split):
+    """MisuseError for what detection can't do with what is asked for."""
+    if recipe.layer_decay < 1:
+        raise MisuseError(f"Expected no --layer_decay for {recipe.task}, received it. Drop it, or freeze stages.")
+    strides = (16, 32) if recipe.head == "faster_rcnn_c4" else (32,)
+    if recipe.output_stride not in (0, *strides):
+        head = recipe.head or HEADS[0]
+        raise MisuseError(
+            f"Expected --output_stride as {' or '.join(map(str, strides))} for {head}, received {recipe.output_stride}."
+        )
+    first = first_set(recipe.dataset)
+    if split == "train" and pathlib.Path(first).expanduser().is_file():
+        raise MisuseError(
+            f"Expected a folder with files for training and evaluation, received {first}, which would be both. Name "
+            "two files train.json and val.json in a folder, with their images, and give that."
+        )
+
+
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
     """The detector, compiled."""
     backbone, scale = build_backbone(recipe), recipe.anchor_scale
@@ -52,7 +72,7 @@ def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
         options |= {"anchor_scale": scale} if scale else {}
         detector = RetinaNet(backbone, source.num_classes, **options)
     elif recipe.head == "faster_rcnn_c4":
-        options |= {"anchor_sizes": [16 * scale * 2**i for i in range(4)]} if scale else {}
+        options |= {"anchor_sizes": [16 * scale * 2**i for i in range(5)]} if scale else {}
         detector = FasterRCNN(backbone, source.num_classes, neck="c4", seed=recipe.seed, **options)
     else:
         options |= {"anchor_sizes": [(scale * 2**level,) for level in range(2, 7)]} if scale else {}
@@ -109,7 +129,7 @@ class EvaluateBoxes(keras.callbacks.Callback):
         """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
         predict = self._predict or tf.function(trainee.predict_boxes)
         figures = self._figures or measure(self._recipe, predict, self._source, self._data)
-        write_text(folder / "table.md", table(figures) + "\n")
+        write_whole(folder / "table.md", table(figures) + "\n")
         pictures = draw_found(predict, self._data, self._source)
         if pictures:
             picture_grid(pictures, folder / "predictions.png", columns=4)
@@ -165,8 +185,10 @@ def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
 
 
 def save(detector: keras.Model, path: pathlib.Path):
-    """Saves the detector uncompiled."""
-    copy = type(detector).from_config(detector.get_config())
+    """Saves the detector uncompiled, in float32."""
+    with tricks.mixed_precision("float32"):
+        backbone = tricks.recast(detector.backbone, "float32")
+        copy = type(detector)(backbone, **detector.settings, name=detector.name)
     copy.set_weights(detector.get_weights())
     copy.save(path)
 

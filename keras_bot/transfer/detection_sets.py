@@ -21,7 +21,7 @@ from keras_bot.data.record_files import Records
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer.annotations import Example
 
-EVAL_SPLITS = ("val", "validation", "test")  # of these, "eval" is the first there is
+EVAL_SPLITS = ("val", "validation", "valid", "test")  # of these, "eval" is the first there is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DetectionSet:
         name: of the set, with the split.
         class_names: one for each class.
         examples: in their natural order; at least one.
-        train_on_difficult, image_ids, category_ids: see `DetectionSource`.
+        train_on_difficult: see `DetectionSource`.
         files: of a TFDS set, its record files in their natural order, and what a message calls each; empty otherwise.
         image_of: of a TFDS set: a serialised record -> the encoded image, in a graph.
     """
@@ -41,8 +41,6 @@ class DetectionSet:
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
     train_on_difficult: bool = True
-    image_ids: tuple[int, ...] = ()
-    category_ids: tuple[int, ...] = ()
     files: tuple[tuple[Records, str], ...] = ()
     image_of: Callable[[tf.Tensor], tf.Tensor] | None = None
 

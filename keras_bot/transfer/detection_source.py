@@ -40,7 +40,6 @@ class DetectionSource:
         clipped: a line for each box that reached more than a pixel out of its image.
         train_on_difficult: whether boxes marked difficult are shown in training: VOC's are single objects, COCO's
             crowds are not.
-        image_ids, category_ids: COCO's own numbers of images and classes; empty otherwise.
     """
 
     name: str
@@ -53,8 +52,6 @@ class DetectionSource:
     dropped: tuple[str, ...] = ()
     clipped: tuple[str, ...] = ()
     train_on_difficult: bool = True
-    image_ids: tuple[int, ...] = ()
-    category_ids: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -90,7 +87,7 @@ def open_detection(
         dataset: a folder in Pascal VOC's layout (see `voc`) or COCO's, a COCO annotation file (see `coco`), or the
             name of a TFDS set like "voc/2007" or "coco/2017"; or some of them joined by "+" (see `detection_sets`).
         split: its name in each of them, as in "train", "val", "test" or "trainval", or several as in "train+val";
-            "eval" is the first there is of val, validation and test.
+            "eval" is the first there is of val, validation, valid and test.
         images: of a COCO set, the folder of the images; None looks for it.
         class_names: those that the labels should count by, as of a trained network; None takes them from the data,
             whose classes may have another order, and may be fewer.
@@ -186,8 +183,6 @@ def _source(
         dropped=dropped,
         clipped=clipped,
         train_on_difficult=whole.train_on_difficult,
-        image_ids=whole.image_ids,
-        category_ids=whole.category_ids,
     )
 
 

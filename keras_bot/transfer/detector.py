@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bot.transfer import box_coding as coding
+from keras_bot.transfer.boxes import clip
 
 
 class Detector(keras.Model):
@@ -46,7 +47,7 @@ class Detector(keras.Model):
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         boxes, scores, classes = self.candidates(self(images, training=False), height, width, threshold)
         return coding.best_detections(
-            coding.clip_to_image(boxes, height, width),
+            clip(boxes, [0, 0, height, width]),
             scores,
             classes,
             iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,

@@ -106,10 +106,6 @@ class ResizeLike(layers.Layer):
         x, like = inputs
         return keras.KerasTensor((*like.shape[:3], x.shape[-1]), dtype=self.compute_dtype)
 
-    def get_config(self):
-        """The arguments of every layer."""
-        return super().get_config()
-
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class PixelCrossentropy(keras.losses.Loss):
@@ -194,10 +190,6 @@ class Segmenter(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The metrics of the logits."""
         return super().compute_metrics(x, y, _split(y_pred)[0], sample_weight)
-
-    def inference_network(self) -> keras.Model:
-        """Functional, with the same weights: images -> logits, without the auxiliary head."""
-        return keras.Model(self.network.input, self.network.output["logits"], name=f"{self.network.name}_logits")
 
     def get_config(self):
         """All arguments, with the network serialised."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_bot.durable import replacing
 from keras_bot.errors import MisuseError
-from keras_bot.training.checkpoint import replacing
 
 IGNORE = 255
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)

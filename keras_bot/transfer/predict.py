@@ -29,7 +29,7 @@ def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathli
         lines = [f"{parts[place]:7.2%}  {names[place]}" for place in np.argsort(-parts) if parts[place]]
     else:
         found = {name: value[0].numpy() for name, value in serve(image[None]).items()}
-        shown = found["scores"] >= min_score
+        shown = (found["classes"] >= 0) & (found["scores"] >= min_score)
         boxes, scores, classes = (found[name][shown] for name in ("boxes", "scores", "classes"))
         picture = draw_boxes(image.numpy(), boxes, classes, names, scores)
         corners = [" ".join(f"{side:.0f}" for side in box) for box in boxes]

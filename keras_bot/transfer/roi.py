@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.transfer import box_coding as coding
-from keras_bot.transfer.boxes import area
+from keras_bot.transfer.boxes import area, clip
 
 RPN_VARIANCE = (1.0, 1.0, 1.0, 1.0)
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a region of 224 pixels is read from P4
@@ -48,7 +48,7 @@ def propose(
         scores, at = tf.math.top_k(objectness[:, begin:end], tf.minimum(candidates, end - begin))
         near = tf.gather(level, at)
         boxes = coding.decode(tf.gather(deltas[:, begin:end], at, batch_dims=1), near, RPN_VARIANCE)
-        boxes = coding.clip_to_image(boxes, *image_shape)
+        boxes = clip(boxes, [0, 0, *image_shape])
         large = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= MIN_SIZE, axis=-1)
         scores = tf.where(large, scores, -np.inf)
         keep = coding.keep_best(boxes, scores, tf.zeros_like(at), iou)

@@ -8,11 +8,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bot.data import color
+from keras_bot.durable import write_whole
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.classification import save_float32
-from keras_bot.training.records import write_text
 from keras_bot.training.task import Task
 from keras_bot.transfer import segmentation_metrics as metrics
 from keras_bot.transfer.deeplab import deeplabv3plus
@@ -104,7 +104,7 @@ class KeepFigures(keras.callbacks.Callback):
         predict = tf.function(lambda images: trainee(images, training=False))
         data = evaluation_data(self._recipe, self._source, self._corrupt)
         figures = self._figures or measure(predict, self._source, data)
-        write_text(folder / "table.md", metrics.table(figures) + "\n")
+        write_whole(folder / "table.md", metrics.table(figures) + "\n")
         pictures = draw_masks(predict, data, self._source)
         titles = ["truth", "prediction"] * (len(pictures) // 2)
         if pictures:

@@ -93,7 +93,7 @@ def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
 
     Args:
         confusion: (K, K), true classes in rows, as `MeanIoU.confusion` gives.
-        class_names: K names.
+        class_names: K names; the second of one name is told as "screen (2)".
 
     Returns:
         `mean_iou`, `pixel_accuracy`, `per_class` {name: IoU, NaN for a class that occurs nowhere},
@@ -113,12 +113,17 @@ def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
     right, true = np.diag(confusion), confusion.sum(axis=1)
     union = true + confusion.sum(axis=0) - right
     ious = np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
+    names = [_numbered(name, list(class_names[:place]).count(name)) for place, name in enumerate(class_names)]
     return {
         "mean_iou": float(np.nanmean(ious)),
         "pixel_accuracy": float(right.sum() / confusion.sum()),
-        "per_class": dict(zip(class_names, ious.tolist(), strict=True)),
-        "pixels": dict(zip(class_names, true.tolist(), strict=True)),
+        "per_class": dict(zip(names, ious.tolist(), strict=True)),
+        "pixels": dict(zip(names, true.tolist(), strict=True)),
     }
+
+
+def _numbered(name, before):
+    return f"{name} ({before + 1})" if before else name
 
 
 def table(result: Mapping) -> str:

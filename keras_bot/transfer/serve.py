@@ -19,6 +19,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import write_savedmodel
 from keras_bot.recipe import Recipe
 from keras_bot.training.failures import first_line
+from keras_bot.training.network import within
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer import faster_rcnn, fcn, retinanet
 from keras_bot.transfer.detection_view import preprocess_detection
@@ -41,6 +42,7 @@ def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
+    model = within(model)
     parts = [model, *getattr(model, "layers", ())]
     if not any(isinstance(part, CLASSES[task]) for part in parts):
         raise MisuseError(f"Expected {path} to hold a network for {task}, received {model.name!r}.")

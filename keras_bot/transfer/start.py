@@ -4,7 +4,7 @@ import keras
 
 from keras_bot import models
 from keras_bot.errors import MisuseError
-from keras_bot.models.dilate import dilate
+from keras_bot.models.dilate import OUTPUT_STRIDES, dilate
 from keras_bot.recipe import Recipe
 from keras_bot.training.start import freeze, start_from
 from keras_bot.transfer.backbone import LEVELS, as_backbone, check_covers
@@ -21,8 +21,8 @@ def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
         MisuseError: if the network has no such features, or can't be started from.
     """
     stride = recipe.output_stride or output_stride
-    if stride not in (8, 16, 32):
-        raise MisuseError(f"Expected --output_stride as 8, 16 or 32, received {stride}.")
+    if stride not in OUTPUT_STRIDES:
+        raise MisuseError(f"Expected --output_stride as {', '.join(map(str, OUTPUT_STRIDES))}, received {stride}.")
     model = models.create(recipe.model, include_top=False, width=recipe.width, zero_gamma=recipe.zero_gamma)
     if not set(LEVELS) <= {layer.name for layer in model.layers}:
         raise MisuseError(f"Expected a network for ImageNet, with features C2 … C5, received --model={recipe.model}.")
@@ -46,6 +46,9 @@ def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
         "label_smoothing": recipe.label_smoothing,
         "accumulate": recipe.accumulate > 1,
         "augment_on": recipe.augment_on == "device",
+        "shard": recipe.shard == "file",
+        "cache": recipe.cache,
+        "scaled_eval": recipe.scaled_eval,
     }
     for name, wanted in classifiers.items():
         if wanted:

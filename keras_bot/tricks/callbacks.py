@@ -85,7 +85,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch for the message."""
-        self._epoch = epoch
+        self._epoch, self._step = epoch, 0
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""

@@ -237,9 +237,10 @@ def _check_loss(loss):
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     if loss is None:
         raise ValueError("Expected a hard loss from logits, received None.")
-    names = ("categorical_crossentropy", "sparse_categorical_crossentropy")
-    by_function = getattr(loss, "__name__", "") in names  # their default is probabilities
-    by_class = isinstance(loss, keras.losses.Loss) and not loss.get_config().get("from_logits", True)
+    kinds = ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy")
+    by_function = getattr(loss, "__name__", "") in (*kinds, "kl_divergence")  # their default is probabilities
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    by_class = not config.get("from_logits", type(loss) is not keras.losses.KLDivergence)
     if by_function or by_class:
         raise ValueError(
             f"Expected a loss from logits, received {loss!r}. Use for instance "

@@ -113,6 +113,19 @@ def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, va
     return [None if gradient is None else next(summed) for gradient in gradients]
 
 
+class SumFirst:
+    """As the first base of a Keras optimizer: it clips the gradient summed over replicas, Keras each replica's own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        sum_once(self)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        grads = sum_over_replicas(self, grads, trainable_variables)
+        with gradients_are_summed():
+            super()._backend_apply_gradients(grads, trainable_variables)
+
+
 def sum_once(optimizer: keras.optimizers.Optimizer):
     """Makes an optimizer sum no gradients over replicas within `gradients_are_summed`."""
     if hasattr(optimizer, "_all_reduce_sum_gradients"):

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from keras_bot.tricks.loss_scaling import gradients_are_summed, sum_once, sum_over_replicas
+from keras_bot.tricks.loss_scaling import SumFirst
 from keras_bot.tricks.no_bias_decay import is_kernel
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class NAG(keras.optimizers.Optimizer):
+class NAG(SumFirst, keras.optimizers.Optimizer):
     """SGD with Nesterov momentum and coupled weight decay on chosen variables.
 
     Args:
@@ -84,7 +84,6 @@ class NAG(keras.optimizers.Optimizer):
         self.l2 = weight_decay
         self.decay = decay if isinstance(decay, str) else tuple(decay)
         self.rates = dict(rates or {})
-        sum_once(self)
 
     def build(self, variables):
         """Makes a velocity for each variable and settles which of them are decayed."""
@@ -104,12 +103,6 @@ class NAG(keras.optimizers.Optimizer):
             return tuple(is_kernel(v) for v in variables)
         named = {_find(path, variables, "decay") for path in self.decay}
         return tuple(v.path in named for v in variables)
-
-    def _backend_apply_gradients(self, grads, trainable_variables):
-        # Keras would sum after the clipping.
-        grads = sum_over_replicas(self, grads, trainable_variables)
-        with gradients_are_summed():
-            super()._backend_apply_gradients(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable."""

@@ -60,6 +60,10 @@ def output_layers(model: keras.Model) -> list:
     return [layer for op in last for layer in (output_layers(op) if isinstance(op, keras.Model) else [op])]
 
 
+def _alone(tensors):
+    return tensors[0] if isinstance(tensors, list | tuple) and len(tensors) == 1 else tensors
+
+
 def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
     """An uncompiled copy of `model` with its weights that computes in `policy`, its output layers in float32.
 
@@ -78,8 +82,9 @@ def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)
     # The clone of a compiled model is compiled; a new model around its layers isn't.
-    ends = [tensors[0] if len(tensors) == 1 else tensors for tensors in (copy.inputs, copy.outputs)]
-    copy = keras.Model(*ends, name=model.name)
+    is_chain = isinstance(copy, keras.Sequential)
+    ends = (copy.inputs, copy.outputs) if is_chain else (copy.input, copy.output)
+    copy = keras.Model(*map(_alone, ends), name=model.name)
     # Through a file and not get_weights: loading also restores what layers derive from their weights.
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.weights.h5")

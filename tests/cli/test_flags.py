@@ -40,6 +40,14 @@ def test_run_flags_give_the_recipe_back(recipe, tmp_path):
     assert read_recipe(tmp_path, ["--epochs=99"]).epochs == 99
 
 
+def test_a_tilde_is_the_home_directory_and_a_bool_takes_no_value(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = parse("--dataset=~/set.npz", "--teacher=~", "--data_dir=a~/b")
+    assert (recipe.dataset, recipe.teacher, recipe.data_dir) == ("/home/me/set.npz", "/home/me", "a~/b")
+    with pytest.raises(MisuseError, match="--noflip=1 does not take an argument"):
+        parse("--noflip=1")
+
+
 def test_a_nested_flagfile_is_found_beside_the_file_that_names_it(tmp_path, monkeypatch):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "base.flags").write_text("--epochs=10\n--batch_size=32\n")

@@ -39,15 +39,6 @@ def test_misuse_in_the_workers_is_misuse(tmp_path):
     assert ran.returncode == 2 and "keras-bot: Unknown flag --epoch. Did you mean --epochs?" in ran.stderr
 
 
-def test_training_gets_its_strategy_unless_it_has_one(tmp_path):
-    (tmp_path / "some.flags").write_text("--epochs=3\n--strategy=mirrored\n")
-    arguments = launch.worker_arguments
-    assert arguments(["train", "--epochs=1"]) == ["train", "--strategy=multi_worker", "--epochs=1"]
-    for own in (["--strategy=auto"], ["--strategy", "auto"], [f"--flagfile={tmp_path / 'some.flags'}"]):
-        assert arguments(["train", *own]) == ["train", *own]
-    assert arguments(["models", "--json"]) == ["models", "--json"]
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

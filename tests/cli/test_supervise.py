@@ -216,6 +216,12 @@ def test_lines_of_any_kind(written, shown):
         assert result == shown
 
 
+def test_of_states_that_end_with_a_carriage_return_few_are_shown_too():
+    lines = copied(b"".join(b"%d%%\r" % state for state in range(30_000))).splitlines()
+    assert 1 <= len(lines) <= 3 and lines[-1] == b"> 29999%"
+    assert all(len(line) < 10 for line in lines)
+
+
 def test_a_progress_bar_is_shown_now_and_then_and_its_last_state_always():
     read, write = os.pipe()
     out = io.BytesIO()

@@ -286,13 +286,13 @@ def test_leftovers_of_a_kill_are_taken_for_nothing(tmp_path):
     convert(str(folder), str(tmp_path / "unbroken"), shards=6)
     _begun(folder, out)
     (out / "train-00003.partial").write_bytes(b"half a shard")
-    (out / "manifest.partial.json.partial").write_text('{"form')
+    (out / ".manifest.partial.json.1.part").write_text('{"form')
     shutil.copy(out / "train-00000-of-00006", out / "train-00004-of-00006")  # renamed, but not in the manifest yet
     convert(str(folder), str(out), shards=6)
     assert _hashes(out) == _hashes(tmp_path / "unbroken")
     first = tmp_path / "first"
     first.mkdir()
-    (first / "manifest.partial.json.partial").write_text('{"form')
+    (first / ".manifest.partial.json.1.part").write_text('{"form')
     convert(str(folder), str(first), shards=6)
     assert _hashes(first) == _hashes(tmp_path / "unbroken")
 

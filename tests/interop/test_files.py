@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from keras_bot import interop, models
 from keras_bot.errors import MisuseError
 from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, take_ours
+from keras_bot.interop.timm_file import timm_name
 
 pytestmark = pytest.mark.core
 
@@ -37,7 +38,7 @@ def _assert_same(one, other):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=ours.path)
 
 
-@pytest.mark.parametrize("name", ["resnet18_a", "resnet18_c", "resnet26_b", "resnet50_d", "resnet34_d"])
+@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_c", "resnet26_b", "resnet50_d", "resnet34_d"])
 def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
     model = _randomise(models.create(name, **SMALL))
     told = interop.save_timm(model, tmp_path / "net.safetensors", image_size=192, eval_crop=0.9)
@@ -50,6 +51,15 @@ def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
     _assert_same(again, model)  # the file tells that images are normalised as we do, so nothing is folded
     assert (report.preprocessing["image_size"], report.preprocessing["eval_crop"]) == (192, 0.9)
     assert len(report.file["sha256"]) == 64
+
+
+def test_timm_is_given_no_network_that_it_has_not():
+    known = {name: timm_name(name) for name in models.names() if timm_name(name)}
+    resnets = {name: theirs for name, theirs in known.items() if name.startswith("resnet")}
+    depths = {letter: {int(n[6:-2]) for n in resnets if n.endswith(letter)} for letter in "abcd"}
+    assert depths["b"] == depths["d"] == {18, 26, 34, 50, 101, 152}
+    assert depths["a"] == {18, 34} and depths["c"] == {50, 101, 152}
+    assert set(known) - set(resnets) == {"inception_v3", "mobilenet_v1_relu6"}
 
 
 def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
@@ -79,7 +89,7 @@ def test_inception_and_mobilenet_come_back_from_timm_too(name, theirs, tmp_path)
 
 @pytest.mark.parametrize("name", ["resnet50_a", "resnet18_vd", "cifar_resnet20_d", "mobilenet_v1"])
 def test_a_network_that_timm_lacks_is_not_written(name, tmp_path):
-    with pytest.raises(MisuseError, match="Expected a ResNet of variant B, C or D"):
+    with pytest.raises(MisuseError, match="Expected a ResNet-18 … 152 of variant B or D"):
         interop.save_timm(models.create(name, **SMALL), tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())
 

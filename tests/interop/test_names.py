@@ -12,8 +12,10 @@ import pytest
 
 from keras_bot import interop, models
 from keras_bot.errors import MisuseError
-from keras_bot.interop import inception_names
+from keras_bot.interop import architecture, inception_names
 from keras_bot.interop.matching import recognise
+from keras_bot.interop.preprocessing import DEFAULTS
+from keras_bot.models.resnet import DEPTHS
 
 pytestmark = pytest.mark.core
 
@@ -232,12 +234,19 @@ def test_unknown_words_are_refused():
         ({"source": "tim"}, "Unknown source 'tim'. Did you mean timm"),
         ({"source": "timm", "head": "keeep"}, "Unknown head"),
         ({"source": "timm", "normalisation": "our"}, "Unknown normalisation"),
+        ({"source": "timm", "preprocessing": {"channels": "bgr"}}, "Unknown order of channels 'bgr'. Known: BGR, RGB"),
     ):
         with pytest.raises(MisuseError, match=message):
             interop.into(_resnet18_d(), _random("timm resnet18d"), **options)
 
 
+def test_a_part_of_the_preprocessing_is_completed():
+    told = interop.into(_resnet18_d(), _random("timm resnet18d"), "timm", preprocessing={"mean": (1.0, 2.0, 3.0)})
+    assert told.preprocessing == DEFAULTS["timm"] | {"mean": (1.0, 2.0, 3.0), "takes": "ours"}
+
+
 def test_of_basic_blocks_a_is_b():
+    assert all(architecture.same(f"resnet{depth}_a", f"resnet{depth}_b") == (depth in (10, 18, 34)) for depth in DEPTHS)
     model = models.create("resnet18_a", num_classes=1000)
     assert interop.into(model, _random("torchvision resnet18"), "torchvision").model == "resnet18_a"
 

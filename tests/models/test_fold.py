@@ -50,6 +50,16 @@ def test_a_bias_is_taken_along_and_other_batch_norms_stay():
     assert left == {"after_relu", "shares"}
 
 
+def test_a_convolution_that_is_an_output_stays():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    model = trained(keras.Model(image, [x, keras.layers.BatchNormalization()(x)]))
+    images = DRAW.standard_normal((2, 8, 8, 3), dtype="float32")
+    pairs = zip(fold_batch_norm(model).predict_on_batch(images), model.predict_on_batch(images), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_a_depthwise_convolution_of_several_multiples_folds():
     image = keras.Input((8, 8, 3))
     x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="biased")(image)

@@ -108,7 +108,7 @@ def test_the_page_of_a_run_holds_its_numbers():
         "272,474",
         "40.8 M",
         "1 h 2 min",
-        "12.0",
+        "12.5",
         "label_smoothing",
         "cosine decay (5.1)",
         "keras 3.15.1",

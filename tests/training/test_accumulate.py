@@ -1,8 +1,5 @@
 """A batch taken in parts is the whole batch, for the weights and for the metrics."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -160,37 +157,21 @@ def test_only_one_part_is_alive():
     assert temporaries(4) == 0
 
 
-TWO_REPLICAS = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import sys
-sys.path.insert(0, {folder!r})
-from test_accumulate import *
-penalty = keras.regularizers.L2(0.05)
+@pytest.mark.parametrize("kind", ["float32", "mixed_float16"])
+def test_two_replicas_each_in_parts(two_replicas, kind):
+    """With a penalty; in float32 with a teacher, in float16 with loss scaling."""
 
-def model(parts, kind):
-    student = network(kind, l2=penalty)
-    scaling = tricks.LossScaling(tricks.NAG(0.1)) if kind == "mixed_float16" else None
-    if kind == "float32":
-        student = tricks.Distiller(student, network(filters=7), temperature=3.0)
-    return compiled(student, parts, optimizer=scaling)
+    def model(parts):
+        student = network(kind, l2=keras.regularizers.L2(0.05))
+        if kind == "float32":
+            return compiled(tricks.Distiller(student, network(filters=7), temperature=3.0), parts)
+        return compiled(student, parts, optimizer=tricks.LossScaling(tricks.NAG(0.1)))
 
-for kind in ("float32", "mixed_float16"):
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        mirrored = model(4, kind)
-    ours = after_steps(mirrored)
-    assert_same(ours, after_steps(model(None, kind)), rtol=1e-5 if kind == "float32" else 5e-3)
+    with two_replicas.scope():
+        mirrored = model(4)
+    assert_same(after_steps(mirrored), after_steps(model(None)), rtol=1e-5 if kind == "float32" else 5e-3)
     for variable in mirrored.trainable_variables:
-        one, other = variable.value.values
-        np.testing.assert_array_equal(one, other)
-"""
-
-
-def test_two_replicas_each_in_parts(request):
-    code = TWO_REPLICAS.format(folder=str(request.path.parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+        np.testing.assert_array_equal(*variable.value.values)
 
 
 @pytest.mark.slow

@@ -15,30 +15,28 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from keras_bot import durable
+from keras_bot.durable import replacing
 from keras_bot.errors import RunError
 from keras_bot.training import checkpoint
-from keras_bot.training.checkpoint import Checkpoints, replacing
+from keras_bot.training.checkpoint import Checkpoints
 
 
-class Cell:
-    """What stands for a variable where none of Keras' is needed."""
-
-    def __init__(self, value):
-        self.value = np.asarray(value)
-
-
-def cells(folder, keep=2, **values):
-    """Checkpoints of such variables."""
-
-    def write(cell, array):
-        cell.value = array
-
-    variables = {name: Cell(value) for name, value in values.items()}
-    return Checkpoints(folder, variables, keep=keep, read=lambda cell: cell.value, write=write), variables
+def arrays(folder, keep=2, **values):
+    """Checkpoints of arrays, for want of variables."""
+    return Checkpoints(folder, values, keep=keep)
 
 
 def small(folder, **options):
-    return cells(folder, weight=np.arange(6, dtype=np.float32).reshape(2, 3), steps=np.int64(7), **options)[0]
+    return arrays(folder, weight=np.arange(6, dtype=np.float32).reshape(2, 3), steps=np.int64(7), **options)
+
+
+def newest(checkpoints):
+    """The progress of the newest, which must fit."""
+    progress, stored = checkpoints.read_newest() or ({}, None)
+    if progress:
+        checkpoints.check(stored)
+    return progress
 
 
 def names(folder):
@@ -70,16 +68,13 @@ def test_keras_variables_come_back_exactly(tmp_path):
     variables = {name: keras.Variable(value, dtype=value.dtype.name) for name, value in values.items()}
     checkpoints = Checkpoints(tmp_path / "deep" / "checkpoints", variables)
     progress = {"steps": 12, "epochs": 1, "history": [{"loss": 0.1 + 0.2}], "corrupt_images": ["ü.jpg"]}
-    assert checkpoints.restore() == {} and checkpoints.read_newest() is None
+    assert checkpoints.read_newest() is None
     assert checkpoints.save(progress).name == "step-00000012.npz"
-    for variable in variables.values():
-        variable.assign(keras.ops.zeros_like(variable))
-    assert checkpoints.restore() == progress
-    for name, array in checkpoints.collect().items():
+    told, arrays = checkpoints.read_newest()
+    assert told == progress and list(arrays) == list(values)
+    for name, array in arrays.items():
         assert array.dtype == values[name].dtype and array.shape == values[name].shape, name
         assert array.tobytes() == values[name].tobytes(), name
-    _, arrays = checkpoints.read_newest()
-    assert {name: array.dtype for name, array in arrays.items()} == {name: v.dtype for name, v in values.items()}
 
 
 def test_anyone_can_open_the_file(tmp_path):
@@ -96,15 +91,14 @@ def test_the_same_state_is_the_same_file(tmp_path):
 
 
 def test_given_arrays_are_saved_instead_of_the_variables(tmp_path):
-    checkpoints, variables = cells(tmp_path, a=np.zeros(3))
+    checkpoints = arrays(tmp_path, a=np.zeros(3))
     checkpoints.save({"steps": 1}, {"a": np.ones(3)})
-    checkpoints.restore()
-    np.testing.assert_array_equal(variables["a"].value, np.ones(3))
+    np.testing.assert_array_equal(checkpoints.read_newest()[1]["a"], np.ones(3))
 
 
 def test_an_array_of_another_layout_comes_back(tmp_path):
     value = np.arange(24, dtype="float32").reshape(2, 3, 4)
-    checkpoints, _ = cells(tmp_path, a=value.transpose(2, 0, 1), b=value[:, ::2], c=np.asfortranarray(value[0]))
+    checkpoints = arrays(tmp_path, a=value.transpose(2, 0, 1), b=value[:, ::2], c=np.asfortranarray(value[0]))
     before = checkpoints.collect()
     _, after = (checkpoints.save({"steps": 1}), checkpoints.read_newest()[1])
     for name, array in before.items():
@@ -114,8 +108,8 @@ def test_an_array_of_another_layout_comes_back(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_what_is_not_finite_is_not_saved(bad, dtype, tmp_path):
-    checkpoints, variables = cells(tmp_path / "new", good=np.ones(3), bad=np.ones(3).astype(dtype))
-    variables["bad"].value[1] = bad
+    values = np.array([1, bad, 1], dtype)
+    checkpoints = arrays(tmp_path / "new", good=np.ones(3), bad=values)
     with pytest.raises(RunError, match="The variable bad is not finite after step 5"):
         checkpoints.save({"steps": 5})
     assert not (tmp_path / "new").exists()
@@ -124,12 +118,11 @@ def test_what_is_not_finite_is_not_saved(bad, dtype, tmp_path):
 @pytest.mark.parametrize(
     "other", [{"a": np.ones(4)}, {"b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(1)}, {"a": np.ones((1, 3))}, {}]
 )
-def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(other, tmp_path):
-    cells(tmp_path, **other)[0].save({"steps": 1})
-    checkpoints, variables = cells(tmp_path, a=np.zeros(3))
+def test_a_checkpoint_of_another_network_is_refused(other, tmp_path):
+    arrays(tmp_path, **other).save({"steps": 1})
+    checkpoints = arrays(tmp_path, a=np.zeros(3))
     with pytest.raises(RunError, match=r"is of another network, number of classes or version: [ab] has shape"):
-        checkpoints.restore()
-    np.testing.assert_array_equal(variables["a"].value, np.zeros(3))
+        newest(checkpoints)
 
 
 # Which are kept
@@ -179,7 +172,7 @@ def test_what_a_kill_left_is_removed_and_other_files_stay(tmp_path):
 
 
 def test_every_single_byte_is_guarded(tmp_path):
-    checkpoints, _ = cells(tmp_path, a=np.float32(1))
+    checkpoints = arrays(tmp_path, a=np.float32(1))
     path = checkpoints.save({"steps": 1})
     good = path.read_bytes()
     draw = random.Random(0)
@@ -197,7 +190,7 @@ def test_every_single_byte_is_guarded(tmp_path):
 
 
 def test_every_length_is_guarded(tmp_path):
-    checkpoints, _ = cells(tmp_path, a=np.float32(1))
+    checkpoints = arrays(tmp_path, a=np.float32(1))
     path = checkpoints.save({"steps": 1})
     good = path.read_bytes()
     for data in (*(good[:length] for length in range(len(good))), good + b"0", good + good, b"0" + good):
@@ -211,16 +204,16 @@ def test_a_damaged_one_is_named_set_aside_and_the_one_before_used(tmp_path, caps
     checkpoints = small(tmp_path, keep=3)
     paths = [checkpoints.save({"steps": steps}) for steps in (1, 2, 3)]
     flip(paths[2])
-    assert checkpoints.restore() == {"steps": 2}
+    assert newest(checkpoints) == {"steps": 2}
     assert capsys.readouterr().err == (
         f"keras-bot: the checkpoint {paths[2]} is damaged (its checksum doesn't fit); resuming from {paths[1]}.\n"
     )
     assert names(tmp_path) == ["step-00000001.npz", "step-00000002.npz", "step-00000003.npz.damaged"]
     flip(checkpoints.save({"steps": 3}))
-    assert checkpoints.restore() == {"steps": 2}
+    assert newest(checkpoints) == {"steps": 2}
     assert {"step-00000003.npz.damaged", "step-00000003.npz.damaged.damaged"} < set(names(tmp_path))
     capsys.readouterr()
-    assert checkpoints.restore() == {"steps": 2} and not capsys.readouterr().err
+    assert newest(checkpoints) == {"steps": 2} and not capsys.readouterr().err
     for steps in (3, 4, 5):
         checkpoints.save({"steps": steps})
     assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (3, 4, 5)]
@@ -233,7 +226,7 @@ def test_a_damaged_one_that_cannot_be_renamed_is_stepped_over_and_not_counted(tm
     flip(bad)
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "rename", raising(errno.EROFS))
-        assert checkpoints.restore() == {"steps": 1} and "damaged" in capsys.readouterr().err
+        assert newest(checkpoints) == {"steps": 1} and "damaged" in capsys.readouterr().err
     assert checkpoints.files() == [good, bad]
     checkpoints.save({"steps": 3})
     assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (1, 2, 3)]
@@ -247,10 +240,10 @@ def test_without_a_good_one_nothing_begins_anew_unasked(tmp_path, capsys):
     for path in [checkpoints.save({"steps": steps}) for steps in (1, 2)]:
         flip(path)
     with pytest.raises(RunError, match=r"damaged .*: step-00000002.npz, step-00000001.npz\. .*--overwrite"):
-        checkpoints.restore()
+        newest(checkpoints)
     assert names(tmp_path) == ["step-00000001.npz.damaged", "step-00000002.npz.damaged"]
     with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz.damaged, .*--overwrite"):
-        checkpoints.restore()  # not as if there had been none
+        newest(checkpoints)  # not as if there had been none
     assert not capsys.readouterr().err
 
 
@@ -258,12 +251,12 @@ def test_checkpoints_of_another_version_are_refused(tmp_path):
     (tmp_path / "epoch-00001.npz").write_bytes(b"x")
     checkpoints = small(tmp_path)
     with pytest.raises(RunError, match=r"of another version of keras_bot: epoch-00001.npz\. .*--overwrite"):
-        checkpoints.restore()
+        newest(checkpoints)
     path = checkpoints.save({"steps": 1})
-    assert checkpoints.restore() == {"steps": 1}
+    assert newest(checkpoints) == {"steps": 1}
     path.write_bytes(b"y" * 9 + checkpoint._checksum(b"y" * 9 + b"0" * 64))  # whole, but no checkpoint
     with pytest.raises(RunError, match=r"step-00000001.npz is of another version of keras_bot"):
-        checkpoints.restore()
+        newest(checkpoints)
     assert path.exists()
 
 
@@ -272,7 +265,7 @@ def test_one_that_cannot_be_read_is_told_and_left(tmp_path, monkeypatch):
     paths = [checkpoints.save({"steps": steps}) for steps in (1, 2)]
     monkeypatch.setattr(pathlib.Path, "read_bytes", raising(errno.EACCES))
     with pytest.raises(RunError, match=r"Can't read .*step-00000002.npz: Permission denied"):
-        checkpoints.restore()
+        newest(checkpoints)
     assert checkpoints.files() == paths
 
 
@@ -298,7 +291,7 @@ def test_a_failing_write_is_told_and_leaves_the_one_before(first, name, number, 
     good = None if first else checkpoints.save({"steps": 1})
     with monkeypatch.context() as patch:
         if name == "open":
-            patch.setattr(checkpoint, "open", raising(number), raising=False)
+            patch.setattr(durable, "open", raising(number), raising=False)
         else:
             patch.setattr(os, name, raising(number))
         with pytest.raises(RunError) as raised:
@@ -307,9 +300,9 @@ def test_a_failing_write_is_told_and_leaves_the_one_before(first, name, number, 
     written = tmp_path / "step-00000002.npz"
     assert str(raised.value) == f"Can't write the checkpoint {written}: {os.strerror(number)}. {state}"
     assert checkpoints.files() == ([] if first else [good]) and len(names(tmp_path)) == (not first)
-    assert checkpoints.restore() == ({} if first else {"steps": 1})
+    assert newest(checkpoints) == ({} if first else {"steps": 1})
     checkpoints.save({"steps": 2})
-    assert checkpoints.restore() == {"steps": 2}
+    assert newest(checkpoints) == {"steps": 2}
 
 
 def test_a_folder_that_cannot_be_synced_keeps_the_old_one(tmp_path, monkeypatch):
@@ -355,7 +348,7 @@ def test_a_read_only_folder(tmp_path):
     try:
         with pytest.raises(RunError, match=r"Permission denied. The last good one is"):
             checkpoints.save({"steps": 2})
-        assert checkpoints.restore() == {"steps": 1}
+        assert newest(checkpoints) == {"steps": 1}
     finally:
         tmp_path.chmod(0o700)
 
@@ -380,7 +373,7 @@ def tiny_disk(tmp_path):
 
 def test_a_full_disk(tiny_disk, capsys):
     disk, mount = tiny_disk
-    checkpoints, _ = cells(disk / "checkpoints", a=np.zeros(100_000, "float32"))
+    checkpoints = arrays(disk / "checkpoints", a=np.zeros(100_000, "float32"))
     first, second = (checkpoints.save({"steps": steps}) for steps in (1, 2))
     left = disk / "checkpoints" / ".step-00000003.npz.1.part"
     left.write_bytes(b"x" * 100_000)  # a kill's; gone with the next save
@@ -389,14 +382,14 @@ def test_a_full_disk(tiny_disk, capsys):
             checkpoints.save({"steps": 3})
         gc.collect()
         assert names(disk / "checkpoints") == [first.name, second.name]
-    assert checkpoints.restore() == {"steps": 2}
+    assert newest(checkpoints) == {"steps": 2}
     first.unlink()
     checkpoints.save({"steps": 3})
-    assert checkpoints.restore() == {"steps": 3} and capsys.readouterr() == ("", "")
+    assert newest(checkpoints) == {"steps": 3} and capsys.readouterr() == ("", "")
     assert mount("remount,ro").returncode == 0
     with pytest.raises(RunError, match=r"Read-only file system. The last good one is .*step-00000003.npz"):
         checkpoints.save({"steps": 4})
-    assert checkpoints.restore() == {"steps": 3}
+    assert newest(checkpoints) == {"steps": 3}
 
 
 def test_replacing_tells_the_first_failure_and_leaves_the_file(tmp_path):
@@ -420,7 +413,7 @@ import numpy as np
 from keras_bot.training.checkpoint import Checkpoints
 folder = pathlib.Path(sys.argv[1])
 def checkpoints(values, keep=2):
-    return Checkpoints(folder, values, keep=keep, read=lambda v: v, write=None)
+    return Checkpoints(folder, values, keep=keep)
 """
 
 LIMITED = """

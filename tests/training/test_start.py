@@ -62,16 +62,28 @@ def test_the_head_is_kept_for_the_same_classes_alone(places, trained, classes, k
 
 
 def test_another_network_is_refused_and_nothing_changes(places):
-    for name, width, looks in (
-        ("resnet18_d", 0.1, "resnet10_d"),
-        ("resnet10_a", 0.1, "resnet10_d"),
-        ("resnet10_d", 0.2, "resnet10_d of another width"),
+    for name, width, told in (
+        ("resnet18_d", 0.1, r"the network resnet18_d, received resnet10_d\. Set --model"),
+        ("resnet10_vd", 0.1, r"the network resnet10_vd, received resnet10_d\. Set --model"),
+        ("resnet10_d", 0.2, r"it looks like resnet10_d of another width\. Set --model and --width"),
     ):
         model = models.create(name, num_classes=4, width=width)
         before = model.get_weights()
-        with pytest.raises(MisuseError, match=rf"it looks like {looks}\. Set --model and --width"):
+        with pytest.raises(MisuseError, match=told):
             start_from(model, str(places["run"]), CLASSES)
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_of_a_network_that_is_none_of_ours_by_name_all_layers_are_looked_at(tmp_path):
+    deeper = models.create("resnet18_d", num_classes=4, width=0.1)
+    keras.Model(deeper.inputs, deeper.outputs, name="mine").save(tmp_path / "mine.keras")
+    model = models.create("resnet10_d", num_classes=4, width=0.1)
+    with pytest.raises(MisuseError, match="the network resnet10_d, received one with stage1_block2_1_bn, stage1_bl"):
+        start_from(model, str(tmp_path / "mine.keras"))
+    with pytest.raises(MisuseError, match=r"Unknown network, of --init_from=.*mine.keras, 'mine'"):
+        like_source(Recipe(init_from=str(tmp_path / "mine.keras")), set())
+    (tmp_path / "metrics.json").write_text('{"dataset": "imagenet", "recipe": "x", "accuracy": 0.8}')
+    assert read_network(tmp_path / "mine.keras")[1] == {}
 
 
 def test_what_is_no_network_is_told(tmp_path):

@@ -1,10 +1,5 @@
 """On two replicas: synchronised batch norm is one device's with the whole batch; local, its statistics are averaged."""
 
-import json
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -20,34 +15,6 @@ IMAGES[8:] += 4  # the replicas' batches have other means and other variances
 IMAGES[8:] *= 2
 LABELS = np.eye(4, dtype="float32")[rng.integers(0, 4, 16)]
 HALVES = slice(0, 8), slice(8, 16)
-MIRRORED = """
-import json, traceback
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-import sys
-sys.path.insert(0, {folder!r})
-import test_sync_batch_norm as test
-failures = {{}}
-for check in (test.check_synchronised, test.check_local):
-    try:
-        check(strategy)
-    except Exception:
-        failures[check.__name__] = traceback.format_exc()
-    else:
-        failures[check.__name__] = ""
-print(json.dumps(failures))
-"""
-
-
-@pytest.fixture(scope="module")
-def failures():
-    """What failed of each check below in a process with two logical CPUs: they must be set before TensorFlow starts."""
-    code = MIRRORED.format(folder=os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def network(policy="float32"):
@@ -80,20 +47,23 @@ def statistics_of(model):
     return [variable for variable in model.non_trainable_variables if "moving" in variable.path]
 
 
-def check_gradients(strategy, policy, tolerance):
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.004)]
+)
+def test_synchronised_gradients_are_one_devices(two_replicas, policy, tolerance):
     """Summed over the replicas they are one device's, with Keras' own batch norm in float32."""
     plain = network()
     *expected, by_images = gradients_of(plain, tf.constant(IMAGES), LABELS)
-    with strategy.scope():
+    with two_replicas.scope():
         model = network(policy)
     assert len(fuse_batch_norm(model, synchronised=True)) == 2
     model.set_weights(network().get_weights())
-    parts = strategy.experimental_distribute_values_from_function(
+    parts = two_replicas.experimental_distribute_values_from_function(
         lambda context: tuple(tf.constant(x[HALVES[context.replica_id_in_sync_group]]) for x in (IMAGES, LABELS))
     )
-    images, labels = (strategy.run(lambda part, i=i: part[i], (parts,)) for i in (0, 1))
-    ours = tf.function(lambda x, y: strategy.run(lambda x, y: gradients_of(model, x, y), (x, y)))(images, labels)
-    *ours, ours_by_images = (strategy.experimental_local_results(value) for value in ours)
+    images, labels = (two_replicas.run(lambda part, i=i: part[i], (parts,)) for i in (0, 1))
+    ours = tf.function(lambda x, y: two_replicas.run(lambda x, y: gradients_of(model, x, y), (x, y)))(images, labels)
+    *ours, ours_by_images = (two_replicas.experimental_local_results(value) for value in ours)
     near = {"rtol": tolerance, "atol": tolerance}
     for replicas, whole in zip(ours, expected, strict=True):
         np.testing.assert_allclose(sum(replicas), whole, **near)
@@ -114,9 +84,8 @@ def compiled(model):
     return model
 
 
-def check_fit(strategy):
-    """Five steps of `fit` end in one device's weights, whose batch norm is Keras'."""
-    with strategy.scope():
+def test_synchronised_five_steps_of_fit_end_in_one_devices_weights(two_replicas):
+    with two_replicas.scope():
         model = compiled(network())
     fuse_batch_norm(model, synchronised=True)
     plain = compiled(network())
@@ -126,7 +95,8 @@ def check_fit(strategy):
         np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5)
 
 
-def check_averages(strategy, parts, distilled):
+@pytest.mark.parametrize(("parts", "distilled"), [(1, False), (2, True)])
+def test_moving_statistics_are_averaged_over_replicas(two_replicas, parts, distilled):
     """After a step each replica has the mean of what each alone would have; without averaging they differ."""
 
     def build(nested=True):
@@ -144,7 +114,7 @@ def check_averages(strategy, parts, distilled):
         alone.append([np.asarray(variable) for variable in statistics_of(student)])
     assert not np.allclose(alone[0][0], alone[1][0])
     for averaged in (False, True):
-        with strategy.scope():
+        with two_replicas.scope():
             model, student = build()
         accumulate_in_step(model, parts)
         if averaged:
@@ -161,22 +131,3 @@ def check_averages(strategy, parts, distilled):
         if hasattr(variable.value, "values"):
             one, other = variable.value.values
             np.testing.assert_array_equal(one, other, err_msg=variable.path)
-
-
-def check_synchronised(strategy):
-    for policy, tolerance in (("float32", 1e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.004)):
-        check_gradients(strategy, policy, tolerance)
-    check_fit(strategy)
-
-
-def check_local(strategy):
-    check_averages(strategy, 1, distilled=False)
-    check_averages(strategy, 2, distilled=True)
-
-
-def test_synchronised_is_one_device_with_the_whole_batch(failures):
-    assert failures["check_synchronised"] == ""
-
-
-def test_moving_statistics_are_averaged_over_replicas(failures):
-    assert failures["check_local"] == ""

@@ -8,21 +8,19 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
-from keras_bot import tricks
+from keras_bot import data, tricks
 from keras_bot.cli.flags import read_recipe
 from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training import train as train_module
 from keras_bot.training.evaluate import evaluate
-from keras_bot.training.records import RunRecorder
+from keras_bot.training.records import RunDirectory, RunRecorder
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver
 from keras_bot.training.train import train
@@ -323,18 +321,6 @@ def test_half_precision_trains_and_saves_float32(precision, tmp_path):
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
-def on_two_replicas(code):
-    """Runs code in a process of its own, since logical devices must be set before TensorFlow starts; its output."""
-    prelude = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-"""
-    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
 @pytest.fixture
 def five_to_evaluate(npz_file):
     """An .npz with 5 test images: less than a batch, and no equal parts for two replicas."""
@@ -343,29 +329,20 @@ def five_to_evaluate(npz_file):
 
 
 @pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
-def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, augment_on):
+def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, two_replicas, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on, **SHORT)
-    code = f"""
-import json, keras, numpy as np
-from keras_bot import data
-from keras_bot.recipe import Recipe
-from keras_bot.training.evaluate import evaluate
-from keras_bot.training.train import train
-train(Recipe(**{dataclasses.asdict(recipe)!r}), {str(tmp_path / "run")!r}, progress_bar=False)
-source = data.open_source({five_to_evaluate!r}, "eval")
-options = dict(image_size=8, transform="plain")
-keras.utils.set_random_seed(3)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
-    figures = [evaluate(model, data.eval_pipeline(source, batch_size=size, **options)) for size in (2, 4, 8)]
-images, labels, _ = next(iter(data.eval_pipeline(source, batch_size=5, **options)))
-logits = images.numpy().reshape(5, -1) @ model.layers[-1].kernel.numpy()
-likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-loss, top1 = -(likely * labels).numpy().sum(1).mean(), (logits.argmax(1) == labels.numpy().argmax(1)).mean()
-print(json.dumps([figures, float(loss), float(top1)]))
-"""
-    figures, loss, top1 = json.loads(on_two_replicas(code).splitlines()[-1])
+    train(recipe, tmp_path / "run", progress_bar=False)
     assert len(rows(tmp_path / "run")) == 1
+    source = data.open_source(five_to_evaluate, "eval")
+    options = {"image_size": 8, "transform": "plain"}
+    keras.utils.set_random_seed(3)
+    with two_replicas.scope():
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        figures = [evaluate(model, data.eval_pipeline(source, batch_size=size, **options)) for size in (2, 4, 8)]
+    images, labels, _ = next(iter(data.eval_pipeline(source, batch_size=5, **options)))
+    logits = images.numpy().reshape(5, -1) @ model.layers[-1].kernel.numpy()
+    likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    loss, top1 = -(likely * labels).numpy().sum(1).mean(), (logits.argmax(1) == labels.numpy().argmax(1)).mean()
     assert 0 < top1 < 1
     for each in figures:
         assert each["top1"] == pytest.approx(top1)
@@ -412,6 +389,12 @@ def test_the_warmup_never_takes_all_steps():
     assert float(schedule(0)) == pytest.approx(0.1) and float(schedule(1)) == pytest.approx(0.1)
 
 
+def test_a_warmup_that_rounds_to_the_first_decay_ends_before_it():
+    recipe = Recipe(epochs=2, warmup_epochs=0.96, decay_epochs=(1,), learning_rate=1.0)
+    schedule = assemble.build_schedule(recipe, steps_per_epoch=10)
+    assert float(schedule(9)) == pytest.approx(1.0) and float(schedule(10)) == pytest.approx(0.1)
+
+
 def test_step_decay_counts_epochs_from_the_start_of_the_training():
     recipe = Recipe(epochs=100, warmup_epochs=5, decay_epochs=(30, 60), learning_rate=1.0)
     schedule = assemble.build_schedule(recipe, steps_per_epoch=10)
@@ -425,6 +408,33 @@ def test_the_decay_reaches_all_or_kernels_alone():
     assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
     assert assemble.build_optimizer(tiny(), 0.1, model).get_config()["decay"] == "kernels"
     assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decay"] == "all"
+
+
+def test_a_recipe_of_another_task_is_refused(tmp_path):
+    with pytest.raises(MisuseError, match="task of the recipe, detection, received that of classification"):
+        train(Recipe(task="detection"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_workers_must_have_alike_is_told_in_the_meeting(tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(train_module, "meet_workers", lambda cluster, facts: told.update(facts))
+    train_module._open_run(tiny(checkpoint_every=7, keep=9), tmp_path / "run", resume=True, overwrite=False)
+    assert told["resume"] == "true" and told["checkpoint_every"] == "7" and "keep" not in told
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/run.flags").write_text("\n".join(tiny().flag_lines()))
+    (tmp_path / "run/metrics.json").write_text("cut sho")
+    with pytest.raises(RunError, match=r"metrics\.json"):
+        train_module._open_run(tiny(), tmp_path / "run", resume=True, overwrite=False)
+    assert "metrics.json" in told["trouble"]
+
+
+def test_what_a_kill_leaves_of_the_first_write_is_no_other_file(tmp_path):
+    (tmp_path / ".run.flags.123.part").write_text("--dat")
+    RunDirectory(tmp_path, tiny(), resume=True)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(MisuseError, match="no run of keras_bot"):
+        RunDirectory(tmp_path, tiny(), resume=True)
 
 
 @pytest.mark.parametrize("name", [pytest.param("best.keras", marks=pytest.mark.slow), "model.keras"])

@@ -1,9 +1,5 @@
 """Both detectors: they learn, their losses count what they should, also on two devices; they predict and are saved."""
 
-import pathlib
-import subprocess
-import sys
-
 import detectors
 import keras
 import numpy as np
@@ -116,44 +112,21 @@ def test_mixed_precision_ends_in_float32(make):
         keras.config.set_dtype_policy(before)
 
 
-TWO_REPLICAS = """
-import sys
-
-import numpy as np
-import tensorflow as tf
-
-sys.path.insert(0, sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import detectors
-import keras
-
-batch = detectors.coloured_boxes()
-
-
-def train(strategy):
-    with strategy.scope():
-        network = getattr(detectors, sys.argv[2])()
-        for layer in network.backbone.layers:
-            layer.trainable = layer.trainable and "BatchNormalization" not in type(layer).__name__
-        network.compile(keras.optimizers.SGD(0.02, momentum=0.9))
-    data = tf.data.Dataset.from_tensor_slices(batch).batch(4).repeat(2)
-    return network.fit(data, verbose=0).history, network.get_weights()
-
-
-one, weights = train(tf.distribute.get_strategy())
-two, others = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-for key in one:
-    np.testing.assert_allclose(one[key], two[key], rtol=1e-3, err_msg=key)
-for a, b in zip(weights, others, strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-5)
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("make", ["retinanet", "without_chance"])
-def test_two_replicas_train_as_one_device(make):
-    """In a fresh process, two steps on two CPU replicas, one of them poor in boxes, against one device."""
-    command = [sys.executable, "-c", TWO_REPLICAS, str(pathlib.Path(__file__).parent), make]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+@pytest.mark.parametrize("make", [detectors.retinanet, detectors.without_chance])
+def test_two_replicas_train_as_one_device(two_replicas, make):
+    """Two steps, one of the replicas poor in boxes."""
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            network = make()
+            for layer in network.backbone.layers:
+                layer.trainable = layer.trainable and "BatchNormalization" not in type(layer).__name__
+            network.compile(keras.optimizers.SGD(0.02, momentum=0.9))
+        data = tf.data.Dataset.from_tensor_slices(coloured_boxes()).batch(4).repeat(2)
+        results.append((network.fit(data, verbose=0).history, network.get_weights()))
+    (one, weights), (two, others) = results
+    for key in one:
+        np.testing.assert_allclose(one[key], two[key], rtol=1e-3, err_msg=key)
+    for a, b in zip(weights, others, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -9,6 +6,8 @@ import tensorflow as tf
 from keras_bot import models
 from keras_bot.errors import MisuseError
 from keras_bot.transfer.fcn import PixelCrossentropy, ResizeLike, Segmenter, fcn
+from keras_bot.transfer.segmentation import inference
+from keras_bot.transfer.segmentation_metrics import MeanIoU, PixelAccuracy
 from keras_bot.tricks import mixed_precision
 
 
@@ -125,41 +124,28 @@ def test_fit_lowers_the_loss(aux):
     assert all(not np.array_equal(b, w) for b, w in zip(before, segmenter.trainable_weights, strict=True))
 
 
-MIRRORED = """
-import keras, numpy as np, tensorflow as tf
-from keras_bot.transfer.fcn import PixelCrossentropy, Segmenter, fcn
-from keras_bot.transfer.segmentation_metrics import MeanIoU, PixelAccuracy
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-draw = np.random.default_rng(0)
-images = draw.normal(size=(4, 8, 8, 3)).astype("float32")
-masks = draw.integers(0, 3, (4, 8, 8)).astype("int32")
-masks[:, 5:] = 255
-weights = []
-for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
-    keras.utils.set_random_seed(0)
-    with tf.distribute.MirroredStrategy(devices).scope():
-        image = keras.Input((8, 8, 3))
-        conv = keras.layers.Conv2D(4, 3, 4, "same")
-        x = conv(image)
-        network = fcn(keras.Model(image, {"C4": x, "C5": x}), 3, dropout=0.0)
-        for layer in network.layers:  # its statistics would be each replica's own
-            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-        segmenter = Segmenter(network)
-        metrics = [MeanIoU(3), PixelAccuracy(3)]
-        segmenter.compile(keras.optimizers.SGD(0.5), PixelCrossentropy(), weighted_metrics=metrics)
-    data = tf.data.Dataset.from_tensor_slices((images, masks)).batch(4)
-    told = segmenter.fit(data, epochs=3, verbose=0).history
-    figures = [np.array(told[name]) for name in ("loss", "mean_iou", "pixel_accuracy")]
-    weights.append(figures + [w.numpy() for w in segmenter.weights])
-for one, two in zip(*weights):
-    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
-assert weights[0][0][-1] < weights[0][0][0]
-"""
-
-
-def test_two_replicas_train_as_one():
-    subprocess.run([sys.executable, "-c", MIRRORED], check=True)
+def test_two_replicas_train_as_one(two_replicas):
+    images, masks = _data(height=8, width=8)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            image = keras.Input((8, 8, 3))
+            x = keras.layers.Conv2D(4, 3, 4, "same")(image)
+            network = fcn(keras.Model(image, {"C4": x, "C5": x}), 3, dropout=0.0)
+            for layer in network.layers:  # its statistics would be each replica's own
+                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+            segmenter = Segmenter(network)
+            metrics = [MeanIoU(3), PixelAccuracy(3)]
+            segmenter.compile(keras.optimizers.SGD(0.5), PixelCrossentropy(), weighted_metrics=metrics)
+        data = tf.data.Dataset.from_tensor_slices((images, masks)).batch(4)
+        told = segmenter.fit(data, epochs=3, verbose=0).history
+        figures = [np.array(told[name]) for name in ("loss", "mean_iou", "pixel_accuracy")]
+        results.append(figures + [w.numpy() for w in segmenter.weights])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    losses = results[0][0]
+    assert losses[-1] < losses[0]
 
 
 def test_mixed_precision_gives_float32_logits():
@@ -184,9 +170,9 @@ def test_saved_and_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "segmenter.keras")
     assert isinstance(loaded, Segmenter) and loaded.aux_weight == 0.2
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), expected)
-    inference = segmenter.inference_network()
-    assert "aux_head_conv" not in {layer.name for layer in inference.layers}
-    inference.export(tmp_path / "exported", verbose=False)
+    served = inference(segmenter.network)
+    assert "aux_head_conv" not in {layer.name for layer in served.layers}
+    served.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
     np.testing.assert_allclose(exported.serve(images), expected, atol=1e-5)
     assert exported.serve(np.zeros((1, 50, 30, 3), np.float32)).shape == (1, 50, 30, 3)

@@ -1,9 +1,5 @@
 """Segmentation figures equal a plain NumPy count to 1e-6: in batches, with padding, in `fit`, on two replicas."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -14,17 +10,6 @@ from keras_bot.transfer.segmentation_metrics import MeanIoU, PixelAccuracy, figu
 
 CLASSES = 5  # the last one occurs nowhere
 NAMES = ["sky", "road", "car", "pole", "never"]
-MIRRORED = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-import sys
-sys.path.insert(0, {folder!r})
-import test_segmentation_metrics as test
-with strategy.scope():
-    test.check_in_keras()
-"""
 
 
 def random_set(seed, images=10, high=12, wide=9):
@@ -154,11 +139,9 @@ def test_in_fit_and_evaluate():
     check_in_keras()
 
 
-@pytest.mark.slow
-def test_on_two_replicas():
-    code = MIRRORED.format(folder=os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_on_two_replicas(two_replicas):
+    with two_replicas.scope():
+        check_in_keras()
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -206,6 +189,12 @@ def test_bad_input_is_told():
         figures(np.ones((2, 2)), ["a", "b", "c"])
     with pytest.raises(MisuseError, match="at least one pixel"):
         figures(np.zeros((2, 2)), ["a", "b"])
+
+
+def test_classes_of_one_name_are_told_apart():
+    told = figures(np.diag([1, 2, 3]), ["screen", "wall", "screen"])
+    assert told["pixels"] == {"screen": 1.0, "wall": 2.0, "screen (2)": 3.0}
+    assert "screen (2)" in table(told)
 
 
 def test_config_gives_the_same_metric():

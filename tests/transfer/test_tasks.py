@@ -19,7 +19,10 @@ from keras_bot.recipe import Recipe
 from keras_bot.training.saver import Saver
 from keras_bot.training.strategy import build_strategy
 from keras_bot.training.train import train
+from keras_bot.transfer.predict import draw_file
+from keras_bot.transfer.serve import load_trained
 from keras_bot.transfer.tasks import find_task
+from keras_bot.tricks import mixed_precision
 
 
 def recipe_for(task, dataset, **changes):
@@ -104,7 +107,16 @@ def test_a_run_is_exported_inspected_and_drawn(task, scenes, tmp_path, capsys, r
     photo = next(scenes[task].glob("*mages/scene0.jpg"))
     arguments = [f"--output_dir={tmp_path / 'seen'}", "--min_score=0", str(photo)]
     assert main(["predict", f"--savedmodel={out / 'run'}", *arguments]) == 0
-    assert (tmp_path / "seen/scene0.png").exists() and "%" in capsys.readouterr().out
+    drawn = capsys.readouterr().out
+    assert (tmp_path / "seen/scene0.png").exists() and "scene0.jpg" in drawn
+    assert "%" in drawn or task == "detection"  # which may find nothing yet
+    assert main(["export", f"--run_dir={run}", f"--output_dir={out}", "--format=keras"]) == 0
+    assert main(["evaluate", f"--run_dir={run}", f"--model_file={out / 'run.keras'}"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])[metric] == pytest.approx(result[metric], abs=1e-6)
+    if task == "detection":
+        assert main(["inspect", str(out / "run.keras")]) == 0
+        assert main(["report", str(run), "--dataset=other", f"--output={out / 'page.html'}"]) == 2
+        assert "no flags of other data for a report on detection" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -178,17 +190,41 @@ def test_finetune_begins_with_an_exported_classifier(finetuned):
         ("segmentation", {"head": "retinanet"}, "--head as fcn or deeplabv3plus for segmentation, received retinanet"),
         ("segmentation", {"mixup_alpha": 0.2}, "Expected no --mixup_alpha for segmentation"),
         ("detection", {"label_smoothing": 0.1}, "Expected no --label_smoothing for detection"),
-        ("segmentation", {"output_stride": 5}, "--output_stride as 8, 16 or 32, received 5"),
+        ("segmentation", {"output_stride": 5}, "--output_stride as 8, 16, 32, received 5"),
         ("segmentation", {"model": "cifar_resnet8_d"}, "features C2 … C5, received --model=cifar_resnet8_d"),
         ("detection", {"min_zoom": 3.0}, "min_zoom of at most max_zoom"),
         ("segmentation", {"optimizer": "adamw", "layer_decay": 0.5}, "--layer_decay with --optimizer=nag"),
         ("segmentation", {"init_from": "nowhere"}, "nowhere"),
+        ("segmentation", {"shard": "file"}, "Expected no --shard for segmentation"),
+        ("detection", {"cache": True}, "Expected no --cache for detection"),
+        ("detection", {"output_stride": 16}, "--output_stride as 32 for faster_rcnn, received 16"),
+        ("detection", {"output_stride": 8, "head": "faster_rcnn_c4"}, "--output_stride as 16 or 32 for faster_rcnn_c4"),
+        ("detection", {"optimizer": "nag", "layer_decay": 0.5}, "no --layer_decay for detection"),
     ],
 )
 def test_what_a_task_cannot_do_is_told_and_leaves_nothing(task, changes, told, scenes, tmp_path):
     with pytest.raises(MisuseError, match=told):
         train(recipe_for(task, scenes[task], **changes), tmp_path / "run", task=find_task(task))
     assert not (tmp_path / "run").exists()
+
+
+def test_one_file_of_boxes_is_not_both_trained_and_evaluated_on(tmp_path):
+    (tmp_path / "boxes.json").write_text("{}")
+    with pytest.raises(MisuseError, match=r"Expected a folder with .* received .*boxes.json, which would be both"):
+        find_task("detection").open_source(recipe_for("detection", tmp_path / "boxes.json"), "train")
+
+
+def test_a_detector_of_half_precision_is_saved_in_float32(scenes, tmp_path):
+    recipe = recipe_for("detection", scenes["detection"], head="retinanet", precision="mixed_bfloat16")
+    task = find_task("detection")
+    with mixed_precision(recipe.precision):
+        detector, _ = task.build(recipe, task.open_source(recipe, "train"), build_strategy(recipe))
+        assert "bfloat16" in {layer.compute_dtype for layer in detector._flatten_layers()}
+        task.save(detector, tmp_path / "model.keras")
+    loaded = load_trained(tmp_path / "model.keras", "detection")
+    assert {layer.compute_dtype for layer in loaded._flatten_layers()} == {"float32"}
+    for ours, theirs in zip(loaded.get_weights(), detector.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_classes_that_disagree_are_refused_and_other_orders_counted_alike(scenes, tmp_path):
@@ -231,6 +267,19 @@ def test_a_detector_is_no_classifier_to_begin_with(scenes, tmp_path, capsys):
     parts.save(network, tmp_path / "model.keras")
     assert main(["finetune", *flags_of(recipe), f"--init_from={tmp_path / 'model.keras'}"]) == 2
     assert "to hold a classifier" in capsys.readouterr().err
+
+
+def test_of_the_boxes_found_none_is_padding(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    found = {"boxes": [[[1, 2, 11, 22], [3, 4, 9, 9], [-1] * 4]], "scores": [[0.9, 0.2, 0.0]], "classes": [[1, 0, -1]]}
+    found = {name: tf.constant(value) for name, value in found.items()}
+    described = {"task": "detection", "class_names": ["cat", "dog"]}
+    for least, lines in (
+        (0.0, [" 90.00%  dog  1 2 11 22", " 20.00%  cat  3 4 9 9"]),
+        (0.5, [" 90.00%  dog  1 2 11 22"]),
+    ):
+        told = draw_file(lambda images: found, described, tmp_path / "photo.png", tmp_path / "out.png", least)
+        assert told == lines
 
 
 def test_no_picture_takes_the_place_of_an_image_or_of_another(tmp_path):

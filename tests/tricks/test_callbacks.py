@@ -126,6 +126,13 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(value):
     assert "in epoch 2 at its step 2" in str(caught.value)
 
 
+def test_a_resumed_evaluation_that_is_not_finite_is_told_without_a_step():
+    callback = StopOnNonFinite()
+    callback.on_epoch_begin(4)
+    with pytest.raises(NonFiniteLoss, match="in epoch 5"):
+        callback.on_epoch_end(4, {"val_loss": np.nan})
+
+
 def test_a_finite_loss_goes_on():
     history = make_model().fit(make_dataset(), epochs=2, verbose=0, callbacks=[StopOnNonFinite()])
     assert len(history.history["loss"]) == 2

@@ -302,6 +302,8 @@ def test_what_can_not_be_is_refused():
         "sparse_categorical_crossentropy",
         keras.losses.categorical_crossentropy,
         keras.losses.CategoricalCrossentropy(),
+        keras.losses.KLDivergence(),
+        "kl_divergence",
         SmoothedCrossentropy(0.1),
     ],
 )

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_bot.tricks import (
     NAG,
     CosineDecay,
+    Distiller,
     LearningRateLog,
     MixUp,
     MixUpOff,
@@ -107,36 +108,25 @@ def test_a_foreign_model_trains_with_all_tricks_and_loads_in_a_fresh_process(tmp
     assert others == "keras_bot.errors"
 
 
-MIRRORED = """
-import sys
-import keras, numpy as np, tensorflow as tf
-from keras_bot.tricks import NAG, CosineDecay, Distiller, Warmup
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-rng = np.random.default_rng(0)
-x, y = rng.normal(size=(32, 6)).astype("float32"), np.eye(3, dtype="float32")[rng.integers(0, 3, 32)]
+def test_two_replicas_train_as_one(two_replicas):
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(32, 6)).astype("float32"), np.eye(3, dtype="float32")[draw.integers(0, 3, 32)]
 
-def net(units):
-    layers = [keras.layers.Dense(units, activation="relu"), keras.layers.Dense(3)]
-    return keras.Sequential([keras.Input((6,)), *layers])
+    def net(units):
+        layers = [keras.layers.Dense(units, activation="relu"), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input((6,)), *layers])
 
-weights = []
-for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
-    keras.utils.set_random_seed(0)
-    with tf.distribute.MirroredStrategy(devices).scope():
-        distiller = Distiller(net(4), net(8))
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        distiller.compile(NAG(Warmup(CosineDecay(0.1, 8), 2), weight_decay=0.01), loss)
-    distiller.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), epochs=2, verbose=0)
-    weights.append([w.numpy() for w in distiller.student.weights])
-for one, two in zip(*weights):
-    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
-"""
-
-
-@pytest.mark.slow
-def test_two_replicas_train_as_one():
-    run_fresh(MIRRORED)
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            distiller = Distiller(net(4), net(8))
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+            distiller.compile(NAG(Warmup(CosineDecay(0.1, 8), 2), weight_decay=0.01), loss)
+        distiller.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), epochs=2, verbose=0)
+        weights.append([w.numpy() for w in distiller.student.weights])
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
 JAX = """

@@ -1,0 +1,35 @@
+"""AdamW clips the gradient that is applied: that of all replicas together."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bot.recipe import Recipe
+from keras_bot.training.adamw import AdamW
+from keras_bot.training.assemble import build_optimizer
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_clipped_norm_is_that_of_the_gradient_summed_over_replicas(replicas, two_replicas):
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    gradients = tf.constant([[30.0, 0.0], [0.0, 40.0]])
+    with strategy.scope():
+        weight = keras.Variable([0.0, 0.0], name="kernel")
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        optimizer = build_optimizer(Recipe(optimizer="adamw", clip_norm=5.0, weight_decay=0.0), 0.1, model)
+        optimizer.build([weight])
+
+    def step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        optimizer.apply([gradients[replica] if replicas == 2 else tf.reduce_sum(gradients, 0)], [weight])
+
+    tf.function(lambda: strategy.run(step))()
+    applied = np.asarray(optimizer._momentums[0]) / (1 - optimizer.beta_1)
+    np.testing.assert_allclose(applied, [3, 4], rtol=1e-5)
+
+
+def test_it_is_saved_and_loaded_with_its_arguments():
+    optimizer = AdamW(0.01, weight_decay=0.3, global_clipnorm=2.0)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is AdamW and again.get_config() == optimizer.get_config()
