@@ -52,6 +52,15 @@ def test_the_header_tells_what_it_is_and_how_to_run_it(path):
     assert "TODO" not in "".join(head)
 
 
+def test_commands_that_name_one_run_directory_are_of_one_recipe():
+    recipes = {}
+    for path in FILES:
+        if run_dir := re.search(r"--run_dir=(\S+)", path.read_text()):
+            recipes.setdefault(run_dir[1], {})[name_of(path)] = recipe_of(path)
+    clashes = [sorted(found) for found in recipes.values() if len(set(found.values())) > 1]
+    assert clashes == [] and len(recipes) > 40
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_child_gives_only_what_it_changes(path):
     parents = [line for line in own_lines(path) if line.startswith("--flagfile")]

@@ -5,8 +5,9 @@ import statistics
 
 from keras_bot.recipe import Recipe
 from keras_bot.report.markup import Html, element, table
-from keras_bot.report.run_files import LABELS, Run
+from keras_bot.report.run_files import Run
 from keras_bot.report.wording import count, decimal, duration, flops, percent
+from keras_bot.training.curves import LABELS
 
 
 def results(runs: list[Run]) -> Html:

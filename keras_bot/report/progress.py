@@ -4,8 +4,9 @@ import math
 
 from keras_bot.report import charts
 from keras_bot.report.markup import Html, element
-from keras_bot.report.run_files import LABELS, Run
+from keras_bot.report.run_files import Run
 from keras_bot.report.wording import decimal, percent
+from keras_bot.training.curves import LABELS
 
 
 def curves(runs: list[Run]) -> Html | None:

@@ -8,10 +8,10 @@ import pathlib
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.report.predictions import Predictions
+from keras_bot.training.curves import LABELS
 from keras_bot.training.records import read_metrics
 
 _PARTS = ("result", "dataset", "network", "versions")
-LABELS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 
 
 @dataclasses.dataclass(frozen=True)

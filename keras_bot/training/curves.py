@@ -4,7 +4,7 @@ import pathlib
 
 from keras_bot.durable import replacing
 
-_LABELS = {"top1": "top-1", "mean_iou": "mean IoU", "map": "mAP"}
+LABELS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 
 
 def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
@@ -31,7 +31,7 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = 
                 panel.plot(epochs, [row[prefix + shown] for row in history], color=color, marker=marker, label=label)
         panel.set(xlabel="epoch", title=shown)
         panel.legend(frameon=False)
-    panels[1].set_title(f"{_LABELS.get(metric, metric)}: {history[-1][f'val_{metric}']:.2%} after epoch {epochs[-1]}")
+    panels[1].set_title(f"{LABELS.get(metric, metric)}: {history[-1][f'val_{metric}']:.2%} after epoch {epochs[-1]}")
     panels[2].plot(epochs, [row["learning_rate"] for row in history], color="tab:orange", marker=marker)
     panels[2].set(xlabel="epoch", title="learning rate (at the epoch's end)")
     for panel in panels:

@@ -78,7 +78,7 @@ def _detect(detector, images, image_size):
     """Detections in the pixels of the images that came."""
     resized, scale = preprocess_detection(images, image_size)
     found = detector.predict_boxes(resized)
-    height, width = (tf.cast(side, tf.float32) for side in (tf.shape(images)[1], tf.shape(images)[2]))
-    boxes = tf.clip_by_value(box_maths.scale(found["boxes"], 1.0 / scale), 0.0, tf.stack([height, width] * 2))
+    window = [0, 0, tf.shape(images)[1], tf.shape(images)[2]]
+    boxes = box_maths.clip(box_maths.scale(found["boxes"], 1.0 / scale), window)
     there = found["classes"] >= 0
     return {**found, "boxes": tf.where(there[..., None], boxes, -1.0)}
