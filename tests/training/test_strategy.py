@@ -13,7 +13,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.on_tensorflow import check_replicas
-from keras_bot.training.strategy import check_batch, meet_workers
+from keras_bot.training.strategy import build_strategy, check_batch, meet_workers
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,12 @@ def test_what_they_can_do_is_not_refused():
 def check(recipe, replicas, workers):
     check_batch(recipe, replicas, workers)
     check_replicas(recipe, replicas)
+
+
+def test_a_process_has_one_strategy_of_the_same_devices(two_replicas):
+    """TensorFlow takes one strategy's collectives for another's: what one trained could make the other fail."""
+    one, other = (build_strategy(Recipe(strategy="mirrored", batch_size=size)) for size in (2, 4))
+    assert one._own is other._own is two_replicas and one.replicas == 2
 
 
 @pytest.mark.parametrize(
