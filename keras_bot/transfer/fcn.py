@@ -106,6 +106,10 @@ class ResizeLike(layers.Layer):
         x, like = inputs
         return keras.KerasTensor((*like.shape[:3], x.shape[-1]), dtype=self.compute_dtype)
 
+    def get_config(self):
+        """The arguments of every layer. Without it Keras refuses a dtype that is a policy, as of a recast copy."""
+        return super().get_config()
+
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class PixelCrossentropy(keras.losses.Loss):
