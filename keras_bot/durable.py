@@ -46,6 +46,12 @@ def is_partial(name: str) -> bool:
     return name.startswith(".") and name.endswith(".part")
 
 
+def remove_partials(folder: pathlib.Path):
+    """Deletes what kills left in a folder that no other process writes to."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: pathlib.Path):
     """Makes a rename in the folder last, on systems and file systems that sync folders."""
     if os.name == "nt":

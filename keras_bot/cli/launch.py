@@ -35,18 +35,15 @@ def main(argv):
         raise MisuseError(f"Expected --grace of at least 0 seconds, received {flags.grace:g}.")
     if os.name != "posix":
         raise MisuseError("Expected Linux or macOS for launch. Start each worker with its TF_CONFIG instead.")
-    command = [sys.executable, "-m", "keras_bot", *worker_arguments(command)]
+    check_command(command)
+    command = [sys.executable, "-m", "keras_bot", *command]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(flags.workers)]
     environments = [worker_environment(addresses, index) for index in range(flags.workers)]
     return supervise([command] * flags.workers, environments, grace=flags.grace)
 
 
-def worker_arguments(command: list[str]) -> list[str]:
-    """What a worker is started with: the command and its flags.
-
-    Raises:
-        MisuseError: if there is no such command, or its flagfile can't be read.
-    """
+def check_command(command: list[str]):
+    """MisuseError if there is no such command, or its flagfile can't be read: told once, and not by each worker."""
     from keras_bot.cli.main import COMMANDS
 
     if not command:
@@ -56,8 +53,7 @@ def worker_arguments(command: list[str]) -> list[str]:
         raise MisuseError("Expected a command other than launch after --, received launch.")
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    expand_flagfiles(arguments)  # one that can't be read is told once, and not by each worker
-    return command
+    expand_flagfiles(arguments)
 
 
 def worker_environment(addresses: list[str], index: int) -> dict[str, str]:

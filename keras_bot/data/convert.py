@@ -23,7 +23,7 @@ from keras_bot.data.convert_plan import check_same, plan_split, read_earlier, su
 from keras_bot.data.folder import Listing, open_layout, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.data.shard_writer import checksum, write_shard
-from keras_bot.durable import replacing, sync_folder
+from keras_bot.durable import remove_partials, replacing, sync_folder
 from keras_bot.errors import MisuseError, RunError
 
 _RECORD_BYTES = 400  # about what a record has beside its image
@@ -95,8 +95,7 @@ def _complete(
         progress(done, images, name)
     if all("sha256" in s for s in entries.values()) and (out / MANIFEST).exists():
         return
-    for left in out.glob(".*.part"):  # by a kill
-        left.unlink()
+    remove_partials(out)
     _check_space(out, size + _RECORD_BYTES * images - sum(s.get("bytes", 0) for s in entries.values()))
     _save(out, plan)
     (out / MANIFEST).unlink(missing_ok=True)

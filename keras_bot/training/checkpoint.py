@@ -18,7 +18,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_bot.durable import replacing, sync_folder
+from keras_bot.durable import remove_partials, replacing, sync_folder
 from keras_bot.errors import RunError, first_few
 
 _STATE = "state.json"
@@ -71,8 +71,7 @@ class Checkpoints:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sync_folder(self.folder.parent)
-            for partial in self.folder.glob(".*.part"):  # what a kill left must not fill the disk
-                partial.unlink(missing_ok=True)
+            remove_partials(self.folder)  # they must not fill the disk
             with replacing(path) as file:
                 file.write(data)
         except OSError as error:

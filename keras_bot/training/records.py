@@ -25,8 +25,10 @@ from keras_bot.durable import is_partial, write_whole
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe, differences, read_flag_lines
 
-# Between a run and its resumption, and between workers.
+# Between a run and its resumption.
 MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep", "teacher_cache")
+# Between workers: when to save all of them are asked, though the chief alone writes.
+WORKERS_MAY_DIFFER = tuple(name for name in MAY_DIFFER if name != "checkpoint_every")
 
 
 class RunDirectory:

@@ -22,7 +22,7 @@ from keras_bot.training.evaluate import ExactLoss
 from keras_bot.training.failures import clear_errors, first_line
 from keras_bot.training.fit import fit_from
 from keras_bot.training.meeting import TROUBLE
-from keras_bot.training.records import MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
+from keras_bot.training.records import WORKERS_MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
 from keras_bot.training.strategy import Strategy, build_strategy, find_cluster, meet_workers
@@ -149,11 +149,9 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
         except (MisuseError, RunError, OSError) as error:
             problem = error
     try:
-        # Saving and resuming ask all workers, though the chief alone writes and reads.
-        differ = [name for name in MAY_DIFFER if name != "checkpoint_every"]
-        same = {name: value for name, value in recipe.as_text().items() if name not in differ}
-        same["resume"] = str(how["resume"]).lower()
-        meet_workers(cluster, {**same, **versions(), TROUBLE: str(problem or "")})
+        same = {name: value for name, value in recipe.as_text().items() if name not in WORKERS_MAY_DIFFER}
+        resume = str(how["resume"]).lower()  # asks all of them, though the chief alone reads
+        meet_workers(cluster, {**same, "resume": resume, **versions(), TROUBLE: str(problem or "")})
     finally:
         if problem:
             raise problem
