@@ -19,7 +19,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     """
     if not getattr(model, "operations", None):
         raise ValueError(f"Expected a functional model, received {type(model).__name__} {model.name!r}.")
-    outputs = [output._keras_history.operation for output in keras.tree.flatten(model.outputs)]
+    outputs = [output._keras_history.operation for output in model.outputs]
     pairs = {layer: _convolution_before(layer) for layer in model.layers}
     pairs = {norm: convolution for norm, convolution in pairs.items() if convolution not in (None, *outputs)}
     folded = set(pairs.values())
