@@ -29,6 +29,13 @@ def first_few(names: Sequence[str], count: int | None = None) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def expect_at_least_one(**numbers: int):
+    """Raises MisuseError for the first of the flags' values, given by name, that is less than 1."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise MisuseError(f"Expected --{name} of at least 1, received {value}.")
+
+
 def unknown(kind: str, name: str, names: Iterable[str]) -> MisuseError:
     """The error for a name that is not among `names`; it suggests the nearest ones.
 

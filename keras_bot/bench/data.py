@@ -19,7 +19,7 @@ from keras_bot.bench.memory import IMAGES, bench_memory
 from keras_bot.bench.plain_pipeline import plain_pipeline
 from keras_bot.bench.torch_peer import TorchPeer, draw
 from keras_bot.data import color, image
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, expect_at_least_one
 from keras_bot.training.failures import clear_errors
 
 EVAL_CROP = 0.875
@@ -67,7 +67,7 @@ def bench_data(
     Raises:
         MisuseError: if the folder holds no JPEG or one that is broken, a number isn't positive, or torch is missing.
     """
-    _check(image_size=image_size, batch_size=batch_size, repeats=repeats, count=count)
+    expect_at_least_one(image_size=image_size, batch_size=batch_size, repeats=repeats, count=count)
     if memory and batch_size > IMAGES[0]:
         raise MisuseError(f"Expected --batch_size of at most {IMAGES[0]} with --memory, received {batch_size}.")
     jpegs = read_jpegs(folder)
@@ -222,9 +222,3 @@ def _check_whole(jpegs: Jpegs):
             raise MisuseError(
                 f"Expected whole JPEGs, but {path} can't be decoded. Remove it from the folder."
             ) from None
-
-
-def _check(**numbers: int):
-    for name, value in numbers.items():
-        if value < 1:
-            raise MisuseError(f"Expected --{name} of at least 1, received {value}.")

@@ -11,7 +11,7 @@ import tempfile
 
 from keras_bot import models
 from keras_bot.bench.contestant import PEERS, Contestant
-from keras_bot.errors import MisuseError, RunError, unknown
+from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 
 BACKENDS = ("tensorflow", "jax", "torch")
 MODES = ("train", "forward")
@@ -99,9 +99,8 @@ def _check(name, peers, backends, settings, repeats, warmup):
         raise MisuseError(
             f"Expected a network of ours and a backend, received {name} and {', '.join(backends) or 'none'}."
         )
-    numbers = (settings["batch_size"], settings["image_size"], repeats, warmup)
-    if min(numbers) < 1:
-        raise MisuseError(f"Expected batch_size, image_size, repeats and warmup of at least 1, received {numbers}.")
+    sizes = {name: settings[name] for name in ("batch_size", "image_size")}
+    expect_at_least_one(**sizes, repeats=repeats, warmup=warmup)
     needed = {
         *backends,
         *(("timm", "torch") if "timm" in peers else ()),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_bot import data, tricks
 from keras_bot.bench.plain_pipeline import plain_pipeline
-from keras_bot.errors import MisuseError, RunError, unknown
+from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.classification import build_trainee
@@ -50,8 +50,9 @@ def bench_pipelines(
     for arm in arms:
         if arm not in ARMS:
             raise unknown("arm", arm, ARMS)
-    if not arms or seeds < 1:
-        raise MisuseError(f"Expected at least one arm and one seed, received {len(arms)} and {seeds}.")
+    if not arms:
+        raise MisuseError(f"Expected at least one arm of {' and '.join(ARMS)}, received none.")
+    expect_at_least_one(seeds=seeds)
     _check_recipe(recipe)
     top1 = {arm: [] for arm in ARMS if arm in arms}
     for seed in range(recipe.seed, recipe.seed + seeds):

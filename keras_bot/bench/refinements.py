@@ -7,6 +7,7 @@ import time
 import keras
 
 from keras_bot import data, tricks
+from keras_bot.errors import expect_at_least_one
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.failures import clear_errors
@@ -33,7 +34,11 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
 
     Returns:
         Median seconds a step of `baseline` and `bag`, and `ratio` (bag / baseline, the median over pairs of blocks).
+
+    Raises:
+        MisuseError: if a number isn't positive, or the data can't be used.
     """
+    expect_at_least_one(steps=steps, repeats=repeats)
     plain = {name: Recipe.__dataclass_fields__[name].default for name in BAG}
     recipes = {
         "baseline": dataclasses.replace(recipe, epochs=1000, **plain),

@@ -8,7 +8,7 @@ import re
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import start_backend
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError, expect_at_least_one, unknown
 from keras_bot.recipe import MOST_SEED, Recipe
 
 USAGE = (
@@ -56,8 +56,7 @@ def read_ablation(flags: Flags):
 
     if not flags.out:
         raise MisuseError("Expected --out, a directory for the runs and tables, received none.")
-    if flags.workers < 1:
-        raise MisuseError(f"Expected --workers of at least 1, received {flags.workers}.")
+    expect_at_least_one(workers=flags.workers)
     seeds = read_seeds(flags.seeds)
     settings = [f"--{name}={value}" for name, value in read_settings(flags.set).items()]
     recipes = {file: read_file(file, settings) for file in find_files(flags.recipes)}

@@ -81,9 +81,6 @@ def bench_refinements(argv):
     if flags.help_wanted():
         return
     recipe = flags.recipe()
-    for name in ("steps", "repeats"):
-        if getattr(flags, name) < 1:
-            raise MisuseError(f"Expected --{name} of at least 1, received {getattr(flags, name)}.")
     import_tensorflow()
 
     from keras_bot.bench.refinements import bench_refinements

@@ -9,7 +9,7 @@ import sys
 
 from keras_bot.cli.flags import Flags, expand_flagfiles
 from keras_bot.cli.supervise import supervise
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError, expect_at_least_one, unknown
 from keras_bot.report.processes import child_environment
 
 USAGE = "usage: keras-bot launch --workers=N [--grace=SECONDS] -- train [--flag=value …]"
@@ -29,8 +29,7 @@ def main(argv):
     command = flags.parse(argv)
     if flags.help_wanted():
         return 0
-    if flags.workers < 1:
-        raise MisuseError(f"Expected --workers of at least 1, received {flags.workers}.")
+    expect_at_least_one(workers=flags.workers)
     if not flags.grace >= 0:
         raise MisuseError(f"Expected --grace of at least 0 seconds, received {flags.grace:g}.")
     if os.name != "posix":

@@ -143,7 +143,7 @@ def test_what_the_plain_pipeline_cant_train_is_refused(trainings, npz_file, tmp_
     refused = [
         ({"arms": ("fst",)}, "Unknown arm 'fst'. Did you mean fast"),
         ({"arms": ()}, "at least one arm"),
-        ({"seeds": 0}, "at least one arm and one seed"),
+        ({"seeds": 0}, "--seeds of at least 1, received 0"),
     ]
     for options, message in refused:
         with pytest.raises(MisuseError, match=message):
