@@ -2,7 +2,7 @@
 
 import io
 
-from keras_bot.report.rows import METRICS
+from keras_bot.training.curves import LABELS
 
 _CYCLE = 10  # colours that can be told apart
 
@@ -74,7 +74,7 @@ def _figure(size):
 
 
 def _label(summary):
-    return METRICS.get(summary["metric"], summary["metric"])
+    return LABELS.get(summary["metric"], summary["metric"])
 
 
 def _legend(panel):

@@ -8,15 +8,9 @@ import re
 from keras_bot.errors import MisuseError, unknown
 from keras_bot.recipe import Recipe
 from keras_bot.report.tricks_off import without_each_trick
+from keras_bot.training.curves import LABELS
 
 MODES = ("cumulative", "leave_one_out")
-METRICS = {  # as the recipe files' headers call them
-    "top1": "top-1",
-    "top5": "top-5",
-    "map": "mAP",
-    "mean_iou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +100,7 @@ def read_paper(file: str) -> dict[str, float]:
         return {}
     figures = [float(figure) for figure in told[1].rstrip(".").split(" / ")]
     names = [name.strip() for name in told[2].split(" / ")]
-    metrics = {name: metric for metric, name in METRICS.items()} | {"": ""}
+    metrics = {name: metric for metric, name in LABELS.items()} | {"": ""}
     return {metrics[name]: figure for name, figure in zip(names, figures, strict=False) if name in metrics}
 
 

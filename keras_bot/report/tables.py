@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from keras_bot.report.rows import METRICS
+from keras_bot.training.curves import LABELS
 
 _NOTHING = "–"
 _COMPARED = {"cumulative": "the row above", "leave_one_out": "the first row"}
@@ -17,7 +17,7 @@ def as_json(summary: dict) -> str:
 
 def as_markdown(summary: dict) -> str:
     """The table for people: percent, intervals as ±, and below it what failed."""
-    label, several = METRICS.get(summary["metric"], summary["metric"]), len(summary["seeds"]) > 1
+    label, several = LABELS.get(summary["metric"], summary["metric"]), len(summary["seeds"]) > 1
     columns = ["row", f"{label}, %", f"change to {_COMPARED[summary['mode']]}, points", "excludes 0", "best epoch, %"]
     columns += ["s/epoch", "parameters", "GFLOPs", "paper, %", "seeds"]
     spread = "; ± is the 95 % confidence interval (Student's t over seeds), of changes seed by seed" if several else ""

@@ -4,7 +4,13 @@ import pathlib
 
 from keras_bot.durable import replacing
 
-LABELS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
+LABELS = {  # of metrics, as the flagfiles' headers call them too
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "mean_iou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
 
 
 def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
