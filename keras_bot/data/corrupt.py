@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
+from keras_bot.data.in_python import in_python
 from keras_bot.errors import RunError, first_few
 
 
@@ -100,7 +101,7 @@ def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tenso
 
     def call() -> tf.Tensor:
         names = source.record_name(*(tf.gather(part, rows) for part in keys[1]))
-        return tf.ensure_shape(tf.numpy_function(told, [names, *values], tf.bool, stateful=True), [])
+        return tf.ensure_shape(in_python(told, [names, *values], tf.bool), [])
 
     return tf.cond(tf.size(rows) > 0, call, lambda: tf.constant(True))
 

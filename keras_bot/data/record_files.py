@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_bot.data.in_python import in_python
 from keras_bot.data.source import Share, cpu_constant
 from keras_bot.errors import MisuseError, RunError
 
@@ -143,7 +144,7 @@ def _read_file(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dat
     """A range of a file's records. TensorFlow's own errors name no file, and a cut between records is none to it."""
 
     def complain(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = tf.numpy_function(_raise_fault, [path, index], tf.string)
+        record = in_python(_raise_fault, [path, index], tf.string)
         return index, tf.ensure_shape(record, [])
 
     # A file that can't be opened would fail for ever; the numbers in front let it do so `take` times.

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from keras_bot.data.in_python import in_python
 from keras_bot.data.manifest import MANIFEST, UNFINISHED, read_manifest
 from keras_bot.data.record_files import Records, cut, measure, reading_of, record_keys, record_name, take_share
 from keras_bot.data.source import Source, check_num_classes, share_of
@@ -90,7 +91,7 @@ def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf
         records = np.asarray(records, object)  # one alone comes as bytes
         return np.array([_image_name(record) for record in records.ravel()], object).reshape(records.shape)
 
-    names = tf.ensure_shape(tf.numpy_function(image_names, [serialized], tf.string), serialized.shape)
+    names = tf.ensure_shape(in_python(image_names, [serialized], tf.string), serialized.shape)
     return tf.strings.join([record_name(file, index), names])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot import data, tricks
+from keras_bot.data.in_python import in_python
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
@@ -125,7 +126,7 @@ def with_targets(
 
     def add(number, batch):
         x, labels = batch
-        targets = tf.numpy_function(answer, [number, *tf.nest.flatten(x)], tf.float32, stateful=True)
+        targets = in_python(answer, [number, *tf.nest.flatten(x)], tf.float32)
         return x, (labels, tf.ensure_shape(targets, [recipe.batch_size, width]))
 
     return batches.enumerate(first_epoch * steps + first_step).map(add).prefetch(2)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from keras_bot.data.corrupt import tell
 from keras_bot.data.decode import decode
+from keras_bot.data.in_python import in_python
 from keras_bot.errors import RunError, first_few
 from keras_bot.transfer.segmentation_source import UNKNOWN, SegmentationSource
 
@@ -34,7 +35,7 @@ def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
     mask = tf.cond(
         grey,
         lambda: tf.cast(tf.io.decode_png(encoded, channels=1)[..., 0], tf.int32),
-        lambda: tf.numpy_function(by_pillow, [encoded], tf.int32, stateful=False),
+        lambda: in_python(by_pillow, [encoded], tf.int32, stateful=False),
     )
     return tf.ensure_shape(mask, [None, None])
 

@@ -169,7 +169,8 @@ for moment in MOMENTS:
 )
 def test_after_sigterm_the_rest_is_as_if_never_stopped(moment, step, tmp_path, npz_file):
     """Within the first epoch, or within its evaluation, in half precision, in parts."""
-    told = run(f"FILE, FOLDER, MOMENTS = {str(npz_file())!r}, {str(tmp_path)!r}, {[moment]!r}\n{RESUMED}")
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    told = run(f"FILE, FOLDER, MOMENTS = {str(npz_file())!r}, {str(tmp_path)!r}, {[moment]!r}\n{RESUMED}", **cache)
     assert f"state after step {step} is saved" in told
 
     def end(name):
