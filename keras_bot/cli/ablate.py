@@ -6,9 +6,9 @@ import glob
 import pathlib
 import re
 
-from keras_bot.cli.flags import Flags
+from keras_bot.cli.flags import Flags, expand_flagfiles
 from keras_bot.cli.quiet import start_backend
-from keras_bot.errors import MisuseError, expect_at_least_one, unknown
+from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import MOST_SEED, Recipe
 
 USAGE = (
@@ -21,7 +21,7 @@ def main(argv):
     """Trains what is left of the table, and prints it."""
     flags = Flags("ablate", USAGE)
     flags.add(str, "recipes", "", "flagfiles in the table's order, with commas; patterns as 'DIR/*.flags' too, sorted")
-    flags.add(str, "seeds", "0", "of each recipe's runs, with commas: intervals need at least two, better three")
+    flags.add(str, "seeds", "0", "in place of the recipes' own, with commas: intervals need at least two, better three")
     flags.add(str, "set", "", "knobs for all recipes, as dataset=FILE.npz,epochs=30,decay_epochs=8,15,22")
     flags.add(str, "out", "", "directory of runs, tables and pictures; the same command goes on with what it holds")
     flags.add(
@@ -41,12 +41,25 @@ def main(argv):
 
     from keras_bot.report import tables
     from keras_bot.report.ablation import ablate, look
+    from keras_bot.report.rows import TABLES
 
     if flags.dry_run:
         print(_plan(look(ablation)[1]))
         return
     summary = ablate(ablation, workers=flags.workers, tell=lambda line: print(line, flush=True))
-    print(f"\n{tables.as_markdown(summary)}\n{ablation.out}: table.md, table.csv, table.json, table.png, curves.png")
+    print(f"\n{tables.as_markdown(summary)}\n{ablation.out}: {', '.join(TABLES)}")
+    _raise_for_failures(summary)
+
+
+def _raise_for_failures(summary):
+    failed = [(row["name"], seed, why) for row in summary["rows"] for seed, why in row["failed"].items()]
+    if failed:
+        name, seed, why = failed[0]
+        raise RunError(
+            f"{len(failed)} of {len(summary['rows']) * len(summary['seeds'])} runs failed, "
+            f"first {name} with seed {seed}: {why}. "
+            "The same command tries them again; delete a run's directory to begin it anew."
+        )
 
 
 def read_ablation(flags: Flags):
@@ -92,7 +105,11 @@ def read_file(file: str, settings: list[str]) -> Recipe:
     """The recipe of a flagfile, with flags that override it. Raises MisuseError, which names the file."""
     flags = Flags("train", "", recipe=True)
     try:
-        flags.expect_no_arguments([f"--flagfile={file}", *settings])
+        lines = expand_flagfiles([f"--flagfile={file}"])
+        own = {line.partition("=")[0].lstrip("-") for line in lines} & {"run_dir", "resume", "overwrite", "dry_run"}
+        if own:
+            raise MisuseError(f"Expected no --{min(own)}, which is for a single training. Take the line out.")
+        flags.expect_no_arguments([*lines, *settings])
         return flags.recipe()
     except MisuseError as error:
         raise MisuseError(f"{file}: {error}") from None
@@ -153,6 +170,5 @@ def _refuse_two_sets(argv):
 def _plan(states) -> str:
     counts = collections.Counter(states.values())
     lines = [f"{state:<6}{run.directory}  {run.row.file}" for run, state in states.items()]
-    return "\n".join(
-        [*lines, f"{len(states)} runs: " + ", ".join(f"{counts[s]} {s}" for s in ("done", "begun", "left"))]
-    )
+    told = ", ".join(f"{counts[state]} {state}" for state in ("done", "begun", "left"))
+    return "\n".join([*lines, f"{len(states)} run{'s' * (len(states) > 1)}: {told}"])

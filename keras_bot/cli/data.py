@@ -22,6 +22,8 @@ def main(argv):
     if flags.help_wanted():
         return
     recipe = flags.recipe()
+    if flags.grid and pathlib.Path(flags.grid).suffix.lower() != ".png":
+        raise MisuseError(f"Expected --grid as a .png file, received {flags.grid}. What is there would be replaced.")
     import_tensorflow()
 
     from keras_bot import data

@@ -191,7 +191,18 @@ def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
     """The recipe of a run directory, with flags that override it. Raises MisuseError if there is none."""
     path = pathlib.Path(run_dir) / "run.flags"
     if not path.exists():
-        raise MisuseError(f"Expected a run directory with run.flags, received {run_dir}. `keras-bot train` makes one.")
+        runs = sorted(path.parent.glob("*/seed*/run.flags"))
+        hint = f"Name one of its runs, as {runs[0].parent}." if runs else "`keras-bot train` makes one."
+        raise MisuseError(f"Expected a run directory with run.flags, received {run_dir}. {hint}")
+    lines = expand_flagfiles([f"--flagfile={path}"])
+    try:
+        if not lines:
+            raise MisuseError("Expected the flags of a run, received none.")
+        flags = Flags("train", "", recipe=True)
+        flags.expect_no_arguments(lines)
+        flags.recipe()
+    except MisuseError as error:
+        raise MisuseError(f"{path} isn't as a run left it: {error}") from None
     flags = Flags("train", "", recipe=True)
-    flags.parse([f"--flagfile={path}", *overrides])
+    flags.expect_no_arguments([*lines, *overrides])
     return flags.recipe()

@@ -123,8 +123,9 @@ def _load(path: str) -> np.lib.npyio.NpzFile:
     try:
         arrays = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        told = "it is another file, or cut short" if isinstance(error, ValueError) else error  # NumPy advises pickle
         raise MisuseError(
-            f"{path} is no .npz file ({error}): expected one written by numpy.savez. Write it again."
+            f"{path} is no .npz file ({told}): expected one written by numpy.savez. Write it again."
         ) from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise MisuseError(f"{path} holds a single array: expected an .npz with {', '.join(_KEYS)}. Use numpy.savez.")

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from keras_bot.durable import write_whole
-from keras_bot.errors import MisuseError, RunError, Terminated, unknown
+from keras_bot.errors import MisuseError, Terminated, unknown
 from keras_bot.report import plots, tables
 from keras_bot.report.checking import Trainer, check_recipes
 from keras_bot.report.ledger import BEGUN, DONE, Ledger, Run
 from keras_bot.report.processes import Job, run_jobs
 from keras_bot.report.results import mean_curves, read_run, summarise
-from keras_bot.report.rows import Row
+from keras_bot.report.rows import TABLES, Row
 from keras_bot.training.run_lock import lock_run
 
 
@@ -66,11 +66,10 @@ def ablate(ablation: Ablation, *, workers: int = 1, tell: Callable[[str], None] 
         tell: called with each line of progress.
 
     Returns:
-        The summary, see `results.summarise`.
+        The summary, see `results.summarise`; it tells which runs failed, and why.
 
     Raises:
         MisuseError: as `look`, before anything is written; or if another process works in `out`.
-        RunError: if runs failed, after all others; the tables tell which and why.
         KeyboardInterrupt, Terminated: after SIGINT, SIGTERM; the same call goes on.
     """
     trainer, _ = look(ablation)
@@ -94,9 +93,7 @@ def ablate(ablation: Ablation, *, workers: int = 1, tell: Callable[[str], None] 
         except (KeyboardInterrupt, Terminated):
             tell(f"{progress.count()}; the same command goes on from here")
             raise
-        summary = progress.write()
-    progress.raise_for_failures()
-    return summary
+        return progress.write()
 
 
 class _Progress:
@@ -151,26 +148,11 @@ class _Progress:
         """Writes tables and pictures of all there is; returns the summary."""
         rows, seeds = self._ablation.rows, self._ablation.seeds
         summary = summarise(rows, seeds, self._figures, self._failures, metric=self._metric, mode=self._ablation.mode)
-        contents = {
-            "table.json": tables.as_json(summary),
-            "table.csv": tables.as_csv(summary),
-            "table.md": tables.as_markdown(summary),
-            "table.png": plots.draw_table(summary),
-            "curves.png": plots.draw_curves(summary, mean_curves(rows, self._figures)),
-        }
-        for name, content in contents.items():
+        curves = plots.draw_curves(summary, mean_curves(rows, self._figures))
+        texts = (tables.as_json(summary), tables.as_csv(summary), tables.as_markdown(summary))
+        for name, content in zip(TABLES, (*texts, plots.draw_table(summary), curves), strict=True):
             write_whole(self._ablation.out / name, content)
         return summary
-
-    def raise_for_failures(self):
-        """RunError if a run failed."""
-        if not self._failures:
-            return
-        (name, seed), why = next(iter(self._failures.items()))
-        raise RunError(
-            f"{len(self._failures)} of {len(self._places)} runs failed, first {name} with seed {seed}: {why}. "
-            f"{self._ablation.out / 'table.md'} lists them; the same command tries them again."
-        )
 
 
 def _job(run):

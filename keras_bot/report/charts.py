@@ -100,6 +100,7 @@ def line_chart(
     alt: str,
     marks: Sequence[Mark] = (),
     from_zero: bool = False,
+    at_most: float = math.inf,
     whole_x: bool = False,
     format_y: Callable[[float], str] = "{:g}".format,
 ) -> Html:
@@ -111,13 +112,15 @@ def line_chart(
         alt: what the chart shows, for those who don't see it.
         marks: vertical lines.
         from_zero: the y axis begins at 0.
+        at_most: the y axis ends there; no point is above.
         whole_x: only whole numbers stand at the x axis.
         format_y: writes a number at the y axis.
     """
     points = [(x, y) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     xs = [x for x, _ in points] + [mark.x for mark in marks]
     ys = [y for _, y in points] + ([0.0] if from_zero else [])
-    plane = _Plane(*_widened(min(xs), max(xs), 0), *_widened(min(ys), max(ys), 0.05, from_zero))
+    low, high = _widened(min(ys), max(ys), 0.05, from_zero)
+    plane = _Plane(*_widened(min(xs), max(xs), 0), low, min(high, at_most))
     drawn = plane.axes(x_label, y_label, "{:g}".format, format_y, whole_x)
     for mark in marks:
         x, shown = plane.x(mark.x), {"y1": _TOP, "y2": HEIGHT - _BOTTOM, "style": f"stroke:{color_of(mark.color)}"}

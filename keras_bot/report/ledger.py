@@ -16,9 +16,8 @@ from keras_bot.durable import is_partial, write_whole
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import Recipe, differences, read_flag_lines
 from keras_bot.report.checking import Trainer
-from keras_bot.report.rows import Row
+from keras_bot.report.rows import LEDGER, Row
 
-LEDGER = "ablation.json"
 DONE, BEGUN, LEFT = "done", "begun", "left"
 _RECORDS = ("metrics.json", "history.csv")
 _LAST_WRITTEN = "curves.png"  # by a training
@@ -83,6 +82,8 @@ class Ledger:
         try:
             self._told = json.loads(self._path.read_text(encoding="utf-8"))
             self.trainer = Trainer(*(tuple(self._told[name]) for name in ("metrics", "may_differ")))
+            if not self.trainer.metrics:
+                raise TypeError
             recipes = [row["recipe"] for row in self._told["rows"].values()]
             records = [run.get("files") for run in self._told["runs"].values()]
             if not all(isinstance(told, dict) for told in [*recipes, *filter(None, records)]):
@@ -148,12 +149,17 @@ class Ledger:
             MisuseError: if the run directory holds another recipe's run, or records that aren't what the run left.
         """
         folder = run.directory
+        for place in (folder.parent, folder):
+            if place.exists() and not place.is_dir():
+                raise MisuseError(f"Expected a directory for runs at {place}, found a file. Move it away.")
         if not folder.exists():  # who deletes it whole wants it again
             return LEFT
         for name, left_there in self._files(run).items():
             if not (folder / name).is_file() or _sha256(folder / name) != left_there:
                 raise self._changed(run, f"{name} isn't what the run left there")
         flags, metrics = folder / "run.flags", folder / "metrics.json"
+        if self.is_recorded(run) and not flags.exists():
+            raise self._changed(run, "run.flags is missing")
         if flags.exists():
             self._compare(run, flags, read_flag_lines(flags.read_text(encoding="utf-8", errors="replace")))
         if not metrics.exists():

@@ -34,7 +34,10 @@ def _cells(answers):
         [names[k], *(_cell(counts[k, j], shares[k, j], k == j, names[k], names[j]) for j in range(len(names)))]
         for k in range(len(names))
     ]
-    caption = "Confusion matrix: true classes down, answers across. The stronger the colour, the larger the row's share"
+    caption = (
+        "Confusion matrix: true classes down, answers across. The stronger the colour, the larger the row's share "
+        "(blue: right; orange: wrong, by the root of the share)"
+    )
     return table(caption, head, rows, kind="confusion")
 
 
@@ -44,7 +47,7 @@ def _cell(number, share, right, true, predicted):
         "td",
         number if number else "",
         class_=kind,
-        style=f"--share:{share * 100:.0f}%" if number else None,
+        style=f"--share:{(share if right else share**0.5) * 100:.0f}%" if number else None,
         title=f"{true} taken for {predicted}: {number} ({percent(share)})" if number else None,
     )
 

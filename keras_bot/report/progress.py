@@ -20,13 +20,13 @@ def curves(runs: list[Run]) -> Html | None:
     drawn = [_both(shown, "loss", "loss", "{:g}".format, decimal, several)]
     for metric in runs[0].metric_names:
         label = LABELS.get(metric, metric)
-        drawn.append(_both(shown, metric, label, charts.tick_percent, percent, several))
+        drawn.append(_both(shown, metric, label, charts.tick_percent, percent, several, at_most=1.0))
     drawn.append(_one(shown, "learning_rate", "learning rate", "the learning rate at the end of each epoch", "{:g}"))
     drawn.append(_one(shown, "images_per_second", "images/s", "training images a second in each epoch", "{:,.0f}"))
     return element("div", charts.legend([*names, *kinds]), element("div", drawn, class_="grid"))
 
 
-def _both(shown, column, label, format_y, in_words, several):
+def _both(shown, column, label, format_y, in_words, several, **limit):
     """A figure of the evaluation, and of the training where the history tells it."""
     lines, ends = [], []
     for number, run in shown.items():
@@ -40,7 +40,7 @@ def _both(shown, column, label, format_y, in_words, several):
         return None
     alt = f"{label} over the epochs; at the end {'; '.join(ends)}"
     options = {"x_label": "epoch", "whole_x": True, "y_label": label, "format_y": format_y}
-    chart = charts.line_chart(lines, alt=alt, **options)
+    chart = charts.line_chart(lines, alt=alt, **options, **limit)
     return charts.figure(chart, f"{label.capitalize() if label == 'loss' else label} over the epochs")
 
 

@@ -11,6 +11,9 @@ from keras_bot.report.tricks_off import without_each_trick
 from keras_bot.training.curves import LABELS
 
 MODES = ("cumulative", "leave_one_out")
+LEDGER = "ablation.json"
+TABLES = ("table.json", "table.csv", "table.md", "table.png", "curves.png")
+OWN_FILES = (LEDGER, *TABLES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Row:
     Attributes:
         name: that of its directory too.
         file: the recipe's file, as given.
-        recipe: what is trained; its seed is 0, `with_seed` sets another.
+        recipe: what is trained; its seed is 0, `with_seed` sets a run's.
         paper: the paper's figures in percent, by metric; "" where the file doesn't tell of what.
     """
 
@@ -30,8 +33,9 @@ class Row:
     paper: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     def with_seed(self, seed: int) -> Recipe:
-        """The recipe of one of the row's runs."""
-        return dataclasses.replace(self.recipe, seed=seed)
+        """The recipe of one of the row's runs. A seed draws batches of its own, so it has its own teacher's cache."""
+        cache = self.recipe.teacher_cache and str(pathlib.Path(self.recipe.teacher_cache) / f"seed{seed}")
+        return dataclasses.replace(self.recipe, seed=seed, teacher_cache=cache)
 
 
 def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
@@ -74,8 +78,11 @@ def name_files(files: list[str]) -> list[str]:
         if paths.count(path) > 1:
             same = [other for other, its_path in zip(files, paths, strict=True) if its_path == path]
             raise MisuseError(f"Expected each recipe once, received {' and '.join(same)}, one file. Drop one.")
-        if path.stem.startswith("."):
-            raise MisuseError(f"Expected recipes whose names don't begin with a dot, received {file}. Rename it.")
+        if path.stem.startswith(".") or path.stem in OWN_FILES:
+            raise MisuseError(
+                "Expected recipes whose names neither begin with a dot nor are those of an ablation's own files, "
+                f"received {file}. Rename it."
+            )
     parts = [(*path.parent.parts[1:], path.stem) for path in paths]
     kept = [1] * len(files)
     while True:
@@ -110,8 +117,8 @@ def _refuse_doubles(rows):
         other = seen.setdefault(str(row.recipe.as_text()), row)
         if other is not row:
             raise MisuseError(
-                f"Expected recipes that differ, received {other.file} and {row.file}, whose settings are the same"
-                " with what --set gives. Drop one."
+                f"Expected recipes that differ, received {other.file} and {row.file}, whose settings are the same "
+                "(with what --set gives; their own seeds don't count). Drop one."
             )
 
 

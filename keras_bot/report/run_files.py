@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import re
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
@@ -136,8 +137,8 @@ def name_runs(paths: list[pathlib.Path]) -> list[str]:
     for place, part in enumerate(parts):
         if part in parts[:place]:
             raise MisuseError(f"Expected every run once, received {paths[place]} twice. Drop one.")
-    if len(parts) == 1:
-        return [parts[0][-1]]
+    if len(parts) == 1:  # an ablation's are called seed0, …
+        return ["/".join(parts[0][-2:]) if re.fullmatch(r"seed\d+", parts[0][-1]) else parts[0][-1]]
     while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]
     while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:

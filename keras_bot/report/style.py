@@ -94,7 +94,7 @@ td.usual { color: var(--muted); }
 .confusion .turned { text-align: left; padding: .8rem .3rem .3rem; vertical-align: bottom; }
 .confusion .turned span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
 .confusion .right { background: color-mix(in srgb, var(--right) var(--share, 0%), var(--card)); }
-.confusion .wrong { background: color-mix(in srgb, var(--wrong) min(100%, 4 * var(--share, 0%)), var(--card)); }
+.confusion .wrong { background: color-mix(in srgb, var(--wrong) var(--share, 0%), var(--card)); }
 .mistakes { list-style: none; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); }
 .mistakes figure { margin: 0; }

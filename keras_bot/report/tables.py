@@ -39,7 +39,7 @@ def as_markdown(summary: dict) -> str:
 
 def _cells(row, timing):
     difference = row["difference"] or {"mean": None, "interval": None, "excludes_zero": None}
-    failed = f", {len(row['failed'])} failed" if row["failed"] else ""
+    failed = f" done, {len(row['failed'])} failed" if row["failed"] else ""
     flops, seconds = row["flops"], timing["seconds_per_epoch"]
     return [
         f"`{row['name']}`",

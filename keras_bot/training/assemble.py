@@ -260,8 +260,8 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, cl
     if class_names and source.class_names != class_names:
         trained, received = (f"{len(names)} classes, {first_few(names)}" for names in (class_names, source.class_names))
         raise MisuseError(
-            f"Expected in {source.name} those of the training, {trained}; received {received}. "
-            "Give data with the same classes in the same order."
+            f"Expected in {source.name} the classes of the training, {trained}; received {received}. "
+            "Give data with the same classes."
         )
     return source
 

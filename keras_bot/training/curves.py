@@ -24,6 +24,7 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -43,6 +44,8 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = 
     for panel in panels:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     figure.suptitle(title)
     with replacing(pathlib.Path(path)) as file:
         figure.savefig(file, format="png", dpi=110)

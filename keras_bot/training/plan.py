@@ -25,6 +25,8 @@ def plan(recipe: Recipe, task: Task = CLASSIFICATION) -> str:
     with tricks.mixed_precision(recipe.precision):
         model, trainee = task.build(recipe, source, strategy)
     teacher = getattr(trainee, "teacher", None)
+    rest = source.size - steps * recipe.batch_size
+    left_out = f"; {rest} images, other ones each epoch, are left out of an epoch's last batch" if rest else ""
     sections = {
         "recipe": [line[2:] for line in recipe.flag_lines()],
         "tricks": assemble.active_tricks(recipe) or ["none: the paper's baseline"],
@@ -32,10 +34,7 @@ def plan(recipe: Recipe, task: Task = CLASSIFICATION) -> str:
             f"{source.name}: {source.size} training and {eval_source.size} evaluation images, "
             f"{source.num_classes} classes"
         ],
-        "steps": [
-            f"{steps} an epoch, {steps * recipe.epochs} in all; {source.size - steps * recipe.batch_size} images, "
-            "other ones each epoch, are left out of an epoch's last batch"
-        ],
+        "steps": [f"{steps} an epoch, {steps * recipe.epochs} in all{left_out}"],
         "learning rate": learning_rate_lines(recipe, steps),
         "network": [network_line(recipe, model)],
         **({"teacher": [f"{teacher.name} of {recipe.teacher}"]} if teacher else {}),

@@ -32,11 +32,12 @@ TINY = """# What: a tiny one
 
 @pytest.fixture
 def recipes(tmp_path):
-    """A folder of three recipes: a baseline, it with warmup, it with a learning rate that explodes."""
+    """A folder of recipes: a baseline, it with warmup, it with a learning rate that explodes, it with a directory."""
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / "1_base.flags").write_text(TINY)
     (folder / "2_warmup.flags").write_text("--flagfile=1_base.flags\n--warmup_epochs=0.5\n")
+    (folder / "named.txt").write_text("--flagfile=1_base.flags\n--run_dir=runs/mine\n")
     (folder / "explodes.flags").write_text("--flagfile=1_base.flags\n--learning_rate=1e30\n")
     return folder
 
@@ -109,7 +110,7 @@ def test_patterns_are_sorted_and_the_order_given_is_kept(recipes):
     ("arguments", "message"),
     [
         (["--recipes=", "--out=out"], "Expected --recipes"),
-        (["--recipes=recipes/*.txt", "--out=out"], "match recipes/*.txt, found none"),
+        (["--recipes=recipes/*.md", "--out=out"], "match recipes/*.md, found none"),
         (["--recipes=recipes/gone.flags", "--out=out"], "Can't read the flagfile recipes/gone.flags"),
         (["--recipes=recipes/1_base.flags"], "Expected --out"),
         (["--recipes=recipes/1_base.flags,recipes/*_base.flags", "--out=out"], "recipes/1_base.flags twice"),
@@ -123,6 +124,7 @@ def test_patterns_are_sorted_and_the_order_given_is_kept(recipes):
         (["--recipes=recipes/1*.flags", "--out=out", "--mode=leave_one_out"], "a trick to leave out"),
         (["--recipes=recipes/*.flags", "--out=out", "--workers=0"], "--workers of at least 1"),
         (["--recipes=recipes/*.flags", "--out=recipes"], "recipes holds other files"),
+        (["--recipes=recipes/named.txt", "--out=out"], "named.txt: Expected no --run_dir"),
     ],
 )
 def test_misuse_is_one_clear_line_and_exit_code_2(arguments, message, recipes, capsys, monkeypatch):
@@ -141,6 +143,7 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     assert main(["ablate", *command, "--workers=2"]) == 1
     shown, error = capsys.readouterr()
     assert "[1/2] 1_base/seed0: top1 " in shown and "[2/2] explodes/seed0: failed after" in shown
+    assert "| `explodes` | – |" in shown and "table.md" in shown.splitlines()[-1]
     assert "1 of 2 runs failed, first explodes with seed 0: The loss became" in error.splitlines()[-1]
     assert len(error.splitlines()) == 1, error
     table = json.loads((out / "table.json").read_text())

@@ -30,6 +30,12 @@ def test_data_tells_sizes_and_classes(image_folder, capsys):
     assert "3 classes: crane, class0, tench" in shown
 
 
+def test_a_picture_takes_no_other_files_place(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["data", "--dataset=digits", f"--grid={tmp_path / 'notes.txt'}"]) == 2
+    assert "--grid as a .png file" in told(capsys) and (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_convert_writes_shards_and_tells_it_line_by_line(image_folder, tmp_path, capsys):
     folder, out = image_folder(classes=3, train=5, val=2, name="my photos é"), tmp_path / "out put"
     command = ["data", "convert", str(folder), str(out), "--shards=2", "--validation_shards=1", "--first_label=1"]

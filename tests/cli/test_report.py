@@ -154,7 +154,20 @@ def spoil(name, text):
             ["{run}"],
             "result.best_top1 isn't what",
         ),
-        (spoil("run.flags", "--nonsense=1\n"), ["{run}"], "Unknown flag --nonsense"),
+        (
+            spoil("run.flags", "--nonsense=1\n"),
+            ["{run}"],
+            "{run}/run.flags isn't as a run left it: Unknown flag --nonsense",
+        ),
+        (spoil("run.flags", "junk\n"), ["{run}"], "{run}/run.flags isn't as a run left it: Expected flags as"),
+        (spoil("run.flags", "\n"), ["{run}"], "Expected the flags of a run, received none"),
+        (spoil("seed0.flags", ""), ["{run}/row"], "`keras-bot train` makes one"),
+        (lambda run: (run / "out/row/seed0").mkdir(parents=True), ["{run}/out"], "`keras-bot train` makes one"),
+        (
+            lambda run: shutil.copytree(run, run / "out/row/seed0"),
+            ["{run}/out"],
+            "received {run}/out. Name one of its runs, as {run}/out/row/seed0.",
+        ),
     ],
 )
 def test_misuse_is_one_clear_line_and_exit_code_2(change, arguments, message, run, capsys, monkeypatch):

@@ -104,6 +104,16 @@ def test_another_recipes_run_is_told(out):
     assert ledger.state(run) == DONE
 
 
+def test_a_run_without_its_flags_and_a_file_in_its_place_are_told(out):
+    ledger, (run, other) = Ledger(out), runs(out)
+    leave(run)
+    ledger.record(run)
+    (run.directory / "run.flags").unlink()
+    changed(ledger, run, r"run\.flags is missing")
+    other.directory.write_text("mine")
+    changed(ledger, other, "found a file")
+
+
 def test_a_directory_that_was_deleted_whole_is_run_again(out):
     ledger, run = Ledger(out), runs(out)[0]
     leave(run)
@@ -157,7 +167,11 @@ def test_what_is_no_ablations_directory_is_told(tmp_path):
         ("[]", r"Expected .*ablation\.json as `keras-bot ablate` wrote it"),
         ("{}", r"Expected .*ablation\.json as `keras-bot ablate` wrote it"),
         (
-            '{"metrics": [], "may_differ": [], "rows": {"a": 1}, "runs": {}}',
+            '{"metrics": ["top1"], "may_differ": [], "rows": {"a": 1}, "runs": {}}',
+            r"Expected .*ablation\.json as `keras-bot ablate` wrote it",
+        ),
+        (
+            '{"metrics": [], "may_differ": [], "rows": {}, "runs": {}}',
             r"Expected .*ablation\.json as `keras-bot ablate` wrote it",
         ),
     ],

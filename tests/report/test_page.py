@@ -187,7 +187,7 @@ def test_runs_are_called_by_the_parts_of_their_paths_that_differ(tmp_path):
     def names(*paths):
         return name_runs([tmp_path / path for path in paths])
 
-    assert names("a/seed0") == ["seed0"]
+    assert names("a/seed0") == ["a/seed0"] and names("a/b") == ["b"]
     assert names("a/cosine/seed0", "a/mixup/seed0") == ["cosine", "mixup"]
     assert names("a/seed0", "a/seed1") == ["seed0", "seed1"]
     assert names("a/b", "a") == ["a/b", "a"]

@@ -41,7 +41,7 @@ def test_mistakes_are_called_by_their_files_also_behind_one_that_is_broken(image
 
 def test_other_classes_and_a_network_that_exploded_are_told(npz_file, network):
     recipe = Recipe(dataset=str(npz_file(y_train=np.arange(24) % 3, y_test=np.arange(10) % 3)), **KNOBS)
-    with pytest.raises(MisuseError, match="those of the training, 3 classes, class0"):
+    with pytest.raises(MisuseError, match="the classes of the training, 3 classes, class0"):
         predict(recipe, network, CLASSES)
     exploded = models.create("cifar_resnet8_d", num_classes=3, width=0.25)
     exploded.weights[-1].assign(np.full(3, np.inf))

@@ -75,6 +75,11 @@ def test_cumulative_rows_are_as_given(file):
     assert below.recipe == Recipe() and above.with_seed(5) == Recipe(zero_gamma=True, seed=5)
 
 
+def test_each_seed_has_a_teachers_cache_of_its_own(file):
+    (row,) = make_rows({file("one.flags"): Recipe(teacher="runs/teacher", teacher_cache="cache")}, "cumulative")
+    assert [row.with_seed(seed).teacher_cache for seed in (0, 7)] == ["cache/seed0", "cache/seed7"]
+
+
 def test_leave_one_out_is_the_full_recipe_then_it_without_each(file):
     recipe = Recipe(zero_gamma=True, schedule="cosine")
     rows = make_rows({file("full.flags", "77.5 / 93 top-1 / top-5 %"): recipe}, "leave_one_out")
@@ -88,6 +93,7 @@ def test_what_cannot_be_a_table_is_told(file):
         ({}, "cumulative", "at least one recipe"),
         ({one: Recipe()}, "cumulativ", "Did you mean cumulative"),
         ({one: Recipe(zero_gamma=True), two: Recipe()}, "leave_one_out", "one recipe with --mode=leave_one_out"),
+        ({file("table.md.flags"): Recipe()}, "cumulative", r"an ablation's own files, received .*table\.md\.flags"),
         ({one: Recipe(seed=1), two: Recipe(seed=2)}, "cumulative", r"one\.flags and .*two\.flags, whose settings"),
         ({one: Recipe(), two: Recipe(task="detection")}, "cumulative", r"the same task .*one\.flags, detection in"),
         (

@@ -65,7 +65,7 @@ def test_markdown_is_a_table_in_percent_with_what_failed_below():
     assert len(table) == 5 and len({line.count("|") for line in table}) == 1
     assert table[2] == ("| `1_base` | 80.00 ± 24.84 | – | – | 63.33 | 2.5 | 12,345 | 3.86 | 75.87 | 3 |")
     assert "| 82.00 ± 27.33 | +2.00 ± 2.48 | no |" in table[3]
-    assert "| 75.00 | -7.00 | – |" in table[4] and table[4].endswith("| 1, 1 failed |")
+    assert "| 75.00 | -7.00 | – |" in table[4] and table[4].endswith("| 1 done, 1 failed |")
     assert lines[-1] == "- `3_gamma`, seed 0 failed: The loss became nan (exit code 1)"
 
 
