@@ -28,6 +28,22 @@ def test_the_tricks_in_ones_own_fit(tmp_path, monkeypatch):
     assert again.evaluate(told["images"][1500:], told["labels"][1500:], verbose=0)[1] == pytest.approx(told["accuracy"])
 
 
+def test_the_subset_of_cifar10_is_a_data_set(tmp_path, monkeypatch):
+    import keras
+    import numpy as np
+
+    from keras_bot import data
+
+    def like_keras(count):
+        return np.zeros((count, 32, 32, 3), np.uint8), np.arange(count, dtype=np.uint8)[:, None] % 10
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: (like_keras(50000), like_keras(10000)))
+    exec(next(block for block in blocks("python") if "cifar10" in block), {})
+    sizes = [data.open_source("cifar10_10k_2k.npz", split).size for split in ("train", "eval")]
+    assert sizes == [10000, 2000]
+
+
 def test_the_pipeline_in_ones_own_fit(image_folder, tmp_path, monkeypatch):
     import keras
 

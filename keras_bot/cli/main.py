@@ -62,5 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _tell(error, code):
     sys.stdout.flush()
-    print(f"keras-bot: {' '.join(str(error).split())}", file=sys.stderr)
+    is_of_system = isinstance(error, OSError) and error.strerror and error.filename
+    told = f"{error.filename}: {error.strerror}." if is_of_system else str(error)
+    print(f"keras-bot: {' '.join(told.split())}", file=sys.stderr)
     return code

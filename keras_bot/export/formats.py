@@ -21,7 +21,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.errors import MisuseError, RunError, unknown
 from keras_bot.training.network import CARD, read_card
 
 
@@ -81,6 +81,8 @@ def _read_keras(path):
 
 
 def _load_keras(path):
+    if not zipfile.is_zipfile(path):
+        raise RunError(f"Can't read {path} as a .keras file: it is damaged, or of another kind.")
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
