@@ -255,10 +255,18 @@ def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] =
 
 
 def _plain(field, value):
-    """The value in the knob's own type where another type means the same: 5 for 5.0, a list for a tuple."""
+    """The value in the field's own type where another type means the same: 5 for 5.0, a list for a tuple, NumPy's."""
+    if isinstance(value, list | tuple):
+        return tuple(_python(item) for item in value)
+    value = _python(value)
     if field.type in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    return tuple(value) if isinstance(value, list) else value
+    return value
+
+
+def _python(value):
+    """Python's number for a scalar of NumPy, any other value as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _check(field, value):

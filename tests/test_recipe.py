@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from keras_bot.errors import MisuseError
@@ -83,3 +84,12 @@ def test_a_knob_that_is_newer_than_what_is_stored_had_its_default():
         "jit was auto, is on",
         "gone was 1, is unset",
     ]
+
+
+def test_numbers_of_numpy_are_numbers():
+    numbers = {"epochs": np.int64(10), "learning_rate": np.float32(0.5), "zero_gamma": np.bool_(True)}
+    recipe = Recipe(**numbers, decay_epochs=list(np.array([3, 6])))
+    assert recipe == Recipe(epochs=10, learning_rate=0.5, zero_gamma=True, decay_epochs=(3, 6))
+    assert recipe.as_text() == Recipe(epochs=10, learning_rate=0.5, zero_gamma=True, decay_epochs=(3, 6)).as_text()
+    with pytest.raises(MisuseError, match="epochs as int"):
+        Recipe(epochs=np.float64(3.0))

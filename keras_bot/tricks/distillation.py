@@ -20,6 +20,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_bot.tricks.labels import as_probabilities
 from keras_bot.tricks.precision import output_layers, policy_of, recast
 
 _PARTS = ("student", "teacher", "teacher_inputs", "soft_loss")  # of a Distiller's configuration
@@ -36,10 +37,10 @@ def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0,
         hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, or class indices as labels.
     """
     _check(temperature, hard_weight)
-    labels, logits = ops.cast(labels, "float32"), ops.cast(logits, "float32")
+    labels, logits = as_probabilities(labels), ops.cast(logits, "float32")
     hard = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
     soft = _soft_crossentropy(teacher_logits, logits, temperature)
     return hard + soft if hard_weight is None else hard_weight * hard + (1 - hard_weight) * soft

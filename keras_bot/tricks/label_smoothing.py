@@ -18,23 +18,25 @@ Reference: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; H
 """
 
 import keras
-from keras import ops
+
+from keras_bot.tricks.labels import as_probabilities, check_indices, check_probabilities, one_hot
 
 
 def smooth(labels, epsilon: float):
     """Smoothed labels, by operators only: NumPy arrays and tensors of every framework, in tf.data too.
 
     Args:
-        labels: (…, K) float, one-hot or any distribution over K >= 2 classes.
+        labels: (…, K) float, one-hot or any distribution over K >= 2 classes. Not class indices.
         epsilon: at least 0 and below 1.
 
     Returns:
         (…, K) of the same type; where the rows of `labels` sum to 1, so do these.
 
     Raises:
-        ValueError: for epsilon out of range or fewer than 2 classes.
+        ValueError: for epsilon out of range, fewer than 2 classes, or class indices instead of one-hot rows.
     """
     _check_epsilon(epsilon)
+    check_probabilities(labels)
     classes = labels.shape[-1]
     if classes is None or classes < 2:
         raise ValueError(f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}.")
@@ -54,7 +56,9 @@ class SmoothedCrossentropy(keras.losses.Loss):
         reduction, name: as in every Keras loss.
 
     Raises:
-        ValueError: for epsilon out of range.
+        ValueError: for epsilon out of range; when it is called, for class indices that aren't whole numbers of
+            0 to K - 1, labels outside 0 … 1, or another shape. Inside a graph class indices need an integer dtype,
+            and a wrong value makes the loss NaN or, with TensorFlow without XLA, stops the step.
     """
 
     def __init__(
@@ -69,9 +73,19 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.epsilon = epsilon
         self.from_logits = from_logits
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The reduced loss. Labels are checked here: Keras hands them to `call` as floats."""
+        classes = y_pred.shape[-1]
+        if _are_indices(y_true, classes):
+            check_indices(y_true, classes)
+        else:
+            check_probabilities(y_true)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
         """The loss of each example, (batch,)."""
-        labels = _one_hot(y_true, classes=y_pred.shape[-1])
+        classes = y_pred.shape[-1]
+        labels = one_hot(y_true, classes) if _are_indices(y_true, classes) else as_probabilities(y_true)
         return keras.losses.categorical_crossentropy(smooth(labels, self.epsilon), y_pred, from_logits=self.from_logits)
 
     def get_config(self):
@@ -79,10 +93,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "epsilon": self.epsilon, "from_logits": self.from_logits}
 
 
-def _one_hot(labels, classes):
-    if len(labels.shape) == 2 and labels.shape[-1] == classes:
-        return labels
-    return ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), classes)
+def _are_indices(labels, classes):
+    """Whether labels are class indices rather than rows (batch, K); ValueError if their shape is neither's."""
+    shape = tuple(labels.shape)
+    if len(shape) == 2 and shape[-1] == classes:
+        return False
+    if len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1):
+        return True
+    raise ValueError(
+        f"labels must be (batch, {classes}) like the predictions, or class indices (batch,) or (batch, 1), "
+        f"received the shape {shape}."
+    )
 
 
 def _check_epsilon(epsilon):

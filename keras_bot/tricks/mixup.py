@@ -4,9 +4,9 @@ What: train on blends of two examples, images and labels alike, instead of on th
 Equation: x = lambda * x_i + (1 - lambda) * x_j,  y = lambda * y_i + (1 - lambda) * y_j,  lambda ~ Beta(alpha,
     alpha). One lambda a batch; the partner of an image is its mirror in the batch's order, j = B - 1 - i.
 Shapes and dtypes: images (B, …) keep their float dtype (integers become the compute dtype), labels (B, K)
-    become float32; both are mixed in float32 at least.
+    become float32; both are mixed in float32 at least. Sample weights (B,) are optional.
 The paper's value: alpha = 0.2, and 200 epochs instead of 120, since mixed examples ask for longer training.
-Interactions: labels must be one-hot or soft. Smoothing before or after gives the same labels. With
+Interactions: labels must be one-hot or soft, not class indices. Smoothing before or after gives the same labels. With
     distillation the teacher sees the mixed images too. Some train the last epochs unmixed: `MixUpOff`.
 Reference: Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412; He et al., CVPR 2019, equations 7 and 8.
 """
@@ -15,6 +15,10 @@ import math
 
 import keras
 from keras import ops
+
+from keras_bot.tricks.labels import as_probabilities
+
+_KEYS = ("images", "labels", "sample_weight")
 
 
 def mixup(x, partner, weight):
@@ -61,10 +65,14 @@ def draw_weight(alpha: float, seed):
 class MixUp(keras.layers.Layer):
     """Mixes every batch with its own reversal.
 
-    Call it with `(images, labels)` or `{"images": …, "labels": …}`: eagerly, in a model, under XLA, or in
-    `tf.data`'s `map` (TensorFlow backend) after `batch`. It mixes unless it is called with `training=False`.
-    In a parallel `map` the order of the draws isn't reproducible; leave out `num_parallel_calls` for exact
-    repetition.
+    Call it with `(images, labels)`, `(images, labels, sample_weight)` or a dictionary of these names: eagerly, in a
+    model, under XLA, or in `tf.data` (TensorFlow backend) after `batch`, as `dataset.map(MixUp())`. It mixes unless
+    it is called with `training=False`. In a parallel `map` the order of the draws isn't reproducible; leave out
+    `num_parallel_calls` for exact repetition.
+
+    Sample weights w are mixed like the rest, and each label counts by its weight: w = lambda * w_i + (1 - lambda) * w_j
+    and y = (lambda * w_i * y_i + (1 - lambda) * w_j * y_j) / w. The weighted cross-entropy is then the mixture of the
+    two examples' own, and an example of weight 0 adds nothing to the labels.
 
     Args:
         alpha: of Beta(alpha, alpha), above 0.
@@ -72,11 +80,12 @@ class MixUp(keras.layers.Layer):
         name, dtype: as in every Keras layer.
 
     Attributes:
-        enabled: non-trainable float32 variable; set it to 0 and the layer hands on what it gets, also in a
+        enabled: non-trainable float32 variable; set it to 0 and the layer returns its inputs unmixed, also in a
             running `tf.data` pipeline. Saved with the layer's weights.
 
     Raises:
-        ValueError: for alpha out of range, labels that aren't (B, K), or keys other than images and labels.
+        ValueError: for alpha out of range; when it is called, for labels that aren't (B, K) or are class indices,
+            weights that aren't (B,), or another structure than the ones above. Binary labels (B, 1) must be floats.
     """
 
     def __init__(self, alpha: float = 0.2, seed: int | None = None, name: str | None = None, dtype=None):
@@ -88,31 +97,57 @@ class MixUp(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.enabled = self.add_weight(name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32")
 
-    def call(self, inputs, training=True):
-        """The mixed batch, in the structure of `inputs`."""
-        images, labels = self._unpack(inputs)
+    def call(self, inputs, labels=None, sample_weight=None, training=True):
+        """The mixed batch, in the structure of the inputs.
+
+        Args:
+            inputs: images (B, …), or everything in one tuple or dictionary.
+            labels: (B, K), where `inputs` is the images alone, as `dataset.map` passes them.
+            sample_weight: (B,), with such labels.
+            training: False returns the batch unmixed.
+        """
+        if isinstance(labels, bool):  # called with (batch, training)
+            labels, training = None, labels
+        parts = self._unpack(inputs if labels is None else (inputs, labels, sample_weight))
         if training:
             weight = draw_weight(self.alpha, self.seed_generator)
             weight = 1.0 - self.enabled * (1.0 - weight)
-            images, labels = mix_with_reversal(images, weight), mix_with_reversal(labels, weight)
-        return {"images": images, "labels": labels} if isinstance(inputs, dict) else (images, labels)
+            parts = _mix_batch(*parts, weight)
+        parts = parts if parts[2] is not None else parts[:2]
+        return dict(zip(_KEYS, parts, strict=False)) if isinstance(inputs, dict) else parts
 
     def _unpack(self, inputs):
+        """Images, float labels and weights or None."""
         if isinstance(inputs, dict):
-            if set(inputs) != {"images", "labels"}:
-                raise ValueError(f"Expected the keys images and labels, received {sorted(inputs)}.")
-            inputs = inputs["images"], inputs["labels"]
-        images, labels = inputs
+            if not {"images", "labels"} <= set(inputs) <= set(_KEYS):
+                raise ValueError(f"Expected the keys images and labels, or {', '.join(_KEYS)}, got {sorted(inputs)}.")
+            inputs = [inputs.get(key) for key in _KEYS]
+        if not isinstance(inputs, list | tuple) or len(inputs) not in (2, 3):
+            raise ValueError(f"Expected (images, labels) or (images, labels, sample_weight), received {inputs!r}.")
+        images, labels, weights = (*inputs, None)[:3]
         if len(labels.shape) != 2:
             raise ValueError(
                 "Expected one-hot or soft labels (batch, classes), "
                 f"received the shape {tuple(labels.shape)}. Apply keras.ops.one_hot first."
             )
+        if weights is not None and len(weights.shape) != 1:
+            raise ValueError(f"Expected sample weights (batch,), received the shape {tuple(weights.shape)}.")
         if not keras.backend.is_float_dtype(images.dtype):
             images = ops.cast(images, self.compute_dtype)
-        return images, ops.cast(labels, "float32")
+        return images, as_probabilities(labels), None if weights is None else ops.cast(weights, "float32")
 
     def get_config(self):
         """All arguments."""
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}
+
+
+def _mix_batch(images, labels, weights, weight):
+    """The mixed images, labels and sample weights, None if there are none."""
+    images = mix_with_reversal(images, weight)
+    if weights is None:
+        return images, mix_with_reversal(labels, weight), None
+    mixed = mix_with_reversal(weights, weight)
+    weighted = mix_with_reversal(weights[:, None] * labels, weight)
+    safe = ops.where(mixed > 0, mixed, 1.0)[:, None]
+    return images, ops.where(mixed[:, None] > 0, weighted / safe, mix_with_reversal(labels, weight)), mixed

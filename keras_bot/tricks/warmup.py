@@ -12,6 +12,8 @@ Interactions: the wrapped schedule starts counting when the warmup ends, so `Cos
 Reference: Goyal et al., arXiv 1706.02677, section 2.2; He et al., CVPR 2019, section 3.1.
 """
 
+import numbers
+
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
@@ -31,14 +33,14 @@ class Warmup(LearningRateSchedule):
 
     def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
         super().__init__()
-        if isinstance(schedule, bool) or not isinstance(schedule, (int, float, LearningRateSchedule)):
+        if isinstance(schedule, bool) or not isinstance(schedule, numbers.Real | LearningRateSchedule):
             raise ValueError(f"Expected schedule as a float or a LearningRateSchedule, received {schedule!r}.")
-        if isinstance(schedule, (int, float)) and not schedule > 0:
+        if isinstance(schedule, numbers.Real) and not schedule > 0:
             raise ValueError(f"Expected a learning rate above 0, received {schedule!r}.")
-        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:
+        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 1:
             raise ValueError(f"Expected warmup_steps as an int of at least 1, received {warmup_steps!r}.")
-        self.schedule = schedule
-        self.warmup_steps = warmup_steps
+        self.schedule = float(schedule) if isinstance(schedule, numbers.Real) else schedule
+        self.warmup_steps = int(warmup_steps)
 
     def __call__(self, step):
         """The learning rate of update `step`, counted from 0."""

@@ -5,62 +5,87 @@ What: set gamma = 0 in the batch normalization that closes each residual branch.
 Equation: block(x) = shortcut(x) + gamma * norm(f(x)) + beta, with gamma = beta = 0 at the start.
 Shapes and dtypes: gamma (channels,), in the variable's own dtype.
 The paper's value: on for all residual blocks.
-Interactions: `NAG` with decay="kernels" leaves gamma free to grow. Do it before the first step, and not to
-    trained weights. Pre-activation nets close a branch with a convolution and have nothing to set.
+Interactions: `NAG` with decay="kernels" leaves gamma free to grow. Apply it before the first step, and not to
+    trained weights. A branch that applies an activation or a convolution after its last batch normalization is
+    skipped: with gamma = beta = 0 the input of a ReLU is 0, its gradient is 0, and the branch would never train.
 Reference: Goyal et al., arXiv 1706.02677, section 5.1; He et al., CVPR 2019, section 3.1.
 
-Blocks are found by structure. At an addition of two tensors, whatever only one of them depends on is that
-one's branch. The branch with more kernels is the residual one, the other is the shortcut: empty for the
-identity, a convolution or so for a projection.
+Blocks are found by structure. At an addition of two tensors, the nodes that only one of them depends on are its
+branch. The branch with more kernels is the residual one, the other is the shortcut: empty for the identity, a
+convolution or so for a projection. Between the batch normalization and the addition only linear operations without
+weights are allowed (dropout, pooling by the mean, padding, …), and the product with a gate that is open at 0, as in
+squeeze and excitation. Linearity is measured on random inputs, so custom layers and activations need no list.
 """
 
+import warnings
+
 import keras
+import numpy as np
 from keras import ops
 
-from keras_bot.tricks.no_bias_decay import is_kernel
+
+class ZeroedNorms(list):
+    """The batch normalizations that `zero_gamma` set, from the input to the output.
+
+    Attributes:
+        skipped: why each other residual branch was left as it is, by the name of the addition that closes it.
+    """
+
+    def __init__(self, norms=(), skipped=None):
+        super().__init__(norms)
+        self.skipped: dict[str, str] = dict(skipped or {})
 
 
-def zero_gamma(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Sets gamma = 0 in the last batch normalization of every residual branch.
+def zero_gamma(model: keras.Model) -> ZeroedNorms:
+    """Sets gamma = 0 in the last batch normalization of every residual branch that can train from there.
 
     Args:
         model: any functional Keras model; blocks inside nested functional models are found as well.
 
     Returns:
-        The layers that it set, from the input to the output.
+        The layers whose gamma is now 0, from the input to the output; its attribute `skipped` explains which other
+        branches were left unchanged. A warning names them too.
 
     Raises:
-        ValueError: if the model isn't functional or has no such layer.
+        ValueError: if the model isn't functional or no branch qualifies; the message gives the reasons.
     """
-    norms = list(dict.fromkeys(_closing_norms(model)))
-    if not norms:
+    zeroed = ZeroedNorms()
+    for addition, norms, obstacle in _branches(model):
+        if obstacle:
+            zeroed.skipped[addition] = obstacle
+        zeroed.extend(norm for norm in norms if norm not in zeroed and not obstacle)
+    reasons = "; ".join(f"the branch at {name!r} {reason}" for name, reason in zeroed.skipped.items())
+    if not zeroed:
         raise ValueError(
-            f"Expected residual branches that end in a BatchNormalization with a gamma, found none in {model.name!r}."
+            "Expected residual branches that end in a BatchNormalization with a gamma, followed by nothing but linear "
+            f"layers, found none in {model.name!r}{': ' if reasons else ''}{reasons}."
         )
-    for norm in norms:
+    if reasons:
+        warnings.warn(f"zero_gamma set {len(zeroed)} layers of {model.name!r} and skipped: {reasons}.", stacklevel=2)
+    for norm in zeroed:
         norm.gamma.assign(ops.zeros(norm.gamma.shape))
-    return norms
+    return zeroed
 
 
-def _closing_norms(model):
-    """The normalizations that close the residual branches of `model`, in the order of the graph."""
+def _branches(model):
+    """(name of the addition, closing norms, obstacle or "") of each residual branch, in the order of the graph."""
     if not getattr(model, "outputs", None):
         raise ValueError(f"Expected a functional model, received {model!r}.")
     blocks = set()  # the additions that close a block, by id
     for node in _graph(model.outputs):
         operation = node.operation
         if _is_functional(operation):
-            yield from _closing_norms(operation)
+            yield from _branches(operation)
         elif _adds_two(node):
             for tensor, shortcut in (node.input_tensors, node.input_tensors[::-1]):
                 branch = _residual_branch(tensor, shortcut, blocks)
                 if branch:
                     blocks.add(id(node))
-                    yield from _last_norms(tensor, branch)
+                    yield operation.name, *_closing_norms(tensor, branch)
 
 
 def _residual_branch(tensor, shortcut, blocks):
-    """The nodes by id that `tensor` alone depends on, if they are a residual branch beside `shortcut`, else {}.
+    """The nodes by id that only `tensor` depends on, if they are a residual branch compared with `shortcut`, else {}.
 
     A branch that holds whole residual blocks is none: it is the deep path of a feature pyramid.
     """
@@ -71,23 +96,83 @@ def _residual_branch(tensor, shortcut, blocks):
     return {} if blocks & own.keys() else own
 
 
-def _last_norms(end, branch):
-    """The first normalizations met on the way back from the branch's end, past layers without weights."""
-    pending, seen = [end], set()
-    while pending:
-        node = _node(pending.pop())
-        if id(node) not in branch or id(node) in seen:
-            continue
-        seen.add(id(node))
-        operation = node.operation
-        if isinstance(operation, keras.layers.BatchNormalization):
-            if operation.gamma is not None:
-                yield operation
-        elif _is_functional(operation):
-            inner = operation.outputs
-            yield from _last_norms(inner[0], {id(n): n for n in _graph(inner)})
-        elif not getattr(operation, "weights", None):
-            pending.extend(node.input_tensors)
+def _closing_norms(tensor, branch):
+    """The normalizations that `tensor` is a linear function of, and what prevents setting their gamma, or ""."""
+    node = _node(tensor)
+    operation = node.operation
+    if id(node) not in branch:
+        return [], f"adds the output of {_describe(operation)} unchanged"
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return (
+            ([operation], "") if operation.gamma is not None else ([], f"ends in {_describe(operation)} without gamma")
+        )
+    if _is_functional(operation):
+        inner = operation.outputs
+        return _closing_norms(inner[tensor._keras_history.tensor_index], {id(n): n for n in _graph(inner)})
+    if getattr(operation, "weights", None):
+        return [], f"ends in {_describe(operation)}"
+    if (gated := _gated_input(node)) is not None:
+        return _closing_norms(gated, branch)
+    if not _is_linear(node):
+        return [], f"ends in {_describe(operation)}, which is not linear"
+    found = [_closing_norms(source, branch) for source in node.input_tensors]
+    return [norm for norms, _ in found for norm in norms], next((why for _, why in found if why), "")
+
+
+def _gated_input(node):
+    """The input of a product whose other input is a gate, if `node` is such a product, else None."""
+    if type(node.operation).__name__ != "Multiply" or len(node.input_tensors) != 2:
+        return None
+    for tensor, gate in (node.input_tensors, node.input_tensors[::-1]):
+        if gate is not tensor and _is_open(gate):
+            return tensor
+    return None
+
+
+def _is_open(tensor):
+    """Whether `tensor` comes from an activation, such as the sigmoid, that isn't 0 at 0."""
+    node = _node(tensor)
+    operation = node.operation
+    if not getattr(operation, "weights", None):
+        if not node.input_tensors:
+            return False
+        if _is_linear(node):
+            return all(map(_is_open, node.input_tensors))
+        values = _outputs(node, 0.0)
+    else:
+        activation = getattr(operation, "activation", None)
+        values = [ops.convert_to_numpy(activation(ops.zeros((1, 1))))] if activation else []
+    return bool(values) and all(np.all(value != 0) for value in values)
+
+
+def _is_linear(node):
+    """Whether an operation without weights is linear in all of its tensors together, measured on random ones."""
+    once, twice, negated = (_outputs(node, scale) for scale in (1.0, 2.0, -1.0))
+    if not once or not twice or not negated:
+        return False
+    return all(
+        np.allclose(b, 2 * a, rtol=1e-2, atol=1e-2) and np.allclose(c, -a, rtol=1e-2, atol=1e-2)
+        for a, b, c in zip(once, twice, negated, strict=True)
+    )
+
+
+def _outputs(node, scale):
+    """The outputs, float64, of an operation on `scale` times the same random inputs; [] if it can't be called."""
+    draw = np.random.default_rng(0)
+    values = {}
+    for tensor in node.input_tensors:
+        shape = [side or (16 if axis else 2) for axis, side in enumerate(tensor.shape)]
+        values[id(tensor)] = ops.cast(scale * 10 * draw.normal(size=shape), tensor.dtype)
+    try:
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        return [ops.convert_to_numpy(output).astype("float64") for output in outputs]
+    except Exception:  # a layer of any make, on inputs that it may not expect
+        return []
+
+
+def _describe(operation):
+    return f"{type(operation).__name__} {operation.name!r}"
 
 
 def _graph(tensors):
@@ -115,7 +200,7 @@ def _adds_two(node):
 
 
 def _kernels(nodes):
-    return sum(is_kernel(v) for node in nodes for v in getattr(node.operation, "weights", ()))
+    return sum(len(v.shape) >= 2 for node in nodes for v in getattr(node.operation, "weights", ()))
 
 
 def _is_functional(operation):

@@ -126,6 +126,46 @@ def test_dictionaries_give_dictionaries():
     np.testing.assert_array_equal(from_dict["labels"], from_tuple[1])
 
 
+def test_a_pipeline_maps_the_layer_itself():
+    images, labels = make_batch()
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
+    for expected, mixed in zip(
+        run_tf_data(MixUp(1.0, seed=3), images, labels), next(iter(dataset.map(MixUp(1.0, seed=3))))
+    ):
+        np.testing.assert_array_equal(mixed, expected)
+    weighted = tf.data.Dataset.from_tensor_slices((images, labels, np.ones(BATCH))).batch(BATCH)
+    mixed = next(iter(weighted.map(MixUp(1.0, seed=3))))
+    assert len(mixed) == 3
+    np.testing.assert_allclose(mixed[1], run_tf_data(MixUp(1.0, seed=3), images, labels)[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("run", [run_eager, run_jit])
+def test_with_sample_weights_the_loss_is_the_mixture_of_both_examples_losses(run):
+    images, labels = make_batch()
+    weights = np.array([1.0, 2.0, 0.0, 3.0, 0.5, 1.0], "float32")
+    layer = MixUp(1.0, seed=3)
+    call = tf.function(lambda x, y, w: layer((x, y, w)), jit_compile=run is run_jit)
+    mixed, mixed_labels, mixed_weights = (np.asarray(part) for part in call(images, labels, weights))
+    share = weight_in(mixed, images)
+    np.testing.assert_allclose(mixed_weights, share * weights + (1 - share) * weights[::-1], rtol=1e-4)
+    logits = np.random.default_rng(1).normal(size=labels.shape).astype("float32")
+    crossentropy = [keras.losses.categorical_crossentropy(y, logits, from_logits=True) for y in (labels, labels[::-1])]
+    own, partner = (np.asarray(part) for part in crossentropy)
+    expected = share * weights * own + (1 - share) * weights[::-1] * partner
+    found = mixed_weights * np.asarray(keras.losses.categorical_crossentropy(mixed_labels, logits, from_logits=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(mixed_labels.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_examples_without_weight_mix_and_keep_weight_0():
+    images, labels = make_batch()
+    weighted = {"images": images, "labels": labels, "sample_weight": np.zeros(BATCH, "float32")}
+    mixed = MixUp(1.0, seed=3)(weighted)
+    assert list(mixed) == list(weighted)
+    np.testing.assert_array_equal(mixed["sample_weight"], 0)
+    np.testing.assert_allclose(mixed["labels"], MixUp(1.0, seed=3)((images, labels))[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "float16"])
@@ -164,3 +204,7 @@ def test_bad_arguments_are_refused():
         MixUp()((images, np.zeros(BATCH, "int64")))
     with pytest.raises(ValueError, match="images and labels"):
         MixUp()({"images": images, "labels": labels, "boxes": labels})
+    with pytest.raises(ValueError, match=r"Expected \(images, labels\) or"):
+        MixUp()(images)
+    with pytest.raises(ValueError, match=r"sample weights \(batch,\)"):
+        MixUp()((images, labels, labels))

@@ -64,3 +64,12 @@ def test_serialisation_gives_an_equal_schedule(inner):
 def test_bad_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="Expected"):
         Warmup(*arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    schedule = Warmup(np.float32(0.5), np.int64(4))
+    assert schedule.get_config() == {"schedule": 0.5, "warmup_steps": 4}
+    assert type(schedule.warmup_steps) is int
+    for wrong in (np.float64(4.0), np.bool_(True), np.int64(0)):
+        with pytest.raises(ValueError, match="warmup_steps"):
+            Warmup(0.5, wrong)

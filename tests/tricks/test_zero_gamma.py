@@ -87,6 +87,130 @@ def test_resnet50_of_keras_has_16_blocks():
     assert len(zero_gamma(model)) == 16
 
 
+class Doubling(layers.Layer):
+    """A linear layer without weights that no list of Keras' layers has."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+AFTER_THE_NORM = {
+    "nothing": lambda y: y,
+    "linear": layers.Activation("linear"),
+    "dropout": layers.Dropout(0.2),
+    "spatial dropout": layers.SpatialDropout2D(0.2),
+    "mean pooling": lambda y: layers.AveragePooling2D(3, 1, padding="same")(y),
+    "padding": lambda y: layers.Cropping2D(1)(layers.ZeroPadding2D(1)(y)),
+    "own layer": lambda y: Doubling()(y),
+    "factor": lambda y: 0.5 * y,
+}
+ACTIVATIONS = [
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "hard_silu",
+    "softplus",
+    "softsign",
+    "softmax",
+]
+
+
+def residual(after, shape=(8, 8, 4)):
+    inputs = keras.Input(shape)
+    y = conv_norm(layers.ReLU()(conv_norm(inputs, 4, 3, "a_first")), 4, 3, "a_last")
+    return keras.Model(inputs, layers.Add(name="sum")([after(y), inputs]))
+
+
+@pytest.mark.parametrize("after", AFTER_THE_NORM.values(), ids=AFTER_THE_NORM)
+@pytest.mark.parametrize("shape", [(8, 8, 4), (None, None, 4)])
+def test_linear_layers_without_weights_may_follow_the_norm(after, shape):
+    zeroed = zero_gamma(residual(after, shape))
+    assert names(zeroed) == ["a_last"] and zeroed.skipped == {}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("place", [[0], [0, 1], [1, 0]])
+def test_a_norm_before_any_activation_keeps_its_gamma(activation, place):
+    linear = layers.AveragePooling2D(1)
+
+    def after(y):
+        for number in place:
+            y = [layers.Activation(activation), linear][number](y)
+        return y
+
+    model = residual(after)
+    with pytest.raises(
+        ValueError, match=r"found none in .*: the branch at 'sum' ends in \w+ '\w+', which is not linear"
+    ):
+        zero_gamma(model)
+    assert all(np.all(ops.convert_to_numpy(layer.gamma) == 1) for layer in model.layers if hasattr(layer, "gamma"))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        layers.ReLU(),
+        layers.PReLU(),
+        layers.MaxPooling2D(3, 1, padding="same"),
+        lambda y: ops.relu(y),
+        lambda y: y * ops.relu(y),
+        lambda y: y * y,
+        lambda y: layers.Conv2D(4, 1)(y),
+    ],
+    ids=["ReLU", "PReLU", "MaxPooling2D", "ops.relu", "own relu as gate", "square", "convolution"],
+)
+def test_branches_that_would_never_train_are_refused(after):
+    with pytest.raises(ValueError, match="found none in .*the branch at 'sum' ends in"):
+        zero_gamma(residual(after))
+
+
+def test_what_was_skipped_is_reported_and_the_rest_zeroed():
+    inputs = keras.Input((8, 8, 4))
+    x = bottleneck(inputs, 4, "good", project=False)
+    y = layers.ReLU(name="dead")(conv_norm(x, 4, 3, "closing"))
+    x = layers.Add(name="second")([y, x])
+    y = layers.Conv2D(4, 3, padding="same", name="last")(layers.ReLU()(layers.BatchNormalization()(x)))
+    model = keras.Model(inputs, layers.Add(name="third")([x, y]))
+    with pytest.warns(UserWarning, match="set 1 layers .*skipped: the branch at 'second' ends in ReLU 'dead'"):
+        zeroed = zero_gamma(model)
+    assert names(zeroed) == ["good_last"]
+    assert zeroed.skipped == {
+        "second": "ends in ReLU 'dead', which is not linear",
+        "third": "ends in Conv2D 'last'",
+    }
+
+
+@pytest.mark.parametrize("after_norm", [True, False])
+def test_every_branch_that_is_zeroed_trains(after_norm):
+    """With gamma = beta = 0 before a ReLU the gradient of the whole branch is 0 for ever; such branches are skipped."""
+    inputs = keras.Input((6, 6, 2))
+    y = conv_norm(inputs, 2, 3, "a")
+    y = layers.Dropout(0.0)(y) if after_norm else layers.ReLU()(y)
+    x = layers.Add()([inputs, y])
+    x = layers.Add()([x, conv_norm(layers.ReLU()(x), 2, 3, "b")])
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
+    if after_norm:
+        zero_gamma(model)
+    else:
+        with pytest.warns(UserWarning, match="skipped"):
+            zero_gamma(model)
+    before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    draw = np.random.default_rng(0)
+    images, targets = (draw.normal(size=(16, *shape)).astype("float32") for shape in ((6, 6, 2), (1,)))
+    model.compile("sgd", "mse")
+    model.fit(images, targets, epochs=3, verbose=0)
+    for variable in model.trainable_variables:
+        if "_c/kernel" in variable.path or variable.path.endswith("gamma"):
+            assert np.any(ops.convert_to_numpy(variable) != before[variable.path]), variable.path
+
+
 @pytest.mark.parametrize(
     "build",
     [
