@@ -79,6 +79,10 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         grads = sum_over_replicas(self, grads, variables)
         super().apply(grads, variables)
 
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Excludes variables from the weight decay of the inner optimizer, which is the one that decays."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
     def _stateful_handle_finite_grads(self, grads, trainable_variables):
         with gradients_are_summed():
             super()._stateful_handle_finite_grads(grads, trainable_variables)

@@ -21,11 +21,11 @@ import keras
 from keras import ops
 
 from keras_bot.tricks.loss_scaling import SumFirst
-from keras_bot.tricks.no_bias_decay import is_kernel
+from keras_bot.tricks.no_bias_decay import DecayExclusions, is_kernel, same_path, warn_of_unknown_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class NAG(SumFirst, keras.optimizers.Optimizer):
+class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
     """SGD with Nesterov momentum and coupled weight decay on chosen variables.
 
     Args:
@@ -33,7 +33,7 @@ class NAG(SumFirst, keras.optimizers.Optimizer):
         momentum: mu, at least 0 and below 1.
         weight_decay: lambda, at least 0.
         decay: what is decayed: "kernels" of convolutions and dense layers, "all" variables, or a sequence of
-            paths.
+            paths. `exclude_from_weight_decay` takes variables out of these. "kernels" warns of other matrices.
         rates: factors on the learning rate of some variables, by path: smaller ones for what is trained already.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
@@ -92,7 +92,10 @@ class NAG(SumFirst, keras.optimizers.Optimizer):
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         # Settled here, because TensorFlow's update_step sees raw variables, without path or role.
-        self._is_decayed = self._settle_decay(variables)
+        self._is_decayed = tuple(
+            chosen and self._use_weight_decay(v)
+            for chosen, v in zip(self._settle_decay(variables), variables, strict=True)
+        )
         factors = {_find(path, variables, "rates"): factor for path, factor in self.rates.items()}
         self._factors = tuple(factors.get(v.path, 1.0) for v in variables)
 
@@ -100,6 +103,8 @@ class NAG(SumFirst, keras.optimizers.Optimizer):
         if self.decay == "all":
             return (True,) * len(variables)
         if self.decay == "kernels":
+            if self.l2:
+                warn_of_unknown_weights(variables)
             return tuple(is_kernel(v) for v in variables)
         named = {_find(path, variables, "decay") for path in self.decay}
         return tuple(v.path in named for v in variables)
@@ -128,7 +133,7 @@ class NAG(SumFirst, keras.optimizers.Optimizer):
 def _find(path, variables, argument):
     """The path in `variables` that `path` stands for; either may have leading parts that the other lacks."""
     paths = [v.path for v in variables]
-    alike = [p for p in paths if f"/{p}".endswith(f"/{path}") or f"/{path}".endswith(f"/{p}")]
+    alike = [p for p in paths if same_path(p, path)]
     found = [p for p in paths if p == path] or alike
     if len(found) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tricks that blend labels refuse class indices; losses of class indices refuse blends. In eager, graphs and tf.data."""
+"""Tricks that blend labels refuse class indices, losses of class indices refuse blends: eager, in graphs, in tf.data."""
 
 import keras
 import numpy as np

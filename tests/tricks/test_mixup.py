@@ -129,14 +129,13 @@ def test_dictionaries_give_dictionaries():
 def test_a_pipeline_maps_the_layer_itself():
     images, labels = make_batch()
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
-    for expected, mixed in zip(
-        run_tf_data(MixUp(1.0, seed=3), images, labels), next(iter(dataset.map(MixUp(1.0, seed=3))))
-    ):
-        np.testing.assert_array_equal(mixed, expected)
+    expected = run_tf_data(MixUp(1.0, seed=3), images, labels)
+    for part, mixed in zip(expected, next(iter(dataset.map(MixUp(1.0, seed=3)))), strict=True):
+        np.testing.assert_array_equal(mixed, part)
     weighted = tf.data.Dataset.from_tensor_slices((images, labels, np.ones(BATCH))).batch(BATCH)
     mixed = next(iter(weighted.map(MixUp(1.0, seed=3))))
     assert len(mixed) == 3
-    np.testing.assert_allclose(mixed[1], run_tf_data(MixUp(1.0, seed=3), images, labels)[1], rtol=1e-6)
+    np.testing.assert_allclose(mixed[1], expected[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("run", [run_eager, run_jit])

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_bot.tricks import is_kernel, split_by_decay
+from keras_bot.tricks import NAG, is_kernel, split_by_decay
 
 pytestmark = pytest.mark.core
 
@@ -79,3 +79,30 @@ def test_the_weights_of_a_savedmodel_are_told_as_well(tmp_path):
     layer = keras.layers.TFSMLayer(str(tmp_path / "saved"), call_endpoint="serve", trainable=True)
     decayed = sorted(tuple(v.shape) for v in layer.trainable_variables if is_kernel(v))
     assert decayed == sorted(tuple(v.shape) for v in split_by_decay(model)[0])
+
+
+class Mixer(layers.Layer):
+    """A custom layer, whose weights have names of its own."""
+
+    def build(self, shape):
+        self.mixing = self.add_weight(name="mixing", shape=(shape[-1], 3))
+        self.bias = self.add_weight(name="bias", shape=(2, 3))
+
+    def call(self, inputs):
+        return inputs @ self.mixing
+
+
+def test_weights_that_kernels_leaves_out_are_named_once():
+    net = keras.Sequential([keras.Input((2,)), Mixer(name="mixer"), layers.Dense(1)], name="net")
+    optimizer = NAG(0.1, weight_decay=0.5)
+    with pytest.warns(UserWarning, match=r"without decay: net/mixer/mixing\. To decay them") as caught:
+        optimizer.build(net.trainable_variables)
+        optimizer.build(net.trainable_variables)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("options", [{"decay": "all"}, {"decay": ["mixing"]}, {"weight_decay": 0.0}])
+def test_a_choice_of_ones_own_needs_no_warning(options, recwarn):
+    net = keras.Sequential([keras.Input((2,)), Mixer(name="mixer")])
+    NAG(0.1, **{"weight_decay": 0.5, **options}).build(net.trainable_variables)
+    assert not recwarn

@@ -167,7 +167,7 @@ def test_a_norm_before_any_activation_keeps_its_gamma(activation, place):
     ids=["ReLU", "PReLU", "MaxPooling2D", "ops.relu", "own relu as gate", "square", "convolution"],
 )
 def test_branches_that_would_never_train_are_refused(after):
-    with pytest.raises(ValueError, match="found none in .*the branch at 'sum' ends in"):
+    with pytest.raises(ValueError, match=r"found none in .*the branch at 'sum' ends in"):
         zero_gamma(residual(after))
 
 
