@@ -25,12 +25,15 @@ def eval_pipeline(
     ram_budget: int = RAM_BUDGET,
     worker: int = 0,
     workers: int = 1,
+    pad: bool = True,
 ) -> tf.data.Dataset:
     """Batches for evaluation: (images (B, S, S, 3) normalised, labels float32 (B, K), weights float32 (B,)).
 
-    Every batch is full, so that replicas share each equally. The weight is 1 for an image of the set, and 0 for
-    the last batch's padding and for an image that can't be decoded: weighted means, as Keras takes them of the
-    `weighted_metrics`, count every image exactly once on any number of replicas.
+    With `pad` every batch is full, so that replicas share each equally. The weight is 1 for an image of the set, and
+    0 for the last batch's padding and for an image that can't be decoded: weighted means, as Keras takes them of the
+    `weighted_metrics`, count every image exactly once on any number of replicas. Keras divides the loss by all rows of
+    a batch instead. Without `pad` the last batch is smaller, images that can't be decoded are left out and all
+    weights are 1, so every loss and metric is exact.
 
     Args:
         source, batch_size, image_size, cache, dtype, ram_budget: as in `train_pipeline`.
@@ -40,12 +43,15 @@ def eval_pipeline(
             on large photos and not exact.
         worker, workers: give the rows of one of so many workers alone: B // workers of each batch, those that follow
             the rows of the workers before it. All have as many batches; one of them may be nothing but padding.
+        pad: fill every batch to B rows. Without it the number of batches is unknown where `corrupt` lets images fail.
 
     Raises:
-        MisuseError: an argument is out of its range, or the workers don't divide B.
+        MisuseError: an argument is out of its range, the workers don't divide B, or several workers without `pad`.
     """
     _check(eval_crop, dtype, transform, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
     rows = eval_rows(batch_size, worker, workers)
+    if workers > 1 and not pad:
+        raise MisuseError(f"pad=False gives {workers} workers different numbers of batches. Use pad=True.")
     source = source.cached() if cache else source
     edge = image.eval_edge(image_size, eval_crop) if transform == "imagenet" else image_size
 
@@ -58,8 +64,11 @@ def eval_pipeline(
         images, targets = parts
         return color.fused_normalise(images, weights, dtype), targets, weights
 
-    options = {"blank": (0, 0), "check": one_hot, "guarded": source.batches}
-    return evaluation_batches(source, rows, make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
+    options = {"blank": (0, 0), "check": one_hot, "guarded": source.batches, "pad": pad}
+    batches = evaluation_batches(source, rows, make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
+    if pad or corrupt is None or source.in_memory:
+        return batches
+    return batches.filter(lambda images, labels, weights: tf.size(weights) > 0)  # a batch may hold no whole image
 
 
 def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875) -> tf.Tensor:

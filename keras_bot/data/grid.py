@@ -1,6 +1,8 @@
 """A picture of what the network is shown: augmented samples with their labels, to look at before a run."""
 
+import io
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from keras_bot.data.color import denormalise
+from keras_bot.durable import write_whole
+from keras_bot.figures import label_text, plain_text
 
 _SHOWN = 0.05
+_WIDTH = 24  # characters of a class name, about as many as an image is wide
 
 
 def sample_grid(
@@ -20,23 +25,34 @@ def sample_grid(
     rows: int = 4,
     columns: int = 8,
 ) -> None:
-    """Write the first rows * columns images of a pipeline as a PNG, de-normalised, each under its label.
+    """Writes the first rows * columns images of a pipeline as a PNG, de-normalised, each under its label.
 
     Args:
         dataset: batches (images float (B, S, S, 3) normalised, labels float32 (B, K)), as from `train_pipeline`.
         class_names: K names. A mixed label is shown with the share of each class of at least 5 %.
         path: of the PNG; its folder must exist.
         rows, columns: of the grid; places stay empty if the data set has fewer images.
+
+    Raises:
+        RunError: if the picture can't be written.
     """
     images, labels = _first(dataset, rows * columns)
+    titles = [_title(label, class_names) for label in labels]
+    write_whole(pathlib.Path(path), _png(denormalise(images), titles, rows, columns))
+
+
+@plain_text()
+def _png(pictures, titles, rows, columns):
     figure = Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
-    for axes, picture, label in zip(figure.axes, denormalise(images), labels, strict=False):
+    for axes, picture, title in zip(figure.axes, pictures, titles, strict=False):
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(_title(label, class_names), fontsize=7)
-    figure.savefig(path, format="png", dpi=100)
+        axes.set_title(title, fontsize=7)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    return content.getvalue()
 
 
 def _first(dataset: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +68,7 @@ def _first(dataset: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray
 
 def _title(label: np.ndarray, class_names: Sequence[str]) -> str:
     classes = [i for i in np.argsort(-label, kind="stable") if label[i] >= _SHOWN][:3]
-    if len(classes) == 1:
-        return class_names[classes[0]]
-    return "\n".join(f"{class_names[i]} {label[i]:.2f}" for i in classes)
+    names = [label_text(class_names[i], _WIDTH) for i in classes]
+    if len(names) == 1:
+        return names[0]
+    return "\n".join(f"{name} {label[i]:.2f}" for name, i in zip(names, classes, strict=True))

@@ -1,6 +1,7 @@
 """The input pipeline in one call, for anybody's `model.fit`."""
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -42,11 +43,13 @@ def pipeline(
         epochs: how many the stream covers; "train" needs it, "eval" is one pass.
         data_dir, num_classes, tfds_split, first_label, read_config: see `open_source`; not for a `Source`.
         **options: the others of `train_pipeline` or `eval_pipeline`: transform, seed, color_jitter, first_epoch,
-            first_step, cache, dtype, corrupt, …
+            first_step, cache, dtype, corrupt, pad, …
 
     Returns:
-        "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": these and the weights
-        float32 (B,) that Keras' `evaluate` takes for its `weighted_metrics`.
+        "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": these and weights float32
+        (B,). The last batch of "eval" holds the images that are left, all weights are 1, and Keras' `evaluate` gives
+        the exact mean of any loss and metric. Where replicas share a batch it is padded (`pad`), and the weights make
+        the loss of `evaluate` exact: above 1 for images and 0 for padding. Use `weighted_metrics` then.
 
     Raises:
         MisuseError: there is no such data set, or an argument is out of its range.
@@ -67,4 +70,12 @@ def pipeline(
         source = open_source(dataset, split, image_size=image_size, **where)
     if split == "train":
         return train_pipeline(source, batch_size=batch_size, image_size=image_size, epochs=epochs, **options)
-    return eval_pipeline(source, batch_size=batch_size, image_size=image_size, **options)
+    pad = options.pop("pad", tf.distribute.get_strategy().num_replicas_in_sync > 1 or options.get("workers", 1) > 1)
+    batches = eval_pipeline(source, batch_size=batch_size, image_size=image_size, pad=pad, **options)
+    return batches.map(_spread_over(source.size, batch_size)) if pad else batches
+
+
+def _spread_over(size: int, batch_size: int) -> Callable:
+    """Scales the weights for Keras' mean over all rows, padding included; weighted metrics stay the same."""
+    share = -(-size // batch_size) * batch_size / size
+    return lambda images, labels, weights: (images, labels, weights * share)

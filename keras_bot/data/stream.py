@@ -145,8 +145,9 @@ def evaluation_batches(
     corrupt: CorruptLog | None = None,
     ram_budget: int = RAM_BUDGET,
     guarded: Callable = guarded_batches,
+    pad: bool = True,
 ) -> tf.data.Dataset:
-    """One pass in the natural order, in full batches.
+    """One pass in the natural order, in full batches, or in batches of what could be made.
 
     Args:
         source, rows, check, corrupt, ram_budget, guarded: as in `TrainingStream`.
@@ -154,12 +155,13 @@ def evaluation_batches(
         finish: (parts (b, ...), weights float32 (b,)) -> an element. The weight is 0 for the last batch's padding and
             for a record that can't be made, else 1.
         blank: the value of each part where the weight is 0.
+        pad: make every batch full. Without it each holds the records that could be made, all of weight 1.
     """
     log = corrupt or CorruptLog(0)
 
     def whole(keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
         parts = (*_checked(source, log, check, keys, places, made), tf.ones_like(places, tf.float32))
-        *parts, weights = full_batch(parts, places, len(rows), (*blank, 0))
+        *parts, weights = full_batch(parts, places, len(rows), (*blank, 0)) if pad else parts
         return finish(tuple(parts), weights)
 
     keys = rows.keys(source.keys(None, 1).enumerate())

@@ -196,9 +196,8 @@ def test_the_public_pipeline_is_the_one_of_its_split(image_folder, numbered):
     options = {"batch_size": 5, "image_size": 16}
     one = _list(pipeline(folder, epochs=2, seed=4, **options))
     assert _equal(one, _list(train_pipeline(open_source(folder), epochs=2, seed=4, **options)))
-    assert _equal(
-        _list(pipeline(folder, "eval", **options)), _list(eval_pipeline(open_source(folder, "eval"), **options))
-    )
+    held_out = _list(pipeline(folder, "eval", **options))
+    assert _equal(held_out, _list(eval_pipeline(open_source(folder, "eval"), pad=False, **options)))
     assert len(pipeline(numbered, batch_size=6, epochs=3, **PLAIN)) == 12
     mine = pipeline(numbered, batch_size=6, epochs=1, **PLAIN).map(lambda images, labels: (images * 0, labels))
     assert not next(iter(mine))[0].numpy().any()
