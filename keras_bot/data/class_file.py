@@ -18,10 +18,11 @@ def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
         folders: those of `train`.
 
     Returns:
-        folder -> name; the folder's own name where the file has none. Two classes may share a name, as in ImageNet.
+        folder -> name; the folder's own name where the file has none.
 
     Raises:
-        MisuseError: the file has another form, names a class twice, or names other classes than `folders`.
+        MisuseError: the file has another form, names a class twice or two classes alike, or
+            names other classes than `folders`.
     """
     header, *rows = _rows(path) or [[]]
     names: dict[str, str] = {}
@@ -36,6 +37,13 @@ def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
     if header[0] in folders and header[0] not in names:
         raise MisuseError(f"{path} begins with the class folder {header[0]!r}: {_FORM}. Put 'folder,name' above it.")
     _check_same(path, list(names), folders)
+    for name in names.values():
+        alike = [folder for folder, other in names.items() if other == name]
+        if len(alike) > 1:
+            raise MisuseError(
+                f"{path} gives the class folders {first_few([repr(folder) for folder in alike])} the same name "
+                f"{name!r}. Give each class a name of its own, such as 'crane (bird)' and 'crane (machine)'."
+            )
     return names
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data.convert_plan import check_same, plan_split, read_earlier, survey
-from keras_bot.data.folder import Listing, open_layout, printable
+from keras_bot.data.folder import open_layout
+from keras_bot.data.listing import Listing, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.data.shard_writer import checksum, write_shard
 from keras_bot.durable import remove_partials, replacing, sync_folder

@@ -6,7 +6,8 @@ import os
 import pathlib
 import stat
 
-from keras_bot.data.folder import ImageFolder, Listing, printable
+from keras_bot.data.folder import ImageFolder
+from keras_bot.data.listing import Listing, printable
 from keras_bot.data.manifest import FORMAT, MANIFEST, UNFINISHED
 from keras_bot.durable import is_partial
 from keras_bot.errors import SHOWN, MisuseError, first_few

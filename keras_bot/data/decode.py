@@ -1,24 +1,64 @@
 """From encoded bytes to pixels: whole, a window of a JPEG, or smaller. Runs in tf.data's graphs; errors raise there.
 
+TensorFlow decodes JPEG, PNG, GIF and BMP. Pillow decodes the other formats, WebP among them: TensorFlow 2.21 corrupts
+its memory on animated WebP. The content decides, not the name of the file. Of animations and files of several pages
+the first image is taken.
+
 Of a JPEG's window that is at least 2, 4 or 8 times as large as the result, libjpeg decodes 1/2, 1/4 or 1/8 of the
 frequencies only: that is quicker, averages where plain bilinear resizing would skip pixels, and never has to be
 enlarged again.
 """
 
 import functools
+import io
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image, features
 
+from keras_bot.data.in_python import in_python
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".gif", ".bmp", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *((".avif",) if features.check("avif") else ()),
+)
+
+_BY_TENSORFLOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")  # the first bytes of JPEG, PNG, GIF and BMP
+_BY_PILLOW = ["WEBP", "TIFF", "PPM", "AVIF"]  # no format that starts another program, as EPS does
 _RATIOS = (1, 2, 4, 8)
 _MAX_PIXELS = 2**29 // 3  # what TensorFlow decodes as a whole at most: a header that claims more is damaged
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
     """Encoded bytes or an array -> uint8 (H, W, 3): greyscale is spread over RGB, alpha is dropped."""
-    if image.dtype == tf.string:
+    if image.dtype != tf.string:
+        return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
+
+    def by_tensorflow() -> tf.Tensor:
         with tf.control_dependencies([_refuse_bmp_palette(image)]):
-            return tf.ensure_shape(tf.io.decode_image(image, channels=3, expand_animations=False), [None, None, 3])
-    return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
+            return tf.io.decode_image(image, channels=3, expand_animations=False)
+
+    def by_pillow() -> tf.Tensor:
+        return in_python(_by_pillow, [image], tf.uint8, stateful=False)
+
+    known = tf.reduce_any([tf.strings.substr(image, 0, len(first)) == first for first in _BY_TENSORFLOW])
+    return tf.ensure_shape(tf.cond(known, by_tensorflow, by_pillow), [None, None, 3])
+
+
+def _by_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3). Raises TensorFlow's InvalidArgumentError for what is no image of `_BY_PILLOW`."""
+    encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # called eagerly, TensorFlow passes an array
+    formats = [name for name in _BY_PILLOW if name != "AVIF" or features.check("avif")]
+    try:
+        picture = Image.open(io.BytesIO(encoded), formats=formats)
+        if picture.mode.startswith("I;16"):  # Pillow would clip its values at 255
+            return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+        if picture.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {picture.mode} have no known range")
+        return np.asarray(picture.convert("RGB"))
+    except Exception as error:  # Pillow raises whatever it stumbles over in damaged files
+        raise tf.errors.InvalidArgumentError(None, None, f"this is no image that can be decoded: {error}") from None
 
 
 def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from keras_bot.data.folder import Listing, printable
+from keras_bot.data.listing import Listing, printable
 from keras_bot.durable import sync_folder
 from keras_bot.errors import RunError
 

@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_bot.data.corrupt import guarded_batches
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, RunError, first_few
 
 _READ_AHEAD = 64
 _AT_ONCE = 1024
@@ -43,6 +44,9 @@ class Source:
     read: Callable[..., dict[str, tf.Tensor]]
     record_name: Callable[..., tf.Tensor]
     in_memory: bool = False
+
+    def __post_init__(self):
+        check_distinct(self.name, self.class_names)
 
     def records(self) -> tf.data.Dataset:
         """All records in their natural order, read in parallel; raises where one can't be read."""
@@ -204,6 +208,19 @@ def cpu_constant(values, dtype: tf.DType | None = None) -> tf.Tensor:
     """A tensor in the host's memory, also where there is a GPU; data sets then share it and copy nothing."""
     with tf.device("CPU:0"):
         return tf.constant(values, dtype)
+
+
+def check_distinct(source: str, class_names: Sequence[str]) -> None:
+    """MisuseError if two classes share a name: heads, teachers and exports tell classes apart by it."""
+    if len(set(class_names)) == len(class_names):
+        return
+    shared = {
+        name: [str(i) for i, other in enumerate(class_names) if other == name]
+        for name, count in Counter(class_names).items()
+        if count > 1
+    }
+    told = [f"{name!r} (classes {', '.join(places)})" for name, places in shared.items()]
+    raise MisuseError(f"{source} has classes of the same name: {first_few(told)}. Give each class a name of its own.")
 
 
 def check_num_classes(source: str, num_classes: int, found: int) -> None:

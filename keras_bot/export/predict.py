@@ -1,11 +1,12 @@
 """The likeliest classes of image files, by an exported SavedModel."""
 
 import dataclasses
+import os
 import pathlib
 
 import tensorflow as tf
 
-from keras_bot.data.decode import decode
+from keras_bot.data.decode import SUFFIXES, decode
 from keras_bot.errors import RunError
 
 
@@ -18,7 +19,7 @@ class Prediction:
 
 
 def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top: int = 5) -> Prediction:
-    """Runs a SavedModel's `serve` on one JPEG, PNG, GIF or BMP file.
+    """Runs a SavedModel's `serve` on one image file.
 
     Args:
         serve: (1, height, width, 3) uint8 images to (1, classes) probabilities.
@@ -38,8 +39,8 @@ def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top
 def read_image(path: str | pathlib.Path) -> tf.Tensor:
     """The image of a file, uint8 (H, W, 3). Raises RunError if it can't be read as one."""
     try:
-        return decode(tf.io.read_file(str(path)))
+        return decode(tf.io.read_file(os.fsencode(path)))
     except tf.errors.OpError:
         if not pathlib.Path(path).is_file():
             raise RunError(f"Expected an image file, received {path}, which is none.") from None
-        raise RunError(f"Can't read {path} as an image: expected a whole JPEG, PNG, GIF or BMP.") from None
+        raise RunError(f"Can't read {path} as an image: expected a whole {', '.join(SUFFIXES)} file.") from None

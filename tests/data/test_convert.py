@@ -86,7 +86,7 @@ def test_every_feature_of_every_image(image_folder, tmp_path):
 @pytest.mark.parametrize("first_label", [0, 1])
 def test_shards_open_as_the_folder_they_came_from(image_folder, tmp_path, first_label):
     folder = image_folder(classes=3, train=5, val=2)
-    (folder / "classes.csv").write_text("f,n\nclass2,crane\nclass0,zero\nclass1,crane\n")
+    (folder / "classes.csv").write_text("f,n\nclass2,crane\nclass0,zero\nclass1,bird\n")
     convert(str(folder), str(tmp_path / "out"), shards=2, validation_shards=2, first_label=first_label)
     for split in ("train", "eval"):
         theirs, ours = open_source(str(folder), split), open_source(str(tmp_path / "out"), split)
@@ -366,7 +366,7 @@ def test_other_contents_of_the_folder_are_refused(tmp_path):
     image.with_name("005b.jpg").rename(image)
     image.write_bytes(data)
     os.utime(image, ns=times)
-    (folder / "classes.csv").write_text("f,n\n" + "\n".join(f"c{i},name" for i in range(8)))
+    (folder / "classes.csv").write_text("f,n\n" + "\n".join(f"c{i},name{i}" for i in range(8)))
     refused()
     (folder / "classes.csv").unlink()
     convert(str(folder.rename(tmp_path / "moved")), str(out), shards=6)  # where it lies doesn't matter

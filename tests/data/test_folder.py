@@ -1,6 +1,7 @@
 """Image folders: the layout, `classes.csv`, and listings of many files that stay small."""
 
 import os
+import re
 import tracemalloc
 
 import pytest
@@ -33,6 +34,60 @@ def test_folder_holds_every_image_under_its_class(image_folder):
         (folder / "val").rename(folder / name)
         assert _records(open_source(str(folder), "eval"))[0]["name"] == f"{name}/class0/0.jpg".encode()
         (folder / name).rename(folder / "val")
+
+
+def test_folders_within_a_class_belong_to_it_and_links_are_followed(tmp_path):
+    tree = {"a": ["2.jpg"], "a/deep/er": ["1.JFIF"], "a/.hidden": ["x.jpg"], "b": []}
+    folder = _touch(tmp_path / "photos", train=tree)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "3.webp").write_bytes(b"3.webp")
+    (folder / "train" / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "train" / "b" / "loop").symlink_to(folder / "train" / "b")
+    (folder / "train" / "b" / "0.png").symlink_to(tmp_path / "gone.png")  # a broken image, as one that can't be decoded
+    (folder / "train" / "c").symlink_to(tmp_path / "elsewhere")
+    source = open_source(str(folder))
+    assert source.class_names == ("a", "b", "c")
+    names = [source.record_name(tf.constant(i, tf.int64)).numpy().decode() for i in range(source.size)]
+    assert names == [
+        f"train/{name}" for name in ("a/2.jpg", "a/deep/er/1.JFIF", "b/0.png", "b/linked/3.webp", "c/3.webp")
+    ]
+    records = list(source.records().ignore_errors().as_numpy_iterator())
+    assert [(record["label"], record["image"]) for record in records] == [
+        (0, b"2.jpg"),
+        (0, b"1.JFIF"),
+        (1, b"3.webp"),
+        (2, b"3.webp"),
+    ]
+
+
+def test_what_is_skipped_is_counted_and_named(tmp_path, capfd):
+    files = ["1.jpg", "2.PNG", "notes.txt", "a.heic", "b.heic", "c.heic", "IMG_7", ".4.jpg", ".DS_Store", "._1.jpg"]
+    folder = _touch(tmp_path / "photos", train={"a": files, "a/.cache": ["1.jpg"]}, val={"a": ["1.jpg"]})
+    (folder / "train" / "lonely.jpg").write_bytes(b"")
+    (folder / "train" / "two\nlines.txt").write_bytes(b"")
+    os.mkfifo(folder / "train" / "a" / "pipe.jpg")
+    assert open_source(str(folder)).size == 2
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert re.match(r"keras-bot: skipped 10 entries of .*photos/train that are not images \(\.heic: 3, ", told[0])
+    for kind in (".txt: 2", "no suffix: 1", "hidden: 1", "no regular files: 1"):
+        assert told[0].count(kind) <= 1
+    assert told[0].endswith(" and 5 more") and "two\\nlines.txt" in told[0]
+    assert open_source(str(folder), "eval").size == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_class_of_other_files_is_refused(tmp_path):
+    folder = _touch(tmp_path / "photos", train={"a": ["1.jpg"], "b": ["1.heic", "2.heic"]})
+    with pytest.raises(MisuseError, match=r"b holds no images but 2 other files: expected \.jpg, .*\.webp"):
+        open_source(str(folder))
+
+
+def test_class_folders_that_look_the_same_are_refused(tmp_path):
+    names = [os.fsdecode(name) for name in (b"\xff", b"\xfe")]
+    folder = _touch(tmp_path / "photos", train={name: ["1.jpg"] for name in names})
+    with pytest.raises(MisuseError, match=r"has classes of the same name: '\ufffd' \(classes 0, 1\)\. Give each class"):
+        open_source(str(folder))
 
 
 def test_folder_of_another_form_is_told(image_folder, tmp_path):
@@ -121,10 +176,8 @@ def test_class_file_orders_and_names_the_classes(image_folder):
         assert [r["label"] for r in _records(source)] == [i for i in range(3) for _ in range(count)]
 
 
-def test_class_file_may_give_two_classes_one_name_and_may_have_one_column(image_folder):
+def test_class_file_may_have_one_column(image_folder):
     folder = image_folder(classes=2)
-    (folder / "classes.csv").write_text("wnid,name\nclass0,crane\nclass1,crane\n")
-    assert open_source(str(folder)).class_names == ("crane", "crane")
     (folder / "classes.csv").write_text("wnid\nclass1\nclass0\n")
     assert open_source(str(folder)).class_names == ("class1", "class0")
 
@@ -136,6 +189,8 @@ def test_class_file_may_give_two_classes_one_name_and_may_have_one_column(image_
         (b"folder,name\n\n , \n", r"classes\.csv names no class"),
         (b"class0,a\nclass1,b\n", r"begins with the class folder 'class0'.*Put 'folder,name' above"),
         (b"f,n\nclass0,a\nclass1,b\nclass0,c\n", r"names the class folder 'class0' twice"),
+        (b"f,n\nclass0,crane\nclass1,crane\n", r"folders 'class0', 'class1' the same name 'crane'\. Give each class"),
+        (b"f,n\nclass0,class1\nclass1,\n", r"the same name 'class1'"),
         (b"f,n\nclass0,a\n", r"disagree: it doesn't name train's folder 'class1'\."),
         (b"f,n\nclass0,a\nclass1,b\nzebra,z\n", r"disagree: train has no folder for 'zebra'\."),
         (b"f,n\nclass0,a\nCLASS1,b\n", r"no folder for 'CLASS1'; it doesn't name train's folder 'class1'\. Expected"),

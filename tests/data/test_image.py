@@ -35,6 +35,17 @@ def _forms():
         "progressive_jpeg": _encode(PIXELS, "JPEG", progressive=True),
         "gif": stream.getvalue(),
         "bmp": _encode(PIXELS, "BMP"),
+        "webp": _encode(PIXELS, "WEBP", lossless=True),
+        "rgba_webp": _encode(PIXELS, "WEBP", "RGBA", lossless=True, exact=True),
+        "webp_animation": _encode(PIXELS, "WEBP", lossless=True, save_all=True, append_images=frames[1:]),
+        "tiff": _encode(PIXELS, "TIFF", compression="tiff_lzw"),
+        "tiff_pages": _encode(PIXELS, "TIFF", save_all=True, append_images=frames[1:]),
+        "grey_tiff": _encode(grey, "TIFF"),
+        "deep_tiff": _encode(grey.astype(np.uint16) * 257, "TIFF"),
+        "rgba_tiff": _encode(PIXELS, "TIFF", "RGBA"),
+        "palette_tiff": _encode(PIXELS, "TIFF", "P"),
+        "ppm": _encode(PIXELS, "PPM"),
+        "pgm": _encode(grey, "PPM"),
     }
 
 
@@ -43,9 +54,9 @@ def test_every_form_of_image_is_decoded_and_cropped(form):
     encoded = tf.constant(_forms()[form])
     decoded = decode.decode(encoded).numpy()
     assert decoded.shape == (24, 36, 3) and decoded.dtype == np.uint8
-    if form in ("rgb_png", "rgba_png", "bmp"):
+    if form in ("rgb_png", "rgba_png", "bmp", "ppm") or form.startswith(("webp", "rgba", "tiff")):
         np.testing.assert_array_equal(decoded, PIXELS)
-    if form in ("grey_png", "deep_png"):
+    if form in ("grey_png", "deep_png", "grey_tiff", "deep_tiff", "pgm"):
         np.testing.assert_array_equal(decoded, np.repeat(PIXELS[..., :1], 3, -1))
     uniform = tf.random.stateless_uniform([22], [1, 2])
     cropped = image.random_resized_crop(encoded, 16, uniform, 0.5)
@@ -53,6 +64,23 @@ def test_every_form_of_image_is_decoded_and_cropped(form):
     # At the right edge of a window decoded alone the chroma has no neighbour to be upsampled from.
     assert cropped.dtype == tf.uint8
     np.testing.assert_allclose(cropped[:, :-2].numpy().astype(int), expected[:, :-2].numpy().astype(int), atol=2)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"no image",
+        b"RIFF\x00\x00\x00\x00WAVEfmt ",
+        _encode(PIXELS[..., 0].astype("float32"), "TIFF"),
+        b"%!PS-Adobe-3.0 EPSF",
+    ],
+    ids=["empty", "text", "sound", "float tiff", "eps"],
+)
+def test_what_is_no_image_raises_eagerly_and_in_graphs(encoded):
+    for run in (decode.decode, tf.function(decode.decode)):
+        with pytest.raises(tf.errors.OpError):
+            run(tf.constant(encoded))
 
 
 def test_a_bmp_with_a_palette_of_colours_is_refused():

@@ -233,3 +233,11 @@ def test_a_fingerprint_counts_what_cannot_be_read_as_empty(image_folder):
     before = source.fingerprint()
     (folder / "train/class0/0.jpg").unlink()
     assert source.fingerprint() != before
+
+
+def test_classes_of_one_name_are_refused(npz_file):
+    path = npz_file(class_names=np.array(["a", "b", "a", "c"]))
+    with pytest.raises(
+        MisuseError, match=r"has classes of the same name: 'a' \(classes 0, 2\)\. Give each class a name"
+    ):
+        open_source(str(path))

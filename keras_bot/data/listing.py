@@ -1,0 +1,183 @@
+"""The images in the class folders of one split, and what is skipped there.
+
+Folders inside a class folder belong to it, and links are followed. Skipped are files without the suffix of an image,
+hidden ones, and what isn't a regular file.
+
+A listing of millions of files is one byte string and an array of offsets, about 30 bytes a file.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from keras_bot.data.decode import SUFFIXES
+from keras_bot.errors import SHOWN, MisuseError, first_few
+
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by file managers, not worth a report
+_SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The images of one split in the order of their labels, each class's sorted by name.
+
+    Attributes:
+        directory: of the split.
+        folders: the class folders' names, one for each label.
+        starts: position of each class's first image, int64 (K,).
+        names: the file names within their class folders, one after the other.
+        offsets: where each begins in `names`, and the end; int64 (N + 1,).
+        skipped: a sentence on the files that are not in it, or "".
+    """
+
+    directory: pathlib.Path
+    folders: tuple[str, ...]
+    starts: np.ndarray
+    names: bytes
+    offsets: np.ndarray
+    skipped: str = ""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def label(self, index: int) -> int:
+        """The label of one image."""
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
+
+    def path(self, index: int) -> bytes:
+        """The path of one image, as the file system has it."""
+        name = self.names[self.offsets[index] : self.offsets[index + 1]]
+        return os.path.join(os.fsencode(self.directory / self.folders[self.label(index)]), name)
+
+
+def subfolders(directory: pathlib.Path) -> list[str]:
+    """The names of the folders in a folder that aren't hidden, sorted; none if it doesn't exist."""
+    if not directory.is_dir():
+        return []
+    with os.scandir(directory) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def list_images(directory: pathlib.Path, folders: tuple[str, ...]) -> Listing:
+    """The images of one split.
+
+    Args:
+        directory: of the split.
+        folders: the class folders, one for each label; some may be missing.
+
+    Raises:
+        MisuseError: a class has no images, or `train` lacks it.
+        OSError: a folder can't be read.
+    """
+    present = subfolders(directory)
+    for name in present:
+        if name not in folders:
+            raise MisuseError(
+                f"Class {name!r} is in {directory} but not in {directory.parent / 'train'}: expected "
+                "the same class folders. Remove it, or add its training images."
+            )
+    if not present:
+        raise MisuseError(f"{directory} has no class folders: expected those of train: {', '.join(folders[:5])}.")
+    skipped = _Skipped()
+    with os.scandir(os.fsencode(directory)) as entries:
+        skipped.extend(entry for entry in entries if not entry.is_dir() or entry.name.startswith(b"."))
+    names, lengths, counts = [], [], []
+    for folder in folders:
+        files = _image_files(directory, folder, skipped) if folder in present else []
+        names.append(b"".join(files))
+        lengths.append(np.fromiter(map(len, files), np.int64, len(files)))
+        counts.append(len(files))
+    offsets = np.concatenate([[0], *lengths]).astype(np.int64, copy=False)
+    return Listing(
+        directory=directory,
+        folders=folders,
+        starts=np.cumsum([0, *counts[:-1]], dtype=np.int64),
+        names=b"".join(names),
+        offsets=np.cumsum(offsets, out=offsets),
+        skipped=skipped.sentence(directory),
+    )
+
+
+def _image_files(directory: pathlib.Path, folder: str, skipped: "_Skipped") -> list[bytes]:
+    """Paths of the images within one class folder, sorted."""
+    path, before = os.fsencode(directory / folder), skipped.count
+    files = sorted(_walk(path, b"", skipped, ()))
+    if not files:
+        others = f" but {skipped.count - before} other files" if skipped.count > before else ""
+        raise MisuseError(
+            f"Class folder {directory / folder} holds no images{others}: expected {', '.join(SUFFIXES)} files. "
+            "Fill it or remove it."
+        )
+    return files
+
+
+def _walk(path: bytes, prefix: bytes, skipped: "_Skipped", parents: tuple) -> Iterator[bytes]:
+    """The images below a folder, as paths within the class folder; a link to a folder above is skipped."""
+    status = os.stat(path)
+    parents = (*parents, (status.st_dev, status.st_ino))
+    with os.scandir(path) as entries:
+        for entry in entries:
+            is_hidden = entry.name.startswith(b".")
+            if not is_hidden and entry.is_dir():
+                below = os.stat(entry.path)
+                if (below.st_dev, below.st_ino) in parents:
+                    skipped.extend([entry])
+                else:
+                    yield from _walk(entry.path, prefix + entry.name + b"/", skipped, parents)
+            elif not is_hidden and entry.name.lower().endswith(_SUFFIXES) and _is_readable(entry):
+                yield prefix + entry.name
+            else:
+                skipped.extend([entry])
+
+
+def _is_readable(entry: os.DirEntry) -> bool:
+    """Whether it is a file, or a link that leads nowhere, which counts as a broken image; a pipe would block."""
+    return entry.is_file() or not os.path.exists(entry.path)
+
+
+class _Skipped:
+    """Counts what is no image, and keeps the first few names."""
+
+    def __init__(self):
+        self.count = 0
+        self._kinds: Counter[str] = Counter()
+        self._paths: list[bytes] = []
+
+    def extend(self, entries: Iterable[os.DirEntry]) -> None:
+        """Counts entries, except the litter of file managers."""
+        for entry in entries:
+            name = printable(os.fsdecode(entry.name))
+            if name in _LITTER or name.startswith("._"):
+                continue
+            is_folder = entry.is_dir()
+            is_named_so = name.lower().endswith(SUFFIXES)
+            kind = "folders" if is_folder else "no regular files" if is_named_so else pathlib.PurePath(name).suffix
+            self._kinds["hidden" if name.startswith(".") else kind or "no suffix"] += 1
+            self.count += 1
+            if len(self._paths) < SHOWN:
+                self._paths.append(entry.path + b"/" * is_folder)
+
+    def sentence(self, directory: pathlib.Path) -> str:
+        """What was skipped below a folder, by kind, with the first few names; "" if nothing was."""
+        if not self.count:
+            return ""
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in self._kinds.most_common(5))
+        root = os.fsencode(directory) + b"/"
+        names = [one_line(printable(os.fsdecode(path.removeprefix(root)))) for path in self._paths]
+        return (
+            f"skipped {self.count} entries of {directory} that are not images ({kinds}): {first_few(names, self.count)}"
+        )
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and other control characters escaped, for a message."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
