@@ -6,6 +6,7 @@ from here: the command line's flags, `run.flags`, the flagfiles' tests. Nothing 
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from keras_bot.errors import MisuseError
 
 REFERENCE_BATCH_SIZE = 256
 MOST_SEED = 2**32 - 1  # that Keras takes
+PATHS = ("dataset", "data_dir", "teacher", "teacher_cache", "init_from")  # fields that may hold a path
 
 
 def knob(default, help, *, section=None, choices=None, at_least=None, at_most=None, below=None, above=None):
@@ -250,8 +252,21 @@ def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] =
     return [
         f"{name} was {stored.get(name, 'unset')}, is {wanted.get(name, 'unset')}"
         for name in {**wanted, **stored}
-        if stored.get(name) != wanted.get(name) and name not in ignored
+        if name not in ignored and not _same(name, stored.get(name), wanted.get(name))
     ]
+
+
+def _same(name, one, other):
+    """Whether two values of a field are equal, or two paths of one place, as photos/ and photos."""
+    if one == other or name not in PATHS or not one or not other:
+        return one == other
+    absolute = [[os.path.abspath(os.path.expanduser(part)) for part in text.split("+")] for text in (one, other)]
+    return absolute[0] == absolute[1]
+
+
+def tidy_paths(values: dict[str, str]) -> dict[str, str]:
+    """The texts of fields with their paths in the shortest form, so that workers may write one path differently."""
+    return {name: os.path.normpath(value) if name in PATHS and value else value for name, value in values.items()}
 
 
 def _plain(field, value):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_bot.errors import MisuseError
-from keras_bot.recipe import Recipe, differences
+from keras_bot.recipe import Recipe, differences, tidy_paths
 
 
 def test_the_defaults_are_the_papers_baseline():
@@ -93,3 +93,26 @@ def test_numbers_of_numpy_are_numbers():
     assert recipe.as_text() == Recipe(epochs=10, learning_rate=0.5, zero_gamma=True, decay_epochs=(3, 6)).as_text()
     with pytest.raises(MisuseError, match="epochs as int"):
         Recipe(epochs=np.float64(3.0))
+
+
+@pytest.mark.parametrize("other", ["photos/", "./photos", "photos//", "~/photos", "a/../photos"])
+@pytest.mark.parametrize("field", ["dataset", "data_dir", "init_from", "teacher"])
+def test_one_place_written_in_two_ways_is_no_difference(field, other, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here, there = (Recipe(**{field: text}) for text in ("photos", other))
+    assert differences(here.as_text(), there) == []
+    assert differences(there.as_text(), here) == []
+    assert differences(here.as_text(), Recipe(**{field: str(tmp_path / "photos")})) == []
+    assert differences(here.as_text(), Recipe(**{field: "photo"})) == [f"{field} was photos, is photo"]
+
+
+def test_nothing_is_not_the_current_directory_and_joined_sets_are_compared_one_by_one():
+    assert differences(Recipe(data_dir="").as_text(), Recipe(data_dir=".")) == ["data_dir was , is ."]
+    assert differences(Recipe(dataset="a/+b").as_text(), Recipe(dataset="a+b/")) == []
+    assert differences(Recipe(dataset="a+b").as_text(), Recipe(dataset="b+a")) == ["dataset was a+b, is b+a"]
+
+
+def test_workers_compare_paths_in_their_shortest_form():
+    texts = [tidy_paths(Recipe(dataset=dataset).as_text()) for dataset in ("photos/", "./photos")]
+    assert texts[0] == texts[1] and texts[0]["dataset"] == "photos" and texts[0]["teacher"] == ""

@@ -37,7 +37,7 @@ def start_backend():
         if keras.backend.backend() != "tensorflow":
             tf.config.set_visible_devices([], "GPU")  # the input pipeline needs none, and would fill them
         tf.config.list_physical_devices()
-        if "TF_CONFIG" not in os.environ:  # several workers must be known to TensorFlow before it starts
+        if os.environ.get("TF_CONFIG", "").strip() in ("", "{}"):  # several workers must be known to TensorFlow before it starts
             tf.config.list_logical_devices()
         logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations
 

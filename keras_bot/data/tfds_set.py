@@ -30,7 +30,7 @@ def is_name(text: str) -> bool:
 def open_tfds(
     dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = "", read_config: Any = None
 ) -> Source:
-    """Open one split of a TFDS set with an `image` and a `label` feature.
+    """Open one split of a TFDS set with an `image` and a `label` feature, or others that its supervised_keys name.
 
     Args:
         dataset: TFDS name, also "name/config:version".
@@ -45,22 +45,16 @@ def open_tfds(
         RunError: the set could not be downloaded or prepared.
     """
     builder = prepare(dataset, data_dir)
-    tfds = _tfds()
     features = builder.info.features
-    parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = parts.get("image"), parts.get("label")
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-        raise MisuseError(
-            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an "
-            "Image `image` and a ClassLabel `label`. Choose a set for image classification, or save it as "
-            "an image folder."
-        )
+    image, label_name = _image_and_label(dataset, builder.info)
+    label = features[label_name]
     check_num_classes(f"TFDS set {dataset!r}", num_classes, label.num_classes)
     info = split_info(builder, dataset, tfds_split or split)
-    parse = parser(features, {"image": True, "label": True})
+    parse = parser(features, {image: True, label_name: True})
 
     def read(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**parse(serialized), "name": record_name(file, index)}
+        record = parse(serialized)
+        return {"image": record[image], "label": record[label_name], "name": record_name(file, index)}
 
     share = share_of(read_config, info.num_examples, split)
     return Source(
@@ -71,6 +65,24 @@ def open_tfds(
         keys=record_keys(take_share(record_files(info), share), reading_of(read_config)),
         read=read,
         record_name=lambda serialized, file, index: record_name(file, index),
+    )
+
+
+def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
+    """The names of an Image and a ClassLabel: `image` and `label`, else those of the set's supervised_keys."""
+    features = _tfds().features
+    parts = dict(info.features.items()) if isinstance(info.features, features.FeaturesDict) else {}
+    pairs = [("image", "label")]
+    if isinstance(info.supervised_keys, tuple) and len(info.supervised_keys) == 2:
+        pairs.append(info.supervised_keys)
+    for image, label in pairs:
+        found = [parts.get(name) if isinstance(name, str) else None for name in (image, label)]
+        if isinstance(found[0], features.Image) and isinstance(found[1], features.ClassLabel):
+            return image, label
+    raise MisuseError(
+        f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(info.features)}: expected an "
+        "Image `image` and a ClassLabel `label`, or two such that its supervised_keys name. Choose a set for image "
+        "classification, or save it as an image folder."
     )
 
 

@@ -44,18 +44,23 @@ class Cluster:
         return self.index == 0
 
 
+def names_workers(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether TF_CONFIG is set to something. Like TensorFlow, takes an empty one and {} as not set."""
+    return "".join(environ.get("TF_CONFIG", "").split()) not in ("", "{}")
+
+
 def read_cluster(environ: Mapping[str, str] = os.environ) -> Cluster:
     """The workers that TF_CONFIG names. A `chief` job is counted as the first worker, as TensorFlow does.
 
     Raises:
         MisuseError: if TF_CONFIG is missing or can't be used.
     """
-    text = environ.get("TF_CONFIG", "").strip()
-    if not text:
+    if not names_workers(environ):
         raise MisuseError(
             "Expected the workers in TF_CONFIG, which isn't set. Set it on every worker, or start local workers by "
             "`keras-bot launch --workers=N -- train …`."
         )
+    text = environ["TF_CONFIG"].strip()
     try:
         config = json.loads(text)
     except ValueError as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.training.cluster import Cluster, meet, read_cluster
+from keras_bot.training.cluster import Cluster, meet, names_workers, read_cluster
 from keras_bot.training.meeting import tell_differences
 
 MEETING_SECONDS = 300.0
@@ -151,7 +151,7 @@ def find_cluster(recipe: Recipe) -> Cluster | None:
     Raises:
         MisuseError: if TF_CONFIG can't be used.
     """
-    wanted = recipe.strategy == "multi_worker" or (recipe.strategy == "auto" and "TF_CONFIG" in os.environ)
+    wanted = recipe.strategy == "multi_worker" or (recipe.strategy == "auto" and names_workers())
     return read_cluster() if wanted else None
 
 

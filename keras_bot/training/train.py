@@ -12,7 +12,7 @@ import keras
 
 from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import Recipe, tidy_paths
 from keras_bot.training import assemble
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.classification import CLASSIFICATION
@@ -149,7 +149,8 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
         except (MisuseError, RunError, OSError) as error:
             problem = error
     try:
-        same = {name: value for name, value in recipe.as_text().items() if name not in WORKERS_MAY_DIFFER}
+        texts = tidy_paths(recipe.as_text())
+        same = {name: value for name, value in texts.items() if name not in WORKERS_MAY_DIFFER}
         resume = str(how["resume"]).lower()  # asks all of them, though the chief alone reads
         meet_workers(cluster, {**same, "resume": resume, **versions(), TROUBLE: str(problem or "")})
     finally:

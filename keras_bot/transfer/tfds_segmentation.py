@@ -1,6 +1,7 @@
 """TensorFlow Datasets with masks, such as `oxford_iiit_pet` and `cityscapes`, read as encoded bytes.
 
-A set has an `image` (or `image_left`) and a mask of one channel, under one of the names in `_MASKS`. TFDS says nothing
+A set has an `image` (or `image_left`) and a mask of one channel, under one of the names in `_MASKS`, or under those
+that its supervised_keys give. TFDS says nothing
 of the classes, but for a mask that is a LabeledImage: those of the sets below are known, others need `num_classes`.
 
     oxford_iiit_pet    pet, background and border, ids 1 to 3
@@ -78,7 +79,7 @@ def open_tfds_segmentation(
         )
     builder = tfds_set.prepare(dataset, data_dir)
     features = builder.info.features
-    image, mask = _form(dataset, features)
+    image, mask = _form(dataset, features, builder.info.supervised_keys)
     legend = _legend(dataset, builder, features[mask], num_classes or len(class_names or ()), ignore or ())
     info = tfds_set.split_info(builder, dataset, split)
     keys = record_keys(tfds_set.record_files(info), Reading())
@@ -99,14 +100,15 @@ def open_tfds_segmentation(
     )
 
 
-def _form(dataset: str, features: Any) -> tuple[str, str]:
-    """The names of the image and of the mask among the features."""
+def _form(dataset: str, features: Any, supervised_keys: Any = None) -> tuple[str, str]:
+    """The names of the image and of the mask among the features; the set's supervised_keys may name them."""
     import tensorflow_datasets as tfds
 
     parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     pictures = {name: part for name, part in parts.items() if isinstance(part, tfds.features.Image)}
-    images = [name for name in _IMAGES if name in pictures]
-    masks = [name for name in _MASKS if name in pictures and pictures[name].shape[-1] == 1]
+    keys = supervised_keys if isinstance(supervised_keys, tuple) and len(supervised_keys) == 2 else ("", "")
+    images = [name for name in (*_IMAGES, keys[0]) if name in pictures]
+    masks = [name for name in (*_MASKS, keys[1]) if name in pictures and pictures[name].shape[-1] == 1]
     if not images or not masks:
         raise MisuseError(
             f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an Image `image` "

@@ -189,6 +189,36 @@ def test_the_loser_of_the_race_takes_the_winners_data(tmp_path, monkeypatch):
     assert open_source("digits", data_dir=str(tmp_path)).size == 1442
 
 
+def _builder(name, keys):
+    """A TFDS set of 6 images whose features have other names, with these supervised_keys."""
+    import tensorflow_datasets as tfds
+
+    features = {"photo": tfds.features.Image(shape=(4, 4, 3)), "kind": tfds.features.ClassLabel(names=["cat", "dog"])}
+
+    def info(self):
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), supervised_keys=keys)
+
+    def generate(self, manager):
+        return {"train": ((i, {"photo": np.full((4, 4, 3), i, np.uint8), "kind": i % 2}) for i in range(6))}
+
+    own = {"VERSION": tfds.core.Version("1.0.0"), "_info": info, "_split_generators": generate}
+    own |= {"_generate_examples": None, "pkg_dir_path": tfds.core.Path(__file__).parent, "__module__": __name__}
+    return type(name, (tfds.core.GeneratorBasedBuilder,), own)
+
+
+def test_features_of_other_names_are_found_by_the_sets_supervised_keys(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    _builder("OtherNames", ("photo", "kind"))
+    source = open_source("other_names", data_dir=str(tmp_path))
+    assert source.class_names == ("cat", "dog")
+    found = {(int(decode(tf.constant(r["image"]))[0, 0, 0]), int(r["label"])) for r in _records(source)}
+    assert found == {(i, i % 2) for i in range(6)}
+    for name, keys in (("NoNames", None), ("Reversed", ("kind", "photo"))):
+        _builder(name, keys)
+        with pytest.raises(MisuseError, match="features photo, kind: .*or two such that its supervised_keys name"):
+            open_source({"NoNames": "no_names", "Reversed": "reversed"}[name], data_dir=str(tmp_path))
+
+
 def test_names_that_are_no_data_set():
     with pytest.raises(MisuseError, match=r"split 'train' or 'eval'"):
         open_source("digits", "test")

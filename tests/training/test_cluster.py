@@ -29,6 +29,8 @@ def test_a_chief_job_counts_as_the_first_worker():
     ("environ", "message"),
     [
         ({}, "TF_CONFIG, which isn't set. Set it on every worker, or start local workers by `keras-bot launch"),
+        ({"TF_CONFIG": " "}, "TF_CONFIG, which isn't set"),
+        ({"TF_CONFIG": "{ }\n"}, "TF_CONFIG, which isn't set"),
         ({"TF_CONFIG": "{'cluster'"}, "as JSON, received \"{'cluster'\""),
         ({"TF_CONFIG": "[1]"}, "object with cluster.worker in TF_CONFIG, received [1]"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "task.type and task.index"),

@@ -13,7 +13,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.on_tensorflow import check_replicas
-from keras_bot.training.strategy import build_strategy, check_batch, meet_workers
+from keras_bot.training.strategy import build_strategy, check_batch, find_cluster, meet_workers
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,14 @@ def test_a_bad_tf_config_is_told_by_the_command(config, told, tmp_path, monkeypa
     error = capfd.readouterr().err
     assert code == 2 and told in error and "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", ["", "{}", " { } "])
+def test_an_empty_tf_config_is_none_as_for_tensorflow(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert find_cluster(Recipe(strategy="auto")) is None
+    with pytest.raises(MisuseError, match="TF_CONFIG, which isn't set"):
+        find_cluster(Recipe(strategy="multi_worker"))
 
 
 @pytest.mark.parametrize("seconds", ["abc", "5s", "nan", "inf", "-1", "0"])
