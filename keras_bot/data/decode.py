@@ -40,25 +40,28 @@ def decode(image: tf.Tensor) -> tf.Tensor:
             return tf.io.decode_image(image, channels=3, expand_animations=False)
 
     def by_pillow() -> tf.Tensor:
-        return in_python(_by_pillow, [image], tf.uint8, stateful=False)
+        pixels = in_python(_by_pillow, [image], tf.uint8, stateful=False)
+        # An error raised in Python instead would print a traceback for each damaged image.
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(pixels) > 0, ["no image that can be decoded"])]):
+            return tf.identity(pixels)
 
     known = tf.reduce_any([tf.strings.substr(image, 0, len(first)) == first for first in _BY_TENSORFLOW])
     return tf.ensure_shape(tf.cond(known, by_tensorflow, by_pillow), [None, None, 3])
 
 
 def _by_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3). Raises TensorFlow's InvalidArgumentError for what is no image of `_BY_PILLOW`."""
+    """uint8 (H, W, 3); (0, 0, 3) for what is no image of `_BY_PILLOW`."""
     encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # called eagerly, TensorFlow passes an array
     formats = [name for name in _BY_PILLOW if name != "AVIF" or features.check("avif")]
     try:
         picture = Image.open(io.BytesIO(encoded), formats=formats)
         if picture.mode.startswith("I;16"):  # Pillow would clip its values at 255
             return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-        if picture.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {picture.mode} have no known range")
-        return np.asarray(picture.convert("RGB"))
-    except Exception as error:  # Pillow raises whatever it stumbles over in damaged files
-        raise tf.errors.InvalidArgumentError(None, None, f"this is no image that can be decoded: {error}") from None
+        if picture.mode not in ("I", "F"):  # whose values have no known range
+            return np.asarray(picture.convert("RGB"))
+    except Exception:  # Pillow raises whatever it stumbles over in damaged files
+        pass
+    return np.zeros((0, 0, 3), np.uint8)
 
 
 def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:
