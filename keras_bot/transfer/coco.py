@@ -3,22 +3,27 @@
 A folder is searched for the split's file: annotations/instances_SPLIT.json, annotations/SPLIT.json, the same with a
 year behind the split's name if there is but one, and SPLIT/_annotations.coco.json. Classes are the categories in the
 order of their ids. Boxes are [x, y, width, height] from the corner of the first pixel. A crowd counts as difficult.
+
+Ids are integers or strings and are compared as strings, so 12 and "12" are the same id. Categories are sorted by number
+if all their ids are whole numbers, otherwise as strings.
 """
 
+import collections
+import concurrent.futures
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from keras_bot.errors import MisuseError, first_few
+from keras_bot.transfer.annotation_checks import SizeMismatch, image_size, refuse_mismatches, refuse_normalised
 from keras_bot.transfer.annotations import Example, unknown_class
 from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 
 _PARTS = ("images", "annotations", "categories")
-_LOOKED_AT = 256
+_READERS = 16  # threads that read image headers, since a network drive answers slowly
 
 
 def read_coco(
@@ -40,8 +45,8 @@ def read_coco(
     """
     split, file = (split, path) if path.is_file() else _annotation_file(path, split)
     content = _load(file)
-    records = _table(file, content, "images", {"id": int, "file_name": str, "height": int, "width": int})
-    categories = dict(sorted(_table(file, content, "categories", {"id": int, "name": str}).items()))
+    records = _table(file, content, "images", {"id": (int, str), "file_name": str, "height": int, "width": int})
+    categories = _in_order(_table(file, content, "categories", {"id": (int, str), "name": str}))
     if not records or not categories:
         raise MisuseError(f"{file} has no {'images' if not records else 'categories'}. Choose another file.")
     names = [category["name"] for category in categories.values()]
@@ -52,6 +57,7 @@ def read_coco(
     paths = _image_paths(file, images, split, records)
     _check_sizes(file, records, paths)
     boxes = _boxes(file, content["annotations"], records, numbers, categories, classes)
+    _refuse_normalised(file, records, boxes)
     examples = tuple(
         Example(record["file_name"], paths[key], record["height"], record["width"], *boxes[key])
         for key, record in records.items()
@@ -86,17 +92,35 @@ def _load(file: pathlib.Path) -> dict:
     return content
 
 
-def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type]) -> dict:
-    """The entries of one list by their ids."""
-    table = {}
+def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type | tuple[type, ...]]) -> dict[str, dict]:
+    """The entries of one list by their ids, as strings."""
+    table: dict[str, dict] = {}
     for place, entry in enumerate(content[part]):
-        right = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
-        if not right or min(entry.get("height", 1), entry.get("width", 1)) < 1:
-            raise MisuseError(f"{file}, {part}[{place}]: expected the fields {', '.join(fields)}. Mend it.")
-        if entry["id"] in table:
+        given = entry if isinstance(entry, dict) else {}
+        wrong = [name for name, kind in fields.items() if not _is_a(given.get(name), kind)]
+        wrong += [name for name in ("height", "width") if name in fields and name not in wrong and given[name] < 1]
+        if wrong:
+            received = first_few(
+                [f"{name} {json.dumps(given[name])}" if name in given else f"no {name}" for name in wrong]
+            )
+            raise MisuseError(
+                f"{file}, {part}[{place}]: expected the fields {', '.join(fields)}, received {received}. Correct it."
+            )
+        if str(entry["id"]) in table:
             raise MisuseError(f"{file}, {part}[{place}]: the id {entry['id']} is there twice. Mend it.")
-        table[entry["id"]] = entry
+        table[str(entry["id"])] = entry
     return table
+
+
+def _is_a(value: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether a JSON value has a type; true and false are no integers, and a string has characters."""
+    return isinstance(value, kind) and not isinstance(value, bool) and value != ""
+
+
+def _in_order(categories: dict[str, dict]) -> dict[str, dict]:
+    """The categories sorted by id: as numbers if all are whole numbers, otherwise as strings."""
+    numeric = all(key.removeprefix("-").isdecimal() for key in categories)
+    return dict(sorted(categories.items(), key=lambda item: (int(item[0]) if numeric else 0, item[0])))
 
 
 def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: str, records: dict) -> dict:
@@ -116,6 +140,12 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
         folder = pathlib.Path(images).expanduser()
     there = set(os.listdir(folder)) if folder.is_dir() else set()
     paths = {key: str(folder / record["file_name"]) for key, record in records.items()}
+    twice = [path for path, count in collections.Counter(map(os.path.normpath, paths.values())).items() if count > 1]
+    if twice:
+        raise MisuseError(
+            f"{file} has more than one image entry for {first_few(twice)}, so each entry would miss the boxes of the "
+            "others. Join the entries into one with a single id."
+        )
     missing = [
         path for key, path in paths.items() if records[key]["file_name"] not in there and not os.path.isfile(path)
     ]
@@ -127,23 +157,29 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
     return paths
 
 
-def _check_sizes(file: pathlib.Path, records: dict, paths: dict):
-    """MisuseError where an image isn't of the size that the file tells: its boxes would be elsewhere.
+def _check_sizes(file: pathlib.Path, records: dict[str, dict], paths: dict[str, str]) -> None:
+    """Raises MisuseError where an image has another size than the file states, since its boxes would be elsewhere.
 
-    Up to _LOOKED_AT images, spread over all, are looked at; one that can't be read is for the pipeline to tell.
+    An image that cannot be read is reported by the pipeline.
     """
-    for key in list(records)[:: -(-len(records) // _LOOKED_AT)]:
-        told = records[key]["width"], records[key]["height"]
-        try:
-            with Image.open(paths[key]) as picture:
-                size = picture.size
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
-        if size != told:
-            raise MisuseError(
-                f"{file} tells that {records[key]['file_name']} is {told[0]}x{told[1]} pixels, and it is "
-                f"{size[0]}x{size[1]}. Its boxes are for other images: give the folder of these (images), or mend it."
-            )
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
+        sizes = list(readers.map(image_size, paths.values()))
+    refuse_mismatches(
+        [
+            SizeMismatch(f"{file}: {record['file_name']}", paths[key], (record["width"], record["height"]), size)
+            for (key, record), size in zip(records.items(), sizes, strict=True)
+            if size is not None and size != (record["width"], record["height"])
+        ]
+    )
+
+
+def _refuse_normalised(file: pathlib.Path, records: dict[str, dict], boxes: dict[str, tuple]) -> None:
+    """Raises MisuseError if the x, y, width and height of all boxes are in [0, 1]."""
+    corners = np.concatenate([array for array, _, _ in boxes.values()])
+    origin, extent = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    sized = (extent > 0).all(axis=1)
+    sizes = [(record["width"], record["height"]) for record in records.values()]
+    refuse_normalised(str(file), np.concatenate([origin, extent], axis=1)[sized], sizes)
 
 
 def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, categories: dict, classes: list) -> dict:
@@ -152,17 +188,17 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
     for place, entry in enumerate(entries):
         try:
             x, y, width, height = (float(number) for number in entry["bbox"])
-            image, category, crowd = entry["image_id"], entry["category_id"], bool(entry.get("iscrowd", 0))
-            if not (np.isfinite([x, y, width, height]).all() and isinstance(image, int) and isinstance(category, int)):
+            image, category, crowd = entry["image_id"], entry["category_id"], int(entry.get("iscrowd") or 0)
+            ids_are_right = _is_a(image, (int, str)) and _is_a(category, (int, str))
+            if not np.isfinite([x, y, width, height]).all() or not ids_are_right:
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise MisuseError(
-                f"{file}, annotations[{place}]: expected image_id, category_id and a bbox of four numbers. Mend it."
-            ) from None
-        if image not in rows:
+            raise _wrong_annotation(f"{file}, annotations[{place}]", entry) from None
+        if str(image) not in rows:
             raise MisuseError(f"{file}, annotations[{place}]: no image has the id {image!r}. Mend it.")
-        if category not in numbers:
+        if str(category) not in numbers:
             raise MisuseError(f"{file}, annotations[{place}]: no category has the id {category!r}. Mend it.")
+        image, category = str(image), str(category)
         if numbers[category] < 0:
             raise unknown_class(f"{file}, annotations[{place}]", categories[category]["name"], classes)
         rows[image].append((y, x, y + height, x + width, numbers[category], crowd))
@@ -171,3 +207,13 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
         key: (array[:, :4].astype(np.float32), array[:, 4].astype(np.int32), array[:, 5] > 0)
         for key, array in arrays.items()
     }
+
+
+def _wrong_annotation(where: str, entry: object) -> MisuseError:
+    """The error for an annotation without the fields that a box needs."""
+    fields = ("image_id", "category_id", "bbox", "iscrowd")
+    received = {name: entry[name] for name in fields if name in entry} if isinstance(entry, dict) else entry
+    return MisuseError(
+        f"{where}: expected image_id, category_id and a bbox of four numbers (and iscrowd, 0 or 1, if it is there), "
+        f"received {json.dumps(received)[:200]}. Ids are integers or strings. Correct it."
+    )

@@ -14,22 +14,25 @@ from keras_bot.data.corrupt import tell
 from keras_bot.data.decode import decode
 from keras_bot.data.in_python import in_python
 from keras_bot.errors import RunError, first_few
+from keras_bot.transfer.annotation_checks import ROTATE
 from keras_bot.transfer.segmentation_source import UNKNOWN, SegmentationSource
 
 _SHAPES, _IDS, _SIZE = range(1, 4)
+_GREY_SCALES = {b"\x02\x00": 85, b"\x04\x00": 17}  # bit depth and colour type -> Pillow's factor on grey values
 
 
 def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
     """A PNG's bytes -> ids int32 (H, W): grey values or indices of a palette; 256 is what can be no id.
 
     Raises in the graph for other files. Eight bits of grey are decoded by TensorFlow, the others by Pillow: TensorFlow
-    gives a palette's colours instead of its indices.
+    gives a palette's colours instead of its indices. Pillow scales 2 and 4 bits of grey to 0..255; this is undone.
     """
 
     def by_pillow(data: bytes | np.ndarray) -> np.ndarray:
         data = data if isinstance(data, bytes) else data.item()  # called eagerly, TensorFlow hands over an array
-        ids = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]))
-        return np.clip(ids, 0, UNKNOWN).astype(np.int32) if ids.ndim == 2 else np.full(ids.shape[:2], UNKNOWN, np.int32)
+        ids = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"])).astype(np.int32)
+        ids = ids if ids.ndim == 2 else np.full(ids.shape[:2], UNKNOWN, np.int32)
+        return np.clip(ids // _GREY_SCALES.get(data[24:26], 1), 0, UNKNOWN)
 
     grey = tf.strings.substr(encoded, 24, 2) == b"\x08\x00"  # bit depth and colour type
     mask = tf.cond(
@@ -52,11 +55,11 @@ def decode_pair(
     unknown = tf.reduce_max(tf.where(classes < 0, ids, -1))
     shapes = tf.concat([tf.shape(image)[:2], tf.shape(ids)], 0)
     problem = tf.where(unknown >= 0, [_IDS, unknown, 0, 0, 0], tf.zeros([5], tf.int32))
-    differ = tf.reduce_any(shapes[:2] != shapes[2:])
-    problem = tf.where(differ, tf.concat([[_SHAPES], shapes], 0), problem)
     if size:
         larger = tf.reduce_any(shapes[:2] > size)
         problem = tf.where(larger, tf.concat([[_SIZE], shapes[:2], size], 0), problem)
+    differ = tf.reduce_any(shapes[:2] != shapes[2:])
+    problem = tf.where(differ, tf.concat([[_SHAPES], shapes], 0), problem)
     least = tf.minimum(shapes[:2], shapes[2:])
     return image[: least[0], : least[1]], classes[: least[0], : least[1]], problem
 
@@ -76,8 +79,14 @@ def check_masks(
                 f"{name}: expected a mask of the ids {ids}, or {ignored} for unlabelled, received {what}. "
                 "Mend the mask, or add the id to classes.csv or to those ignored."
             )
-        expected = "a mask of its size" if kind == _SHAPES else "an image no larger than the evaluation's size"
         sizes = [f"{width}x{height}" for height, width in (figures[:2], figures[2:])]
+        if kind == _SHAPES and figures[:2] == figures[2:][::-1]:
+            raise RunError(
+                f"{name}: the image is {sizes[0]} and the mask {sizes[1]}: width and height are swapped. The labelling "
+                f"tool probably applied the image's EXIF orientation, which keras-bot ignores. {ROTATE}, or rotate the "
+                "mask."
+            )
+        expected = "a mask of its size" if kind == _SHAPES else "an image no larger than the evaluation's size"
         raise RunError(f"{name}: expected {expected}, received {sizes[0]} and {sizes[1]}. Mend the file, or the size.")
 
     images, masks, problems = parts

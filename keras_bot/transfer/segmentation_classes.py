@@ -103,8 +103,10 @@ def _read(path: pathlib.Path, delimiter: str, entry: Callable[[list[str]], tuple
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)
-            rows = [row for row in lines if any(cell.strip() for cell in row)][1:]
-        for row in rows:
+            rows = [row for row in lines if any(cell.strip() for cell in row)]
+        if rows and rows[0][0].strip().isdecimal():  # without this, the first class would be taken for the header
+            raise ValueError(delimiter.join(rows[0]))
+        for row in rows[1:]:
             index, (name, colour) = int(row[0]), entry(row)
             if not 0 <= index < UNKNOWN or index in legend or len(colour) not in (0, 3) or not name:
                 raise ValueError(delimiter.join(row))

@@ -12,14 +12,16 @@ of ADEChallengeData2016, `objectInfo150.txt` may do so instead, 0 is unlabelled,
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from keras_bot.data.folder import SUFFIXES
+from keras_bot.data.decode import SUFFIXES
 from keras_bot.data.source import cpu_constant, indices
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer import segmentation_classes as classes
+from keras_bot.transfer.annotation_checks import files_of_other_types
 from keras_bot.transfer.segmentation_source import SegmentationSource, largest_of, png_size
 
 _LAYOUTS = (
@@ -108,10 +110,18 @@ def _names(path: pathlib.Path) -> list[str]:
 
 
 def _images_in(folder: pathlib.Path) -> list[str]:
-    names = sorted(f"{folder.name}/{name}" for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
-    if not names:
-        raise MisuseError(f"Expected images in {folder}, received none. Put them there.")
-    return names
+    """The images in the folder of a split; one line on stderr names the other files and folders in it, if any."""
+    with os.scandir(folder) as entries:
+        shown = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+    images = {entry.name for entry in shown if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()}
+    skipped = [entry.name + "/" * entry.is_dir() for entry in shown if entry.name not in images]
+    if not images:
+        received = f"only {first_few(skipped)}" if skipped else "none"
+        raise MisuseError(f"Expected images in {folder}, received {received}. Add {', '.join(SUFFIXES)} files.")
+    if skipped:
+        told = f"skipped {len(skipped)} of {len(shown)} entries, which are not images ({', '.join(SUFFIXES)})"
+        print(f"keras-bot: {folder}: {told}: {first_few(skipped)}.", file=sys.stderr, flush=True)
+    return [f"{folder.name}/{name}" for name in sorted(images)]
 
 
 def _stem(name: str) -> str:
@@ -122,28 +132,39 @@ def _find(
     path: pathlib.Path, names: Iterable[str], folder: pathlib.Path, suffixes: tuple[str, ...], kind: str
 ) -> tuple[str, ...]:
     """The file of each name, which may lack its suffix and may have folders in front."""
-    known: dict[str, dict[str, str]] = {}
-
-    def files(parent: str) -> dict[str, str]:
-        if parent not in known:
-            where = folder / parent
-            entries = sorted(os.listdir(where), reverse=True) if where.is_dir() else []
-            right = [e for e in entries if e.lower().endswith(suffixes)]
-            known[parent] = {os.path.splitext(e)[0]: e for e in right} | {e: e for e in right}
-        return known[parent]
-
+    known: dict[str, dict[str, list[str]]] = {}
     found, missing = [], []
     for name in names:
         parent, base = os.path.split(name)
-        file = files(parent).get(base)
-        missing += [] if file else [name]
-        found.append(os.path.join(folder, parent, file or ""))
+        if parent not in known:
+            known[parent] = _files(folder / parent, suffixes)
+        files = known[parent].get(base, [])
+        if len(files) > 1:
+            raise MisuseError(
+                f"{path}: {name!r} is the name of {len(files)} files in {folder / parent}: {first_few(files)}. Keep "
+                "one of them, or write the suffix of the image in the list."
+            )
+        missing += [] if files else [name]
+        found.append(os.path.join(folder, parent, *files))
     if missing:
+        parents = {os.path.split(name)[0] for name in missing}
+        stems = [os.path.split(name)[1] for name in missing]
+        others = "".join(files_of_other_types(folder / parent, stems, suffixes) for parent in sorted(parents))
         raise MisuseError(
             f"{path} names {len(missing)} of which there is no {kind} in {folder}: {first_few(missing)}. "
-            f"Expected {', '.join(suffixes)} files. Add them, or take the names out."
+            f"Expected {', '.join(suffixes)} files.{others} Add them, or take the names out."
         )
     return tuple(found)
+
+
+def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    """The files in a folder by their names, with and without suffix; several may differ in the suffix only."""
+    entries = sorted(os.listdir(folder)) if folder.is_dir() else []
+    right = [entry for entry in entries if entry.lower().endswith(suffixes)]
+    files: dict[str, list[str]] = {}
+    for entry in right:
+        files.setdefault(os.path.splitext(entry)[0], []).append(entry)
+    return files | {entry: [entry] for entry in right}
 
 
 def _legend(
