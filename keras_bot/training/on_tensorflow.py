@@ -15,6 +15,7 @@ from keras_bot.training.accumulate import accumulate_in_step
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
 from keras_bot.training.strategy import Parts, Strategy, fitting_parts
+from keras_bot.training.strided_convolutions import subsample_before_convolving
 
 
 class TensorFlowStrategy(Strategy):
@@ -78,6 +79,7 @@ class TensorFlowStrategy(Strategy):
 
     def prepare_step(self, trainee, model, *, synchronised, parts):  # noqa: D102
         fuse_batch_norm(model, synchronised=synchronised)
+        subsample_before_convolving(model)
         accumulate_in_step(trainee, parts)
         average_moving_statistics_in_step(trainee, model)
 

@@ -85,7 +85,10 @@ class Maker:
 
     def make(self) -> Folder:
         """Writes it."""
-        classes = list({self.name(): None for _ in range(self.random.choice([1, 2, 2, 3, 3, 4, 5]))})
+        count, names = self.random.choice([1, 2, 2, 2, 3, 3, 3, 4, 4, 5]), {}
+        while len(names) < count:
+            names[self.name()] = None
+        classes = list(names)
         for split in ("train", "val"):
             for label in classes:
                 if split == "train" or label == classes[0] or self.random.random() < 0.8:

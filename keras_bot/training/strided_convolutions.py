@@ -1,0 +1,45 @@
+"""A way around a crash of TensorFlow on CPUs: strided 1x1 convolutions of few channels.
+
+With oneDNN, TensorFlow 2.21 writes outside its memory when it computes the filter's gradient of a 1x1 convolution with
+a stride above 1, fewer than 16 input channels and an odd batch. The projections of narrow networks are such ones.
+Taking every second pixel first, then convolving without a stride, gives the same numbers by other operations.
+"""
+
+import types
+
+import keras
+import tensorflow as tf
+
+CHANNELS = 16  # input channels from which on no crash was seen
+
+
+def subsample_before_convolving(model: keras.Model) -> list[keras.layers.Conv2D]:
+    """Changes how the narrow strided 1x1 convolutions of `model` compute; returns them.
+
+    It holds for these layer objects in this process, as `fuse_batch_norm` does. Call it before the training step is
+    traced.
+    """
+    found = [layer for layer in model._flatten_layers() if _is_narrow(layer)]
+    for layer in found:
+        layer.call = types.MethodType(_call, layer)
+    return found
+
+
+def _is_narrow(layer):
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.built
+        and layer.kernel_size == (1, 1)
+        and max(layer.strides) > 1
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+        and layer.kernel.shape[2] < CHANNELS
+    )
+
+
+def _call(self, inputs):
+    height, width = self.strides
+    outputs = tf.nn.conv2d(inputs[:, ::height, ::width], tf.convert_to_tensor(self.kernel), 1, "VALID")
+    if self.use_bias:
+        outputs += tf.convert_to_tensor(self.bias)
+    return self.activation(outputs) if self.activation else outputs

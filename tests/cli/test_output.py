@@ -1,0 +1,75 @@
+"""The commands print on streams of any encoding, and on none."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from keras_bot import models
+from keras_bot.cli.import_weights import _write
+from keras_bot.cli.main import COMMANDS
+from keras_bot.errors import RunError
+from keras_bot.recipe import Recipe
+from keras_bot.report import checking
+from keras_bot.report.rows import Row
+
+LOCALES = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+def run(*arguments, redirect="", **environment):
+    """The command by a shell, so that its streams can be closed."""
+    command = ["sh", "-c", f'exec "$0" -m keras_bot "$@" {redirect}', sys.executable, *arguments]
+    inherited = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, env={**os.environ, **inherited, **environment})
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_printed_in_any_encoding(command, locale):
+    done = run(*command.split(), "--help", **LOCALES[locale])
+    assert done.returncode == 0 and done.stderr == b"" and b"usage: keras-bot" in done.stdout
+    done.stdout.decode("latin-1" if locale == "latin-1" else "ascii")
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_an_error_about_any_name_is_one_line(locale):
+    done = run("inspect", "--n\xf6nsense\u2026", "--flagfile=x\n\u732b", **LOCALES[locale])
+    assert done.returncode == 2 and done.stderr.startswith(b"keras-bot: ") and done.stderr.count(b"\n") == 1
+
+
+def test_a_name_that_is_no_utf8_is_printed(tmp_path):
+    done = run("launch", "--workers=1", "--", "inspect", os.fsdecode(b"gone\xff"), PYTHONIOENCODING="utf-8")
+    assert done.returncode == 2 and b"gone\\udcff" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["nonsense"], 2), (["train", "--help"], 0), (["--version"], 0)])
+@pytest.mark.parametrize("redirect", [">&-", ">&- 2>&-", "2>&-"])
+def test_closed_streams_change_no_exit_code(arguments, code, redirect):
+    done = run(*arguments, redirect=redirect)
+    assert done.returncode == code and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_under_stdout_is_one_line():
+    done = run("nonsense", redirect=">/dev/full")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"Unknown command" in done.stderr
+
+
+def test_output_of_a_process_in_another_encoding_is_read(monkeypatch):
+    program = "import sys; sys.stderr.buffer.write(b'caf\\xe9 burnt down\\n'); sys.exit(3)"
+    monkeypatch.setattr(checking, "_ANSWER", program)
+    with pytest.raises(RunError, match="caf� burnt down"):
+        checking.check_recipes([Row("a", "a.flags", Recipe())])
+
+
+def test_the_card_of_imported_weights_takes_any_name(tmp_path):
+    _write(models.create("cifar_resnet8_a", num_classes=2, width=0.1), {"file": "half\udcff é"}, tmp_path / "net.keras")
+    with zipfile.ZipFile(tmp_path / "net.keras") as archive:
+        assert archive.read("model.json") == (tmp_path / "net.json").read_bytes()
+    assert '"half\\udcff é"' in (tmp_path / "net.json").read_text(encoding="utf-8")
