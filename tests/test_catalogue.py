@@ -22,7 +22,7 @@ FIELD = {  # file in tricks/ -> the recipe's field that switches it on
     "distillation": "teacher",
     "mixup": "mixup_alpha",
 }
-NO_TRICK = {"__init__", "callbacks"}
+NO_TRICK = {"__init__", "callbacks", "labels"}
 CARD = ("What:", "Equation:", "Shapes and dtypes:", "The paper's value:", "Interactions:", "Reference:")
 
 

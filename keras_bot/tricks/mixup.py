@@ -16,7 +16,7 @@ import math
 import keras
 from keras import ops
 
-from keras_bot.tricks.labels import as_probabilities
+from keras_bot.tricks.labels import as_probabilities, is_integer
 
 _KEYS = ("images", "labels", "sample_weight")
 
@@ -33,7 +33,15 @@ def mix_with_reversal(x, weight, ops=keras.ops):
         x: a tensor of `ops`' framework.
         weight: a scalar.
         ops: has `cast` and `flip`; inside tf.data TensorFlow's, where Keras runs on another backend.
+
+    Raises:
+        ValueError: for integers of rank 1 or 2, which are class indices or one-hot labels that would be truncated.
     """
+    if is_integer(x) and len(x.shape) <= 2:
+        raise ValueError(
+            f"Expected labels as floats, received integers of shape {tuple(x.shape)}. Apply keras.ops.one_hot to class "
+            "indices, and cast one-hot or binary labels to float32."
+        )
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     mixed = mixup(wide, ops.flip(wide, axis=0), ops.cast(weight, wide.dtype))
     return ops.cast(mixed, x.dtype)

@@ -1,11 +1,11 @@
-"""Tricks that blend labels refuse class indices, losses of class indices refuse blends: eager, in graphs, in tf.data."""
+"""Tricks that blend labels refuse class indices, losses of class indices refuse blends: eager, graphs, tf.data."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.tricks import MixUp, SmoothedCrossentropy, distillation_loss, smooth
+from keras_bot.tricks import MixUp, SmoothedCrossentropy, distillation_loss, mix_with_reversal, smooth
 
 CLASSES = 10
 INDICES = np.array([[1], [9], [8], [2]], "uint8")  # as keras.datasets.cifar10 has them
@@ -50,6 +50,12 @@ def test_class_indices_in_one_row_are_refused():
         smooth(np.array([1, 9, 8]), 0.1)
     with pytest.raises(ValueError, match=r"between 0 and 1, received 9, 8"):
         smooth(np.array([1.0, 9.0, 8.0]), 0.1)
+
+
+@pytest.mark.parametrize("labels", [INDICES, INDICES[:, 0], ONE_HOT.astype("int64")])
+def test_the_function_of_the_pipeline_mixes_no_integer_labels(labels):
+    with pytest.raises(ValueError, match="Expected labels as floats, received integers"):
+        mix_with_reversal(keras.ops.convert_to_tensor(labels), 0.5)
 
 
 @pytest.mark.parametrize("trick", [mix_eagerly, TRICKS["smooth"], TRICKS["distillation"]])
