@@ -1,6 +1,7 @@
 """What a user is told when something is wrong: one clear message and an exit code, never a traceback."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 SHOWN = 5
@@ -27,6 +28,11 @@ def first_few(names: Sequence[str], count: int | None = None) -> str:
     """
     more = (len(names) if count is None else count) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(text: str) -> str:
+    """Text with line breaks, other control characters and halves of surrogate pairs escaped, for a line of output."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
 
 
 def expect_at_least_one(**numbers: int):

@@ -5,7 +5,7 @@ import sys
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, one_line
 
 USAGE = """usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value of the recipe …]
        keras-bot data convert FOLDER OUT [--shards=N]"""
@@ -31,7 +31,7 @@ def main(argv):
     from keras_bot.training.failures import clear_errors
 
     train, evaluation = (assemble.open_source(recipe, split) for split in ("train", "eval"))
-    names = ", ".join(train.class_names[:20]) + (", …" if train.num_classes > 20 else "")
+    names = ", ".join(map(one_line, train.class_names[:20])) + (", …" if train.num_classes > 20 else "")
     print(f"{train.name}: {train.size} training images, {evaluation.size} evaluation images")
     print(f"{train.num_classes} classes: {names}")
     if flags.grid:

@@ -6,7 +6,7 @@ import sys
 
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.quiet import import_tensorflow
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, RunError, one_line
 
 USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
 
@@ -41,7 +41,7 @@ def main(argv):
             failed = 1
             print(f"keras-bot: {error}", file=sys.stderr)
             continue
-        print("\n  ".join([path, *lines]))
+        print("\n  ".join([one_line(path), *lines]))
     return failed
 
 
@@ -66,4 +66,4 @@ def look(serve, description, path, picture, flags) -> list[str]:
 
         return draw_file(serve, description, path, picture, flags.min_score)
     prediction = predict_file(serve, description.get("class_names", []), path, top=flags.top)
-    return [f"{probability:7.2%}  {name}" for name, probability in prediction.top]
+    return [f"{probability:7.2%}  {one_line(name)}" for name, probability in prediction.top]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from keras_bot.data.decode import SUFFIXES
-from keras_bot.errors import SHOWN, MisuseError, first_few
+from keras_bot.errors import SHOWN, MisuseError, first_few, one_line
 
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by file managers, not worth a report
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
@@ -176,8 +176,3 @@ class _Skipped:
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere: bytes that are no UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def one_line(text: str) -> str:
-    """Text with its line breaks and other control characters escaped, for a message."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
