@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "keras_bot/__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "keras_bot/__init__.py").read_text(encoding="utf-8")).group(1)
 ONNX = ["onnx>=1.17", "tf2onnx>=1.16", "onnxruntime>=1.20"]
 LITERT = ["ai-edge-litert>=1.2"]
 
@@ -14,7 +14,7 @@ setup(
     name="keras_bot",
     version=VERSION,
     description="The Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_bot", "keras_bot.*"]),

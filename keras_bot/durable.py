@@ -33,10 +33,14 @@ def replacing(path: pathlib.Path) -> Iterator:
 
 
 def write_whole(path: pathlib.Path, content: bytes | str):
-    """Writes a file, text as UTF-8, whole or not at all. Raises RunError if it can't be written, as on a full disk."""
+    """Writes a file, whole or not at all: text as UTF-8, in which halves of surrogate pairs are escaped.
+
+    Raises:
+        RunError: if it can't be written, as on a full disk.
+    """
     try:
         with replacing(path) as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+            file.write(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     except OSError as error:
         raise RunError(f"Can't write {path}: {error.strerror}.") from None
 

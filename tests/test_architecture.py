@@ -19,7 +19,7 @@ LAYERS = [  # each may import from those after it
     {"interop"},
     {"tricks", "models", "data"},
     {"recipe"},
-    {"durable"},
+    {"durable", "figures", "paths"},
     {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

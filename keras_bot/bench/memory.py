@@ -35,7 +35,9 @@ def bench_memory(
 def _peak_in_process(folder, image_size, batch_size, count):
     code = "from keras_bot.bench.memory import run_epoch; run_epoch()"
     settings = json.dumps([str(folder), image_size, batch_size, count])
-    ended = subprocess.run([sys.executable, "-c", code, settings], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, settings], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or ["nothing was said"]
         raise RunError(f"The process that measures memory with {count} images failed: {said[-1]}")
@@ -61,7 +63,7 @@ def peak_mib() -> float:
     """
     status = pathlib.Path("/proc/self/status")
     if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

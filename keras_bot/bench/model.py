@@ -141,7 +141,8 @@ class _Running:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env={**os.environ, **quiet, "KERAS_BACKEND": contestant.backend},
         )
         self.facts = json.loads(self._answer())

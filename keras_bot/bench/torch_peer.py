@@ -40,7 +40,7 @@ class TorchPeer:
             )
         code = "from keras_bot.bench.torch_peer import serve; serve()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
         self._tell({"paths": [str(path) for path in paths], "batch_size": batch_size, "image_size": image_size})
 

@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import glob
+import os
 import pathlib
 import re
 
-from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.cli.flags import Flags, check_writable, expand_flagfiles
 from keras_bot.cli.quiet import start_backend
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import MOST_SEED, Recipe
@@ -47,7 +48,8 @@ def main(argv):
         print(_plan(look(ablation)[1]))
         return
     summary = ablate(ablation, workers=flags.workers, tell=lambda line: print(line, flush=True))
-    print(f"\n{tables.as_markdown(summary)}\n{ablation.out}: {', '.join(TABLES)}")
+    written = [name for name in TABLES if (ablation.out / name).exists()]
+    print(f"\n{tables.as_markdown(summary)}\n{ablation.out}: {', '.join(written)}")
     _raise_for_failures(summary)
 
 
@@ -73,6 +75,8 @@ def read_ablation(flags: Flags):
     seeds = read_seeds(flags.seeds)
     settings = [f"--{name}={value}" for name, value in read_settings(flags.set).items()]
     recipes = {file: read_file(file, settings) for file in find_files(flags.recipes)}
+    for file, recipe in recipes.items():
+        check_writable(recipe, out=flags.out, recipes=file)
     rows = make_rows(recipes, flags.mode)
     return Ablation(pathlib.Path(flags.out).expanduser(), rows, seeds, flags.mode, flags.metric)
 
@@ -89,7 +93,7 @@ def find_files(given: str) -> list[str]:
         if pathlib.Path(path).exists() or not glob.has_magic(path):
             files.append(path)
             continue
-        found = sorted(file for file in glob.glob(path, recursive=True) if pathlib.Path(file).is_file())
+        found = sorted(file for file in glob.glob(_literal_folders(path), recursive=True) if os.path.isfile(file))
         if not found:
             raise MisuseError(f"Expected recipes that match {part}, found none. Mind the current directory.")
         files += found
@@ -99,6 +103,13 @@ def find_files(given: str) -> list[str]:
     if doubled:
         raise MisuseError(f"Expected each recipe once, received {doubled[0]} twice. Drop one.")
     return files
+
+
+def _literal_folders(pattern):
+    """Returns a pattern with the leading folders escaped that exist by that very name, as `a[1]` in `a[1]/*.flags`."""
+    parts = pathlib.Path(pattern).parts
+    count = next(n for n in range(len(parts) - 1, -1, -1) if n == 0 or pathlib.Path(*parts[:n]).is_dir())
+    return str(pathlib.Path(*map(glob.escape, parts[:count]), *parts[count:]))
 
 
 def read_file(file: str, settings: list[str]) -> Recipe:

@@ -6,13 +6,14 @@ import pathlib
 from keras_bot.cli.flags import Flags, read_recipe
 from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
+from keras_bot.export.place import check_place, check_text
 
 USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels] [--format=savedmodel]"
 SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite", "timm": ".safetensors"}
 
 
 def main(argv):
-    """Exports, and prints as one line of JSON where the export is; of a file also how far off the network it is."""
+    """Exports, and prints as one line of JSON where the export is, and how far off the network its outputs are."""
     flags = Flags("export", USAGE)
     flags.add(str, "run_dir", "", "the run whose network is exported")
     flags.add(str, "name", "", "name of the export, without a suffix; empty is the run directory's")
@@ -32,13 +33,15 @@ def main(argv):
         raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
+    path = pathlib.Path(flags.output_dir) / ((flags.name or run_dir.resolve().name) + SUFFIXES[flags.format])
+    if flags.format == "savedmodel":
+        check_place(path, flags.overwrite)
+    check_text(path)
     import_tensorflow()
 
     from keras_bot.training.records import read_metrics
 
     metrics = read_metrics(run_dir)
-    name = (flags.name or run_dir.resolve().name) + SUFFIXES[flags.format]
-    path = pathlib.Path(flags.output_dir) / name
     description = {"class_names": metrics["dataset"]["class_names"], **metrics}
     write = {"savedmodel": _write_savedmodel, "timm": _write_timm}.get(flags.format, _write_file)
     line = write(run_dir / "model.keras", path, recipe, description, flags)
@@ -47,6 +50,8 @@ def main(argv):
 
 
 def _write_savedmodel(source, path, recipe, description, flags):
+    from keras_bot.training.network import DESCRIPTION
+
     if recipe.task == "classification":
         from keras_bot.export.savedmodel import export_savedmodel
         from keras_bot.training.network import load_network
@@ -64,7 +69,8 @@ def _write_savedmodel(source, path, recipe, description, flags):
         from keras_bot.transfer.serve import export_trained, load_trained
 
         export_trained(load_trained(source, recipe.task), path, recipe, description, overwrite=flags.overwrite)
-    return {"savedmodel": str(path)}
+    told = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    return {"savedmodel": str(path), "worst_difference": told["worst_difference"]}
 
 
 def _write_timm(source, path, recipe, description, flags):

@@ -1,6 +1,6 @@
 """`keras-bot finetune`: trains on from an exported SavedModel, a run or a .keras file, on other data."""
 
-from keras_bot.cli.flags import Flags
+from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.cli.quiet import start_backend
 from keras_bot.cli.train import add_run_flags, expect_run_dir, run
 from keras_bot.errors import MisuseError
@@ -19,6 +19,7 @@ def main(argv):
         raise MisuseError(f"Expected --init_from, the network to begin with, received none. {USAGE}")
     expect_run_dir(flags)
     recipe = flags.recipe()
+    check_writable(recipe, run_dir=flags.run_dir)
     start_backend()
     from keras_bot.training.start import like_source
 

@@ -13,6 +13,7 @@ import textwrap
 from absl import flags as absl_flags
 
 from keras_bot.errors import MisuseError
+from keras_bot.paths import is_utf8
 from keras_bot.recipe import Recipe
 
 _DEFINE = {
@@ -134,6 +135,19 @@ class Flags:
         if self._has_recipe:
             lines += ["", "--flagfile=FILE reads flags from a file; a later flag wins over an earlier one."]
         return "\n".join(lines)
+
+
+def check_writable(recipe: Recipe, **others: str):
+    """MisuseError for a value of the recipe that run.flags can't hold, or a path of `others` that is not UTF-8."""
+    values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
+    texts = {name: value for name, value in (values | others).items() if isinstance(value, str)}
+    for name, text in texts.items():
+        if not is_utf8(text):
+            raise MisuseError(f"--{name}={text!r} is not valid UTF-8. Rename the file or folder.")
+        if name in values and len(text.splitlines()) > 1:
+            raise MisuseError(f"--{name}={text!r} has a line break, which run.flags cannot hold. Rename it.")
+        if name in values and text != text.rstrip():
+            raise MisuseError(f"--{name}={text!r} ends with a blank, which run.flags cannot hold. Rename it.")
 
 
 def _expand_home(argument):

@@ -63,12 +63,12 @@ def _write(model, description, output):
     """The network with its description inside, and the same beside it; neither appears half-written."""
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
-    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    text = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
     try:
         model.save(folder / output.name)
         with zipfile.ZipFile(folder / output.name, "a") as archive:
             archive.writestr(CARD, text)
-        (folder / CARD).write_text(text, encoding="utf-8")
+        (folder / CARD).write_bytes(text)
         os.replace(folder / output.name, output)
         os.replace(folder / CARD, output.with_suffix(".json"))
     finally:

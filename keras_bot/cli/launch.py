@@ -69,7 +69,7 @@ def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that nothing uses, below those that the system gives to outgoing connections."""
     try:
-        end = int(PORT_RANGE.read_text().split()[0])
+        end = int(PORT_RANGE.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         end = 32768
     candidates = random.SystemRandom().sample(range(LOWEST_PORT, end), 1000) if end > LOWEST_PORT + 1000 else []

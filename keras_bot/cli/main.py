@@ -1,6 +1,8 @@
 """`keras-bot COMMAND …`: finds the command, runs it, and turns a user's error into one line and an exit code."""
 
+import contextlib
 import importlib
+import os
 import sys
 
 from keras_bot.errors import MisuseError, RunError, Terminated, unknown
@@ -33,6 +35,7 @@ usage: keras-bot COMMAND [--flag=value …] [--flagfile=FILE]
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 for a failure, 2 for misuse."""
+    _prepare_streams()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(USAGE.format(commands="\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())))
@@ -60,8 +63,19 @@ def main(argv: list[str] | None = None) -> int:
         return _tell("interrupted", 130)
 
 
+def _prepare_streams():
+    """Lets stdout and stderr take any text, whatever their encoding, and be there even if they were closed."""
+    for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
 def _tell(error, code):
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a full disk; where it is what failed, `error` says so
+        sys.stdout.flush()
     is_of_system = isinstance(error, OSError) and error.strerror and error.filename
     told = f"{error.filename}: {error.strerror}." if is_of_system else str(error)
     print(f"keras-bot: {' '.join(told.split())}", file=sys.stderr)

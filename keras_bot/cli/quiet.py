@@ -37,7 +37,8 @@ def start_backend():
         if keras.backend.backend() != "tensorflow":
             tf.config.set_visible_devices([], "GPU")  # the input pipeline needs none, and would fill them
         tf.config.list_physical_devices()
-        if os.environ.get("TF_CONFIG", "").strip() in ("", "{}"):  # several workers must be known to TensorFlow before it starts
+        # Several workers must be known to TensorFlow before it starts.
+        if os.environ.get("TF_CONFIG", "").strip() in ("", "{}"):
             tf.config.list_logical_devices()
         logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations
 

@@ -3,7 +3,7 @@
 import json
 import time
 
-from keras_bot.cli.flags import Flags
+from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.cli.quiet import start_backend
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
@@ -20,6 +20,7 @@ def main(argv):
         return
     expect_run_dir(flags)
     recipe = flags.recipe()
+    check_writable(recipe, run_dir=flags.run_dir)
     start_backend()
     run(recipe, flags, name=recipe.model)
 

@@ -14,17 +14,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 
 from keras_bot.data import color
 from keras_bot.data.image import eval_edge
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.formats import find_form
+from keras_bot.export.place import check_text
+from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
 from keras_bot.training.failures import first_line
 from keras_bot.training.network import takes_pixels
-
-TOLERANCE = 2e-5  # of the greatest output; measured: 4e-6 at most, a ResNet-152
-TINY = 1e-30
 
 
 def export_file(
@@ -53,7 +51,8 @@ def export_file(
         the greatest probability.
 
     Raises:
-        MisuseError: if `path` exists and `overwrite` is false, for another suffix, or if a package is missing.
+        MisuseError: if `path` exists and `overwrite` is false, for another suffix, if a package is missing, or if the
+            path is not valid UTF-8.
         RunError: if the network can't be converted, or the file differs by more than 2e-5 of it.
     """
     description = {**(description or {}), "preprocessing": _preprocessing(image_size, transform, eval_crop)}
@@ -61,7 +60,7 @@ def export_file(
     def expected(images):
         return keras.ops.softmax(network(color.normalise(images), training=False))
 
-    sizes = _sizes(image_size)
+    sizes = check_sizes(image_size)
     return write_file(takes_pixels(network), path, expected, description, sizes=sizes, overwrite=overwrite)
 
 
@@ -89,6 +88,7 @@ def write_file(
     """
     path = pathlib.Path(path)
     form = find_form(path)
+    check_text(path)
     if path.is_dir():
         raise MisuseError(f"Expected {path} as a file to write, there is a directory. Choose another --name.")
     if path.exists() and not overwrite:
@@ -100,14 +100,12 @@ def write_file(
         checked = sizes if form.any_size else [size for size in sizes if size[1:] == sizes[0][1:]]
         try:
             form.write(model, partial, description, sizes[0][1])
-            worst = _worst_difference(form.run(partial), expected, checked)
+            run = form.run(partial)
+            with keras.device("cpu:0"):  # a GPU may round its convolutions' inputs
+                worst = worst_difference(run, expected, checked)
         except Exception as error:  # converters and runtimes raise whatever they stumble over
             raise RunError(f"Can't write {model.name} as {form.name}: {first_line(error)}") from error
-        if not worst <= TOLERANCE:  # not a number fails, too
-            raise RunError(
-                f"The {form.name} file of {model.name} gives other results than the network, by {worst:.2g} of the "
-                f"greatest where {TOLERANCE:g} is allowed, so it isn't kept."
-            )
+        refuse_difference(worst, model.name, form.name)
         partial.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,26 +119,3 @@ def _preprocessing(size, transform, eval_crop):
     told = {"image_size": size, "transform": transform, "eval_crop": eval_crop, "resize": resize}
     told = {name: value for name, value in told.items() if value is not None}
     return {**told, "range": [0, 255], "channels": "RGB", "normalisation": "inside"}
-
-
-def _sizes(size):
-    """One image, a batch, and a batch of another height and width, both odd."""
-    return (1, size, size), (3, size, size), (2, size + 5 - size % 2, size + 17 + size % 2)
-
-
-def _worst_difference(run, expected, sizes):
-    draw = np.random.default_rng(0)
-    worst = []
-    with keras.device("cpu:0"):  # a GPU may round its convolutions' inputs
-        for batch, height, width in sizes:
-            blocks = draw.uniform(0, 255, (batch, -(-height // 8), -(-width // 8), 3))
-            noise = draw.uniform(-40, 40, (batch, height, width, 3))
-            images = blocks.repeat(8, 1).repeat(8, 2)[:, :height, :width] + noise
-            images = np.clip(images, 0, 255).astype("float32")
-            pairs = zip(keras.tree.flatten(run(images)), keras.tree.flatten(expected(images)), strict=True)
-            for ours, theirs in pairs:
-                ours, theirs = keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
-                if ours.shape != theirs.shape:
-                    raise RunError(f"Expected outputs of shape {theirs.shape} from the file, received {ours.shape}.")
-                worst.append(np.abs(ours - theirs).max() / max(TINY, np.abs(theirs).max()))
-    return float(np.max(worst))

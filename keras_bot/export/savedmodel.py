@@ -20,16 +20,20 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_bot import data, models
 from keras_bot.data import color
 from keras_bot.errors import MisuseError, RunError
+from keras_bot.export.place import check_place
+from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
+from keras_bot.paths import loadable
 from keras_bot.training.failures import first_line
-from keras_bot.training.network import DESCRIPTION, NETWORK, check_savedmodel
+from keras_bot.training.network import DESCRIPTION, NETWORK, check_finite, check_savedmodel
 
 ENDPOINTS = ("serve", "logits", "features", "features_train")
 
@@ -44,7 +48,7 @@ def export_savedmodel(
     description: dict | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a SavedModel whole or not at all.
+    """Writes a SavedModel, whole or not at all, after TensorFlow has loaded it and it gives what the network gives.
 
     Args:
         model: takes normalised float32 (batch, size, size, 3), gives (batch, classes) logits; float32. With the layers
@@ -53,19 +57,23 @@ def export_savedmodel(
         image_size: pixels that the network was trained with.
         transform: whose evaluation preprocessing is built in: "imagenet", "cifar" or "plain".
         eval_crop: the centre crop of "imagenet", as a fraction of the shorter edge.
-        description: what model.json holds; `class_names` in it name the classes for `predict`.
+        description: what model.json holds; `class_names` in it name the classes for `predict`. `worst_difference` is
+            added: see `write_savedmodel`.
         overwrite: replace what stands at `path`.
 
     Returns:
         The path.
 
     Raises:
-        MisuseError: if `path` exists and `overwrite` is false, or it is no SavedModel.
+        MisuseError: if `path` exists and `overwrite` is false, or it is no SavedModel; or if TensorFlow could not load
+            a SavedModel from there.
+        RunError: if it can't be written, or gives other results than the network when it is read back.
     """
     preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
     told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
     endpoints = _endpoints(model, **preprocessing)
-    return write_savedmodel(path, model, endpoints, {**(description or {}), "preprocessing": told}, overwrite=overwrite)
+    told = {**(description or {}), "preprocessing": told}
+    return write_savedmodel(path, model, endpoints, told, sizes=check_sizes(image_size), overwrite=overwrite)
 
 
 def write_savedmodel(
@@ -74,37 +82,38 @@ def write_savedmodel(
     endpoints: dict[str, Callable],
     description: dict,
     *,
+    sizes: Sequence[tuple[int, int, int]],
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a SavedModel of any endpoints, whole or not at all; returns its path.
+    """Writes a SavedModel of any endpoints, whole or not at all, and checks it; returns its path.
+
+    Before it takes its place it is loaded, and for random images its outputs are compared with those of `endpoints`.
+    The greatest difference, as a part of the greatest output, is `worst_difference` in model.json.
 
     Args:
         path: the directory to make.
         model: whose variables and configuration go with it.
         endpoints: functions of images (B, H, W, 3) float32, and if they can of uint8; `serve` among them.
         description: what model.json holds.
+        sizes: (batch, height, width) of the images that it is checked with.
         overwrite: replace what stands at `path`.
 
     Raises:
-        MisuseError: as `export_savedmodel`.
+        MisuseError, RunError: as `export_savedmodel`.
     """
     path = pathlib.Path(path)
     check_place(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        exported = tf.train.Checkpoint()  # any trackable object; Keras' ExportArchive stores every weight twice
-        for name in ("variables", "trainable_variables", "non_trainable_variables"):
-            setattr(exported, name, [variable.value for variable in getattr(model, name)])
         traced = {name: tf.function(endpoint, autograph=False) for name, endpoint in endpoints.items()}
-        signatures = {name: function.get_concrete_function(_images(tf.float32)) for name, function in traced.items()}
-        traced["serve"].get_concrete_function(_images(tf.uint8))
-        for name, function in traced.items():
-            setattr(exported, name, function)
         try:
-            tf.saved_model.save(exported, partial, {"serving_default": signatures["serve"], **signatures})
+            _save(partial, model, traced)
         except tf.errors.OpError as error:
             raise RunError(f"Can't write {path}: {first_line(error)} Nothing is kept of it.") from None
+        worst = _read_back(partial, model, traced, sizes)
+        refuse_difference(worst, model.name, "SavedModel")
+        description = {**description, "worst_difference": worst}
         (partial / DESCRIPTION).parent.mkdir()
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (partial / NETWORK).write_text(model.to_json() + "\n", encoding="utf-8")
@@ -115,20 +124,50 @@ def write_savedmodel(
     return path
 
 
-def check_place(path: pathlib.Path, overwrite: bool):
-    """MisuseError unless a SavedModel may be written at `path`."""
-    if path.exists():
-        if not overwrite:
-            raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
-        if not (path / "saved_model.pb").exists():
-            raise MisuseError(f"{path} exists and is no SavedModel, so it is not overwritten. Choose another --name.")
+def _save(path, model, traced):
+    exported = tf.train.Checkpoint()  # any trackable object; Keras' ExportArchive stores every weight twice
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(exported, name, [variable.value for variable in getattr(model, name)])
+    signatures = {name: function.get_concrete_function(_images(tf.float32)) for name, function in traced.items()}
+    traced["serve"].get_concrete_function(_images(tf.uint8))
+    for name, function in traced.items():
+        setattr(exported, name, function)
+    tf.saved_model.save(exported, path, {"serving_default": signatures["serve"], **signatures})
+
+
+def _read_back(path, model, traced, sizes):
+    """The worst difference of the SavedModel at `path` from the functions that it was made of."""
+    try:
+        loaded = tf.saved_model.load(path)
+        pairs = zip(loaded.variables, model.variables, strict=True)
+        if not all(np.array_equal(ours.numpy(), keras.ops.convert_to_numpy(theirs)) for ours, theirs in pairs):
+            raise RunError("its weights are not the network's.")
+        worst = []
+        for name in traced.keys() - {"features_train"}:  # which would move the statistics of the batch norms
+            for dtype in (tf.float32, tf.uint8) if name == "serve" else (tf.float32,):
+                # The very graph that was saved: another one rounds differently, and a class map would jump.
+                saved = traced[name].get_concrete_function(_images(dtype))
+                run, expected = (_casting(function, dtype) for function in (getattr(loaded, name), saved))
+                worst.append(worst_difference(run, expected, sizes))
+    except Exception as error:  # TensorFlow raises whatever it stumbles over
+        raise RunError(f"Can't read back the SavedModel of {model.name}: {first_line(error)}") from error
+    return float(np.max(worst))
+
+
+def _casting(function, dtype):
+    return lambda images: function(tf.cast(images, dtype))
 
 
 def _take_place(partial, path):
     replaced = partial.with_suffix(".old")
     if path.exists():
         path.rename(replaced)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -160,14 +199,15 @@ def load_savedmodel(path: str | pathlib.Path):
         The loaded object, whose `serve` takes images, and its description (a dict, with `class_names`).
 
     Raises:
-        MisuseError: if there is none at `path`, RunError if it can't be read.
+        MisuseError: if there is none at `path`; RunError if it can't be read, or has weights that are not finite.
     """
     path = pathlib.Path(path)
     check_savedmodel(path)
     if not (path / DESCRIPTION).exists():
         raise MisuseError(f"Expected a SavedModel of `keras-bot export`, received {path}, which has no {DESCRIPTION}.")
     try:
-        loaded = tf.saved_model.load(path)
+        with loadable(path) as place:
+            loaded = tf.saved_model.load(place)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except Exception as error:  # TensorFlow raises whatever it stumbles over in damaged files
         raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
@@ -175,4 +215,5 @@ def load_savedmodel(path: str | pathlib.Path):
         raise RunError(f"Can't read {path / DESCRIPTION}: expected an object with class_names. It was changed by hand.")
     if not hasattr(loaded, "serve"):
         raise MisuseError(f"The SavedModel {path} has no serve endpoint: keras-bot didn't export it.")
+    check_finite(loaded.variables, path)
     return loaded, description

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_bot import models
-from keras_bot.errors import MisuseError
+from keras_bot.errors import MisuseError, RunError, first_few
 from keras_bot.interop import architecture, inception_names, mobilenet_names
 from keras_bot.interop.preprocessing import OURS
 
@@ -68,6 +68,7 @@ def save_timm(
 
     Raises:
         MisuseError: if timm has no such network, or `path` exists and `overwrite` is false.
+        RunError: if the file holds other tensors than the network when it is read back.
     """
     path, name = pathlib.Path(path), architecture.of_model(model)
     if name is None or not timm_name(name):
@@ -94,12 +95,18 @@ def save_timm(
 
 
 def _write(path, tensors, metadata):
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
         partial = pathlib.Path(folder) / path.name
         save_file(tensors, partial, metadata)
+        written = load_file(partial)
+        wrong = [name for name, tensor in tensors.items() if not np.array_equal(written.get(name), tensor)]
+        if wrong or len(written) != len(tensors):
+            raise RunError(
+                f"{path} isn't kept: read back, it has other values in {first_few(wrong) or 'more tensors'}."
+            )
         partial.replace(path)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_bot.errors import first_few, unknown
+from keras_bot.errors import MisuseError, first_few, unknown
 from keras_bot.interop.matching import HEAD, Match, check_source, match
 from keras_bot.interop.preprocessing import CHANNELS, map_from_ours, take_ours, usual
 from keras_bot.interop.report import Report, Use
@@ -62,7 +62,8 @@ def into(
         file: what an error calls the tensors.
 
     Raises:
-        MisuseError: if anything is missing, left over or of another shape, or the model is another; nothing is changed.
+        MisuseError: if anything is missing, left over, of another shape or not finite as float32, or the model is
+            another; nothing is changed.
     """
     check_source(source)
     for kind, value, known in (("head", head, HEADS), ("normalisation", normalisation, NORMALISATIONS)):
@@ -72,11 +73,13 @@ def into(
     preprocessing = usual(source, found.name) | (preprocessing or {})
     if preprocessing["channels"] not in CHANNELS:
         raise unknown("order of channels", preprocessing["channels"], CHANNELS)
+    _check_finite({key: tensors[key] for key in found.names.values()}, file)
     values = _without_biases(found.arrays, EPSILON.get((source, found.name), BN_EPSILON) - BN_EPSILON)
     if normalisation == "ours":
         _fold(values, preprocessing)
+    _check_finite({"/".join(place): values[place] for place in found.variables}, f"the network of {file}")
     for place, variable in found.variables.items():
-        variable.assign(np.asarray(values[place], "float32"))
+        variable.assign(_float32(values[place]))
     uses = [
         Use(key, tuple(tensors[key].shape), *place, tuple(found.arrays[place].shape))
         for place, key in found.names.items()
@@ -92,6 +95,25 @@ def into(
         notes=tuple(_notes(found, source, preprocessing, normalisation)),
         preprocessing=preprocessing | {"takes": normalisation},
     )
+
+
+def _check_finite(arrays, owner):
+    """MisuseError, which names the arrays, if some have values that are NaN or infinite as float32."""
+    broken = []
+    for name, array in arrays.items():
+        count = array.size - np.count_nonzero(np.isfinite(_float32(array)))
+        if count:
+            broken.append(f"{name} ({count} of {array.size} values)")
+    if broken:
+        raise MisuseError(
+            f"Expected finite float32 weights in {owner}, received NaN, infinite or too large ones in "
+            f"{first_few(broken)}. Get the file anew, or use another."
+        )
+
+
+def _float32(array):
+    with np.errstate(over="ignore"):
+        return np.asarray(array, "float32")
 
 
 def _without_biases(arrays, epsilon):

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from keras_bot.durable import write_whole
-from keras_bot.errors import MisuseError, Terminated, unknown
+from keras_bot.errors import MisuseError, Terminated, one_line, unknown
+from keras_bot.figures import optional_picture
 from keras_bot.report import plots, tables
 from keras_bot.report.checking import Trainer, check_recipes
 from keras_bot.report.ledger import BEGUN, DONE, Ledger, Run
 from keras_bot.report.processes import Job, run_jobs
 from keras_bot.report.results import mean_curves, read_run, summarise
-from keras_bot.report.rows import TABLES, Row
+from keras_bot.report.rows import Row
 from keras_bot.training.run_lock import lock_run
 
 
@@ -117,7 +118,8 @@ class _Progress:
     def start(self, run: Run, *, goes_on: bool):
         """Tells that a run begins. Writes what its training is started with."""
         self._began[run] = time.monotonic()
-        text = f"# {run.row.name}, of {run.row.file}, with seed {run.seed}\n" + "\n".join(run.recipe.flag_lines())
+        title = f"{run.row.name}, of {run.row.file}, with seed {run.seed}"
+        text = f"# {one_line(title)}\n" + "\n".join(run.recipe.flag_lines())
         run.beside(".flags").parent.mkdir(exist_ok=True)
         write_whole(run.beside(".flags"), f"{text}\n")
         self._say(run, f"{'goes on' if goes_on else 'begins'}, see {run.beside('.log')}")
@@ -145,13 +147,17 @@ class _Progress:
         return f"{len(self._figures)} of {len(self._places)} runs are done"
 
     def write(self) -> dict:
-        """Writes tables and pictures of all there is; returns the summary."""
+        """Writes the tables of the runs so far, then the pictures, on which nothing depends; returns the summary."""
         rows, seeds = self._ablation.rows, self._ablation.seeds
         summary = summarise(rows, seeds, self._figures, self._failures, metric=self._metric, mode=self._ablation.mode)
-        curves = plots.draw_curves(summary, mean_curves(rows, self._figures))
-        texts = (tables.as_json(summary), tables.as_csv(summary), tables.as_markdown(summary))
-        for name, content in zip(TABLES, (*texts, plots.draw_table(summary), curves), strict=True):
-            write_whole(self._ablation.out / name, content)
+        out, curves = self._ablation.out, mean_curves(rows, self._figures)
+        texts = {"table.json": tables.as_json, "table.csv": tables.as_csv, "table.md": tables.as_markdown}
+        for name, text in texts.items():
+            write_whole(out / name, text(summary).encode("utf-8", "backslashreplace"))
+        with optional_picture(out / "table.png"):
+            write_whole(out / "table.png", plots.draw_table(summary))
+        with optional_picture(out / "curves.png"):
+            write_whole(out / "curves.png", plots.draw_curves(summary, curves))
         return summary
 
 

@@ -46,7 +46,8 @@ def check_recipes(rows: Sequence[Row]) -> Trainer:
         [sys.executable, "-c", _ANSWER],
         input=json.dumps(question),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=child_environment(),
         preexec_fn=tie_to_parent(),
     )
@@ -62,7 +63,7 @@ def check_recipes(rows: Sequence[Row]) -> Trainer:
 
 def answer(start_backend: Callable[[], None]):
     """The process."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     question = json.load(sys.stdin)
     try:

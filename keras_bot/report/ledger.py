@@ -140,7 +140,8 @@ class Ledger:
         return self._told["runs"].get(run.name, {}).get("files") or {}
 
     def _write(self):
-        write_whole(self._path, json.dumps(self._told, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(self._told, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self._path, text.encode("utf-8", "backslashreplace"))  # of half a surrogate pair, JSON's escape
 
     def state(self, run: Run) -> str:
         """DONE, BEGUN or LEFT.

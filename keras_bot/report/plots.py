@@ -2,11 +2,13 @@
 
 import io
 
+from keras_bot.figures import label_text, plain_text
 from keras_bot.training.curves import LABELS
 
 _CYCLE = 10  # colours that can be told apart
 
 
+@plain_text()
 def draw_table(summary: dict) -> bytes:
     """A PNG of each row's mean with its interval, its seeds, and the paper's figure where the row has one.
 
@@ -30,16 +32,18 @@ def draw_table(summary: dict) -> bytes:
     for place, row in enumerate(rows):
         if row["paper"] is not None:
             panel.plot(100 * row["paper"], place, "x", color="tab:red", markersize=8, label="the paper's", zorder=4)
-    panel.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    panel.set_yticks(range(len(rows)), [label_text(row["name"]) for row in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     left, right = panel.get_xlim()
     panel.set_xlim(max(left, 0), min(right, 100.5))  # what two seeds' intervals reach is no accuracy any more
     panel.set(xlabel=f"{_label(summary)} after the last epoch, %")
     panel.grid(axis="x", alpha=0.3)
-    _legend(panel)
+    handles, labels = panel.get_legend_handles_labels()
+    _legend(panel, dict(zip(labels, handles, strict=True)))
     return _png(figure)
 
 
+@plain_text()
 def draw_curves(summary: dict, curves: dict[str, list[tuple[float, float, float]]]) -> bytes:
     """A PNG of each row's mean by epoch, in a band from the lowest seed to the highest.
 
@@ -49,18 +53,19 @@ def draw_curves(summary: dict, curves: dict[str, list[tuple[float, float, float]
     """
     figure = _figure((9, 5))
     panel = figure.subplots()
+    lines = {}
     several = any(len(row["seeds"]) > 1 for row in summary["rows"])
     for index, (name, curve) in enumerate(curves.items()):
         epochs = range(1, len(curve) + 1)
         mean, low, high = ([100 * value for value in values] for values in zip(*curve, strict=True))
         style = {"color": f"C{index % _CYCLE}", "linestyle": ("-", "--", ":", "-.")[index // _CYCLE % 4]}
-        panel.plot(epochs, mean, label=name, marker="." if len(curve) < 60 else None, **style)
+        (lines[name],) = panel.plot(epochs, mean, marker="." if len(curve) < 60 else None, **style)
         panel.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set(xlabel="epoch", ylabel=f"{_label(summary)} of the evaluation, %")
     panel.set_title("mean over seeds, from the lowest to the highest" if several else "one seed", fontsize="medium")
     panel.grid(alpha=0.3)
-    _legend(panel)
+    _legend(panel, lines)
     return _png(figure)
 
 
@@ -77,13 +82,17 @@ def _label(summary):
     return LABELS.get(summary["metric"], summary["metric"])
 
 
-def _legend(panel):
-    """Outside, so that it hides nothing; each label once."""
-    handles, labels = panel.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
+def _legend(panel, handles):
+    """Draws a legend of artists by name outside the panel, so that it hides nothing.
+
+    The names are set afterwards: as labels, Matplotlib would leave out those that begin with an underscore.
+    """
     panel.spines[["top", "right"]].set_visible(False)
-    if once:
-        panel.legend(once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if handles:
+        place = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        legend = panel.legend(handles.values(), [""] * len(handles), **place)
+        for text, name in zip(legend.get_texts(), handles, strict=True):
+            text.set_text(label_text(name))
 
 
 def _png(figure):

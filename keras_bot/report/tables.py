@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 
+from keras_bot.errors import one_line
 from keras_bot.training.curves import LABELS
 
 _NOTHING = "–"
@@ -30,7 +32,7 @@ def as_markdown(summary: dict) -> str:
         *(f"| {' | '.join(_cells(row, summary['timing'][row['name']]))} |" for row in summary["rows"]),
     ]
     failed = [
-        f"- `{row['name']}`, seed {seed} failed: {reason}"
+        f"- {_code(row['name'])}, seed {seed} failed: {one_line(reason)}"
         for row in summary["rows"]
         for seed, reason in row["failed"].items()
     ]
@@ -42,7 +44,7 @@ def _cells(row, timing):
     failed = f" done, {len(row['failed'])} failed" if row["failed"] else ""
     flops, seconds = row["flops"], timing["seconds_per_epoch"]
     return [
-        f"`{row['name']}`",
+        _code(row["name"]).replace("|", r"\|"),
         _with_spread(row["mean"], row["interval"], ""),
         _with_spread(difference["mean"], difference["interval"], "+"),
         {True: "yes", False: "no", None: _NOTHING}[difference["excludes_zero"]],
@@ -55,6 +57,14 @@ def _cells(row, timing):
     ]
 
 
+def _code(name):
+    """Returns a name as inline code, in more backticks than it has in a row."""
+    text = one_line(name)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
 def _with_spread(mean, interval, sign):
     if mean is None:
         return _NOTHING
@@ -63,12 +73,13 @@ def _with_spread(mean, interval, sign):
 
 
 def as_csv(summary: dict) -> str:
-    """A line a row, fractions; seeds and values with spaces between; empty where nothing is known."""
+    """One line per row, fractions; seeds and values with spaces between; empty where nothing is known."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _flat(summary["rows"][0], {}).keys(), lineterminator="\n")
     writer.writeheader()
     for row in summary["rows"]:
-        writer.writerow(_flat(row, summary["timing"][row["name"]]))
+        cells = _flat(row, summary["timing"][row["name"]])
+        writer.writerow({name: one_line(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
     return text.getvalue()
 
 

@@ -3,6 +3,7 @@
 import pathlib
 
 from keras_bot.durable import replacing
+from keras_bot.figures import label_text, optional_picture, plain_text
 
 LABELS = {  # of metrics, as the flagfiles' headers call them too
     "top1": "top-1",
@@ -14,7 +15,7 @@ LABELS = {  # of metrics, as the flagfiles' headers call them too
 
 
 def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
-    """Writes a PNG of three panels.
+    """Writes a PNG of three panels; prints a warning if it can't, since by then the run itself is saved.
 
     Args:
         history: one dict an epoch with epoch, loss, val_loss, learning_rate, the metric's val_ and perhaps the metric.
@@ -22,6 +23,11 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = 
         metric: drawn beside the loss.
         title: stands above the panels.
     """
+    with optional_picture(path), plain_text(), replacing(pathlib.Path(path)) as file:
+        _draw(history, metric, label_text(title, 120)).savefig(file, format="png", dpi=110)
+
+
+def _draw(history, metric, title):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -47,5 +53,4 @@ def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = 
         panel.xaxis.get_major_locator().set_params(integer=True)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     figure.suptitle(title)
-    with replacing(pathlib.Path(path)) as file:
-        figure.savefig(file, format="png", dpi=110)
+    return figure

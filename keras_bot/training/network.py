@@ -4,13 +4,15 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_bot.data.color import MEAN, STD
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, RunError, first_few
+from keras_bot.paths import loadable
 from keras_bot.training.failures import first_line
 
 DESCRIPTION = pathlib.Path("assets.extra") / "model.json"
@@ -30,6 +32,7 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
 
     Raises:
         MisuseError: if it is none of these, or can't be read.
+        RunError: if it has weights that are not finite.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -59,6 +62,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
 
     Raises:
         MisuseError: if it can't be read, or has another number of classes than `num_classes`.
+        RunError: if it has weights that are not finite.
     """
     if not pathlib.Path(path).is_file():
         raise MisuseError(
@@ -81,7 +85,20 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     classes = outputs[0].shape[-1]
     if num_classes is not None and classes != num_classes:
         raise MisuseError(f"Expected a network with {num_classes} classes, as the data set has; {path} has {classes}.")
+    check_finite(model.variables, path)
     return model
+
+
+def check_finite(variables: Iterable[keras.Variable | tf.Variable], path: str | os.PathLike):
+    """RunError, which names the variables, if some that were read from `path` are not finite."""
+    broken = []
+    for variable in variables:
+        values = np.asarray(variable)
+        if np.issubdtype(values.dtype, np.inexact) and not (finite := np.isfinite(values)).all():
+            name = getattr(variable, "path", variable.name)
+            broken.append(f"{name} ({values.size - np.count_nonzero(finite)} of {values.size} values)")
+    if broken:
+        raise RunError(f"{path} has weights that are not finite: {first_few(broken)}. Use another file.")
 
 
 def takes_pixels(network: keras.Model) -> keras.Model:
@@ -131,14 +148,15 @@ def _from_savedmodel(path):
         raise MisuseError(f"Expected a classifier in {path}, received the network of a {known['task']}. Give another.")
     try:
         model = keras.models.model_from_json((path / NETWORK).read_text(encoding="utf-8"))
-        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        values = [
-            reader.get_tensor(f"variables/{place}/.ATTRIBUTES/VARIABLE_VALUE") for place in range(len(model.variables))
-        ]
+        with loadable(path) as place:
+            reader = tf.train.load_checkpoint(os.path.join(place, "variables", "variables"))
+            names = [f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in range(len(model.variables))]
+            values = [reader.get_tensor(name) for name in names]
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value)
     except Exception as error:  # Keras and TensorFlow raise whatever they stumble over in damaged files
         raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
+    check_finite(model.variables, path)
     return model, known
 
 

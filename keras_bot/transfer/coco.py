@@ -13,6 +13,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,8 @@ def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Pat
     for name in EVAL_SPLITS if split == "eval" else (split,):
         found = [folder / "annotations" / f"instances_{name}.json", folder / "annotations" / f"{name}.json"]
         found += [folder / name / "_annotations.coco.json", folder / f"{name}.json"]
-        dated = sorted(folder.glob(f"annotations/instances_{name}[0-9][0-9][0-9][0-9].json"))
+        with_year = re.compile(rf"instances_{re.escape(name)}[0-9]{{4}}\.json")
+        dated = sorted(path for path in folder.glob("annotations/*.json") if with_year.fullmatch(path.name))
         for file in [*found, *(dated if len(dated) == 1 else ())]:
             if file.is_file():
                 return name, file

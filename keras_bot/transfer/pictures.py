@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keras_bot.durable import replacing
 from keras_bot.errors import MisuseError
+from keras_bot.figures import label_text
 
 IGNORE = 255
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
@@ -72,7 +73,7 @@ def draw_boxes(
     font = _font(max(10, round(max(picture.size) / 40)))
     labels = []
     for place in order[kept[order]]:
-        name, color = class_names[classes[place]], tuple(map(int, colors[classes[place]]))
+        name, color = label_text(class_names[classes[place]]), tuple(map(int, colors[classes[place]]))
         label = name if scores is None else f"{name} {sureness[place]:.2f}"
         corner = _frame(pen, picture.size, boxes[place], color, line)
         if corner:
@@ -126,6 +127,7 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndar
     """A coloured square and its name for each class, in as many lines as they need: uint8 (height, width, 3)."""
     size = max(10, min(16, width // 24))
     font = _font(size)
+    names = [label_text(name) for name in names]
     places, x, y = [], _GAP, _GAP
     for name in names:
         wide = size + _GAP + round(font.getlength(name)) + 2 * _GAP
@@ -192,7 +194,7 @@ def picture_grid(
     for place, picture in enumerate(pictures):
         left, top = _GAP + place % columns * (wide + _GAP), _GAP + place // columns * (head + high + _GAP)
         if titles is not None:
-            pen.text((left, top + head / 2), titles[place], fill=_BLACK, font=font, anchor="lm")
+            pen.text((left, top + head / 2), label_text(titles[place]), fill=_BLACK, font=font, anchor="lm")
         sheet.paste(Image.fromarray(picture), (left, top + head))
     if path is not None:
         with replacing(path) as file:

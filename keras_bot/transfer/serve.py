@@ -16,10 +16,11 @@ import tensorflow as tf
 
 from keras_bot.data import color
 from keras_bot.errors import MisuseError
+from keras_bot.export.readback import check_sizes
 from keras_bot.export.savedmodel import write_savedmodel
 from keras_bot.recipe import Recipe
 from keras_bot.training.failures import first_line
-from keras_bot.training.network import within
+from keras_bot.training.network import check_finite, within
 from keras_bot.transfer import boxes as box_maths
 from keras_bot.transfer import faster_rcnn, fcn, retinanet
 from keras_bot.transfer.detection_view import preprocess_detection
@@ -35,6 +36,7 @@ def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
 
     Raises:
         MisuseError: if it can't be read, or is of another task.
+        RunError: if it has weights that are not finite.
     """
     if not pathlib.Path(path).is_file():
         raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has one.")
@@ -46,6 +48,7 @@ def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
     parts = [model, *getattr(model, "layers", ())]
     if not any(isinstance(part, CLASSES[task]) for part in parts):
         raise MisuseError(f"Expected {path} to hold a network for {task}, received {model.name!r}.")
+    check_finite(model.variables, path)
     return model
 
 
@@ -61,7 +64,7 @@ def export_trained(
         description: `class_names` and what else model.json is to hold.
 
     Raises:
-        MisuseError: as `write_savedmodel`.
+        MisuseError, RunError: as `write_savedmodel`.
     """
     if recipe.task == "detection":
         endpoints = {"serve": lambda images: _detect(model, images, recipe.image_size)}
@@ -71,7 +74,8 @@ def export_trained(
             return model(color.normalise(tf.cast(images, tf.float32)), training=False)
 
         endpoints = {"serve": lambda images: tf.argmax(logits(images), -1, tf.int32), "logits": logits}
-    return write_savedmodel(path, model, endpoints, {**description, "task": recipe.task}, overwrite=overwrite)
+    told, sizes = {**description, "task": recipe.task}, check_sizes(recipe.image_size)
+    return write_savedmodel(path, model, endpoints, told, sizes=sizes, overwrite=overwrite)
 
 
 def _detect(detector, images, image_size):

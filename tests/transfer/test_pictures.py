@@ -102,3 +102,11 @@ def test_bad_input_is_told():
     ):
         with pytest.raises(MisuseError, match=message):
             call()
+
+
+@pytest.mark.parametrize("name", ["new\nline", "bell\a\x00", "half\udcff", "猫😀", "$\\frac$", "x" * 300, ""])
+def test_any_name_is_drawn(name, tmp_path):
+    drawn = draw_boxes(GREY, [[40, 30, 90, 100]], [0], [name], [0.5])
+    assert (drawn != GREY).any()
+    assert draw_mask(GREY, np.zeros(GREY.shape[:2], int), [name]).shape[0] > GREY.shape[0]
+    assert picture_grid([GREY], tmp_path / "grid.png", titles=[name]).shape[1] == 168

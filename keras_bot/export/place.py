@@ -1,0 +1,30 @@
+"""Checks of where an export goes, before any work begins. Nothing here imports TensorFlow."""
+
+import os
+import pathlib
+
+from keras_bot.errors import MisuseError
+from keras_bot.paths import is_pattern, is_utf8
+
+
+def check_text(path: str | os.PathLike):
+    """MisuseError unless the path is valid UTF-8, which the runtimes of most formats need."""
+    if not is_utf8(path):
+        raise MisuseError(
+            f"Cannot export to {path}: the path is not valid UTF-8. Choose another --output_dir or --name."
+        )
+
+
+def check_place(path: pathlib.Path, overwrite: bool):
+    """MisuseError unless a SavedModel may be written at `path`, and TensorFlow can load it from there."""
+    check_text(path)
+    if is_pattern(path):
+        raise MisuseError(
+            f"Cannot export a SavedModel to {path.absolute()}: TensorFlow could not load it from there, since it takes "
+            "[ and \\ in a path for wildcards. Choose another --output_dir or --name."
+        )
+    if path.exists():
+        if not overwrite:
+            raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
+        if not (path / "saved_model.pb").exists():
+            raise MisuseError(f"{path} exists and is no SavedModel, so it is not overwritten. Choose another --name.")

@@ -1,0 +1,179 @@
+"""An export counts only once it is read back: what can't be loaded from its place, or differs, isn't left there."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bot import models
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.export.predict import read_image
+from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
+from keras_bot.recipe import Recipe
+from keras_bot.training.network import DESCRIPTION, read_network
+from keras_bot.transfer.backbone import load_backbone
+from keras_bot.transfer.fcn import fcn
+from keras_bot.transfer.retinanet import RetinaNet
+from keras_bot.transfer.serve import export_trained
+
+LOADABLE = ("a*b", "a?b", "{a,b}", "a]b", "$x %20#;&", "a b", "é猫")
+UNLOADABLE = ("run[1]", "[a-z]", "[!a]", "[", "a[b/c]d", "a\\b", "x[1]/run")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.create("cifar_resnet8_d", num_classes=3, width=0.25)
+
+
+def classifier(model, path, **options):
+    return export_savedmodel(model, path, image_size=16, description={"class_names": list("abc")}, **options)
+
+
+def detector(path, **options):
+    network = RetinaNet(load_backbone("resnet10_d", width=0.1), 2, channels=8)
+    network(np.zeros((1, 64, 64, 3), "float32"))
+    recipe = Recipe(task="detection", dataset="x", model="resnet10_d", image_size=64)
+    return export_trained(network, path, recipe, {"class_names": ["a", "b"]}, **options)
+
+
+def segmenter(path, **options):
+    network = fcn(load_backbone("resnet10_d", width=0.1, output_stride=8), 3, channels=8)
+    network = keras.Model(network.input, network.output["logits"])
+    recipe = Recipe(task="segmentation", dataset="x", model="resnet10_d", image_size=32)
+    return export_trained(network, path, recipe, {"class_names": list("abc")}, **options)
+
+
+@pytest.mark.parametrize("name", UNLOADABLE)
+def test_a_place_that_tensorflow_cannot_load_from_is_refused_before_any_work(name, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.saved_model, "save", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(MisuseError, match="TensorFlow could not load it from there"):
+        classifier(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_relative_path_counts_with_the_current_directory(model, tmp_path, monkeypatch):
+    (tmp_path / "x[1]").mkdir()
+    monkeypatch.chdir(tmp_path / "x[1]")
+    with pytest.raises(MisuseError, match="TensorFlow could not load it from there"):
+        classifier(model, "net")
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_other_characters_are_no_hindrance(name, model, tmp_path):
+    path = classifier(model, tmp_path / name / name)
+    loaded = tf.saved_model.load(path)
+    assert loaded.serve(np.zeros((1, 9, 9, 3), "uint8")).shape == (1, 3)
+
+
+def test_a_path_that_is_no_utf8_is_refused(model, tmp_path):
+    with pytest.raises(MisuseError, match="not valid UTF-8"):
+        classifier(model, tmp_path / os.fsdecode(b"net\xff"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["x[1]", "a\\b", os.fsdecode(b"raw\xff")])
+def test_a_savedmodel_that_was_moved_is_loaded_from_anywhere(folder, model, tmp_path):
+    moved = shutil.copytree(classifier(model, tmp_path / "net"), tmp_path / folder / "net")
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    here, there = load_savedmodel(tmp_path / "net")[0], load_savedmodel(moved)[0]
+    np.testing.assert_array_equal(there.serve(images), here.serve(images))
+    for ours, theirs in zip(read_network(moved)[0].get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_image_of_any_name_is_read(tmp_path):
+    path = tmp_path / os.fsdecode(b"i[1]*?\xff.png")
+    path.write_bytes(tf.io.encode_png(np.zeros((3, 4, 3), "uint8")).numpy())
+    assert read_image(path).shape == (3, 4, 3)
+
+
+def corrupting(save):
+    """As the real one, but what it writes has another first variable."""
+
+    def corrupt(exported, path, signatures):
+        variable = exported.variables[0]
+        right = variable.numpy()
+        variable.assign(right + 1)
+        save(exported, path, signatures)
+        variable.assign(right)
+
+    return corrupt
+
+
+@pytest.mark.parametrize("make", [classifier, detector, segmenter])
+def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(make, model, tmp_path, monkeypatch):
+    arguments = (model,) if make is classifier else ()
+    path = make(*arguments, tmp_path / "net")
+    told = json.loads((path / DESCRIPTION).read_text())
+    assert 0 <= told["worst_difference"] <= 1e-5
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    monkeypatch.setattr(tf.saved_model, "save", corrupting(tf.saved_model.save))
+    for place, options in ((tmp_path / "net", {"overwrite": True}), (tmp_path / "new", {})):
+        with pytest.raises(RunError, match="its weights are not the network's"):
+            make(*arguments, place, **options)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+        assert list(tmp_path.iterdir()) == [tmp_path / "net"]
+
+
+def test_a_graph_that_differs_is_not_kept(model, tmp_path, monkeypatch):
+    load = tf.saved_model.load
+
+    def other(path):
+        loaded = load(path)
+        serve = loaded.serve
+        loaded.serve = lambda images: serve(images) * 1.001
+        return loaded
+
+    monkeypatch.setattr(tf.saved_model, "load", other)
+    with pytest.raises(RunError, match=r"gives other results than the network, by 0\.001 of the greatest"):
+        classifier(model, tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_cannot_be_loaded_is_not_kept(model, tmp_path, monkeypatch):
+    save = tf.saved_model.save
+
+    def cut(exported, path, signatures):
+        save(exported, path, signatures)
+        next(path.glob("variables/*.index")).unlink()
+
+    monkeypatch.setattr(tf.saved_model, "save", cut)
+    with pytest.raises(RunError, match="Can't read back the SavedModel"):
+        classifier(model, tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rename_that_fails_keeps_what_was_there(model, tmp_path, monkeypatch):
+    path = classifier(model, tmp_path / "net")
+    rename = pathlib.Path.rename
+
+    def fail(self, target):
+        if self.suffix == ".part":
+            raise OSError("no rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", fail)
+    with pytest.raises(OSError, match="no rename"):
+        classifier(model, path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path] and load_savedmodel(path)
+
+
+def test_a_timm_file_with_other_values_is_not_kept(tmp_path, monkeypatch):
+    import safetensors.numpy
+
+    from keras_bot.interop import save_timm
+
+    save = safetensors.numpy.save_file
+
+    def spoil(tensors, *rest):
+        save({name: np.asarray(tensor + 1) for name, tensor in tensors.items()}, *rest)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", spoil)
+    with pytest.raises(RunError, match="read back, it has other values in"):
+        save_timm(models.create("resnet18_d", num_classes=2, width=0.1), tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
