@@ -89,6 +89,7 @@ def test_a_pattern_below_a_folder_with_wildcards_in_its_name(tmp_path):
     [
         (["--run_dir=raw\udcff"], "--run_dir='raw\\udcff' is not valid UTF-8"),
         (["--run_dir=run", "--dataset=raw\udcff"], "--dataset='raw\\udcff' is not valid UTF-8"),
+        (["--run_dir=run", "--dataset=photos "], "--dataset='photos ' ends with a blank"),
         (["--run_dir=run", "--dataset=new\nline"], "--dataset='new\\nline' has a line break"),
     ],
 )

@@ -215,7 +215,7 @@ def test_features_of_other_names_are_found_by_the_sets_supervised_keys(tmp_path)
     assert found == {(i, i % 2) for i in range(6)}
     for name, keys in (("NoNames", None), ("Reversed", ("kind", "photo"))):
         _builder(name, keys)
-        with pytest.raises(MisuseError, match="features photo, kind: .*or two such that its supervised_keys name"):
+        with pytest.raises(MisuseError, match=r"features photo, kind: .*or two such that its supervised_keys name"):
             open_source({"NoNames": "no_names", "Reversed": "reversed"}[name], data_dir=str(tmp_path))
 
 
