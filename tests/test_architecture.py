@@ -1,9 +1,11 @@
-"""Imports go down only; the core is free of TensorFlow; flags stay in cli; importing does nothing."""
+"""Imports go down, never in a circle; the core is free of TensorFlow; flags stay in cli; importing does nothing."""
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -29,15 +31,67 @@ def part_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path):
-    """Every module that a file imports, at its top or in its functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports_of(source: str) -> Iterator[str]:
+    """Every module that a file imports: at its top, in its functions, and in strings that hold code."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-            if node.module == "keras_bot":
-                yield from (f"keras_bot.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in re.findall(r"\bfrom (keras_bot[\w.]*) import ([\w, ]+)", node.value):
+                yield from (module, *(f"{module}.{name.strip()}" for name in names.split(",")))
+            yield from re.findall(r"\bimport (keras_bot[\w.]*)", node.value)
+
+
+def module_of(path: pathlib.Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def cycles(sources: Mapping[str, str]) -> list[list[str]]:
+    """Circles of imports among modules, given with their source: each as the modules in it, sorted."""
+    graph = {}
+    for module, source in sources.items():
+        named = set(imports_of(source)) - {module}
+        parts = {name: [other for other in named if other.rpartition(".")[0] == name] for name in named}
+        # `from package import part` means the part; the package's own file is meant only by names that are no modules.
+        meant = {name for name in named if not parts[name] or any(other not in sources for other in parts[name])}
+        graph[module] = meant & sources.keys()
+
+    def reachable(start):
+        seen, pending = set(), [start]
+        while pending:
+            for module in graph[pending.pop()] - seen:
+                seen.add(module)
+                pending.append(module)
+        return seen
+
+    reach = {module: reachable(module) for module in graph}
+    circles = {tuple(sorted(other for other in reach[module] if module in reach[other])) for module in graph}
+    return [list(circle) for circle in sorted(circles) if circle]
+
+
+def test_no_files_import_each_other():
+    assert cycles({module_of(path): path.read_text(encoding="utf-8") for path in FILES}) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("from keras_bot.b import f", "from keras_bot.a import g"),
+        ("from keras_bot import b", "import keras_bot.a"),
+        ("def f():\n    from keras_bot.b import g", "from keras_bot.a import f"),
+        ("from keras_bot.b import f", "CODE = 'from keras_bot.a import g; g()'"),
+    ],
+    ids=["plain", "other forms", "late", "in a string"],
+)
+def test_a_circle_of_imports_is_found(one, other):
+    planted = {"keras_bot": "", "keras_bot.a": one, "keras_bot.b": other, "keras_bot.c": "import keras_bot.a"}
+    assert cycles(planted) == [["keras_bot.a", "keras_bot.b"]]
+    assert cycles({**planted, "keras_bot.b": ""}) == []
 
 
 def test_every_part_has_a_level():
@@ -50,7 +104,7 @@ def test_imports_go_down_only(path):
     mine = part_of(path)
     if mine in ("__init__", "__main__"):
         return
-    for module in imports_of(path):
+    for module in imports_of(path.read_text(encoding="utf-8")):
         if not module.startswith("keras_bot.") or module == "keras_bot.__version__":
             continue
         other = module.split(".")[1]
@@ -59,7 +113,7 @@ def test_imports_go_down_only(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_a_part_may_import(path):
-    roots = {module.split(".")[0] for module in imports_of(path)}
+    roots = {module.split(".")[0] for module in imports_of(path.read_text(encoding="utf-8"))}
     mine = part_of(path)
     if mine in ("models", "tricks", "recipe", "errors", "durable"):
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "torch", "tf_keras"}

@@ -6,6 +6,7 @@ import glob
 import os
 import pathlib
 import re
+import sys
 
 from keras_bot.cli.flags import Flags, check_writable, expand_flagfiles
 from keras_bot.cli.quiet import start_backend
@@ -16,6 +17,8 @@ USAGE = (
     "usage: keras-bot ablate --recipes='flags/cifar/table6/*.flags' --seeds=0,1,2 --out=DIR "
     "[--set=dataset=FILE.npz,epochs=30]"
 )
+# Starts the process in which recipes are checked, so that this one never starts a backend.
+CHECKER = (sys.executable, "-c", "from keras_bot.cli.ablate import answer; answer()")
 
 
 def main(argv):
@@ -78,7 +81,7 @@ def read_ablation(flags: Flags):
     for file, recipe in recipes.items():
         check_writable(recipe, out=flags.out, recipes=file)
     rows = make_rows(recipes, flags.mode)
-    return Ablation(pathlib.Path(flags.out).expanduser(), rows, seeds, flags.mode, flags.metric)
+    return Ablation(pathlib.Path(flags.out).expanduser(), rows, seeds, flags.mode, flags.metric, checker=CHECKER)
 
 
 def find_files(given: str) -> list[str]:

@@ -29,6 +29,7 @@ class Ablation:
         seeds: of each row's runs.
         mode: that the rows were made in.
         metric: of the tables; "" is the task's first.
+        checker: the command of the process that checks recipes, see `checking.check_recipes`.
     """
 
     out: pathlib.Path
@@ -36,6 +37,7 @@ class Ablation:
     seeds: Sequence[int]
     mode: str = "cumulative"
     metric: str = ""
+    checker: Sequence[str] = ()
 
     def runs(self) -> list[Run]:
         """All of them, in order: every row with the first seed, then with the next, so that the table is soon whole."""
@@ -52,7 +54,7 @@ def look(ablation: Ablation) -> tuple[Trainer, dict[Run, str]]:
     ledger = Ledger(ablation.out)
     new = ledger.unchecked(ablation.rows)
     states = {run: ledger.state(run) for run in ablation.runs()}
-    trainer = check_recipes(new) if new else ledger.trainer
+    trainer = check_recipes(new, ablation.checker) if new else ledger.trainer
     if ablation.metric and ablation.metric not in trainer.metrics:
         raise unknown("metric", ablation.metric, trainer.metrics)
     return trainer, states

@@ -15,8 +15,6 @@ from keras_bot.recipe import Recipe
 from keras_bot.report.processes import child_environment, tie_to_parent
 from keras_bot.report.rows import Row
 
-_ANSWER = "from keras_bot.cli.ablate import answer; answer()"
-
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
@@ -31,11 +29,12 @@ class Trainer:
     may_differ: tuple[str, ...]
 
 
-def check_recipes(rows: Sequence[Row]) -> Trainer:
+def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
     """Opens each recipe's data and builds its network, as its training will.
 
     Args:
         rows: at least one, of one task.
+        command: starts the process, which calls `answer`.
 
     Raises:
         MisuseError: for the first recipe that can't be trained.
@@ -43,7 +42,7 @@ def check_recipes(rows: Sequence[Row]) -> Trainer:
     """
     question = [[row.name, row.file, dataclasses.asdict(row.recipe)] for row in rows]
     ended = subprocess.run(
-        [sys.executable, "-c", _ANSWER],
+        command,
         input=json.dumps(question),
         capture_output=True,
         encoding="utf-8",

@@ -6,6 +6,7 @@ meet first, at the chief's own address: the chief hears each one's facts and ans
 
 import dataclasses
 import json
+import math
 import os
 import re
 import socket
@@ -14,10 +15,12 @@ import time
 from collections.abc import Mapping
 
 from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
 from keras_bot.training.meeting import Desk, Verdict, hello_line, listen, read_line
 
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 CONNECT_SECONDS = 5.0  # of one attempt
+MEETING_SECONDS = 300.0
 PAUSE_SECONDS = 0.3  # between attempts
 
 
@@ -191,3 +194,36 @@ def _ask_once(cluster, facts, timeout, connect_seconds) -> Verdict:
         connection.sendall(hello_line(cluster.index, facts))
         connection.settimeout(timeout + CONNECT_SECONDS)
         return Verdict.read(read_line(connection))
+
+
+def find_cluster(recipe: Recipe) -> Cluster | None:
+    """The workers that TF_CONFIG names, None if the recipe asks for one or there are none.
+
+    Raises:
+        MisuseError: if TF_CONFIG can't be used.
+    """
+    wanted = recipe.strategy == "multi_worker" or (recipe.strategy == "auto" and names_workers())
+    return read_cluster() if wanted else None
+
+
+def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
+    """Waits for the other workers, if any, and compares facts with them. Before the backend starts.
+
+    KERAS_BOT_MEETING_SECONDS in the environment says how long to wait.
+
+    Raises:
+        MisuseError: if workers differ in their facts, or that isn't a time.
+        RunError: if a worker doesn't come.
+    """
+    if cluster and cluster.workers > 1:
+        meet(cluster, facts, _meeting_seconds(os.environ.get("KERAS_BOT_MEETING_SECONDS", "")))
+
+
+def _meeting_seconds(text):
+    try:
+        seconds = float(text or MEETING_SECONDS)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise MisuseError(f"Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received {text!r}. Unset it.")
+    return seconds

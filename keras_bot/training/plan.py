@@ -7,8 +7,8 @@ import keras
 from keras_bot import models, tricks
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
+from keras_bot.training.backends import build_strategy
 from keras_bot.training.classification import CLASSIFICATION
-from keras_bot.training.strategy import build_strategy
 from keras_bot.training.task import Task
 
 

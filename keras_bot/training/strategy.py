@@ -8,17 +8,13 @@ import abc
 import contextlib
 import json
 import math
-import os
 
 import keras
 import numpy as np
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.training.cluster import Cluster, meet, names_workers, read_cluster
 from keras_bot.training.meeting import tell_differences
-
-MEETING_SECONDS = 300.0
 
 
 class Strategy(abc.ABC):
@@ -143,59 +139,6 @@ def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
     if len(values) == replicas:
         return values
     return np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
-
-
-def find_cluster(recipe: Recipe) -> Cluster | None:
-    """The workers that TF_CONFIG names, None if the recipe asks for one or there are none.
-
-    Raises:
-        MisuseError: if TF_CONFIG can't be used.
-    """
-    wanted = recipe.strategy == "multi_worker" or (recipe.strategy == "auto" and names_workers())
-    return read_cluster() if wanted else None
-
-
-def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
-    """Waits for the other workers, if any, and compares facts with them. Before the backend starts.
-
-    KERAS_BOT_MEETING_SECONDS in the environment says how long to wait.
-
-    Raises:
-        MisuseError: if workers differ in their facts, or that isn't a time.
-        RunError: if a worker doesn't come.
-    """
-    if cluster and cluster.workers > 1:
-        meet(cluster, facts, _meeting_seconds(os.environ.get("KERAS_BOT_MEETING_SECONDS", "")))
-
-
-def _meeting_seconds(text):
-    try:
-        seconds = float(text or MEETING_SECONDS)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise MisuseError(f"Expected KERAS_BOT_MEETING_SECONDS as seconds above 0, received {text!r}. Unset it.")
-    return seconds
-
-
-def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
-    """One device; one replica a GPU (where there is none, a CPU device); or such on each of several workers.
-
-    Raises:
-        MisuseError: if the batch can't be divided among the replicas, they can't do what the recipe asks for, or
-            Keras runs on another backend.
-        RunError: if the workers can't be brought together.
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        from keras_bot.training.on_tensorflow import TensorFlowStrategy as Chosen
-    elif backend == "jax":
-        from keras_bot.training.on_jax import JaxStrategy as Chosen
-    else:
-        raise MisuseError(f"Expected Keras on TensorFlow or JAX to train, received {backend}. Set KERAS_BACKEND.")
-    strategy = Chosen(recipe, cluster)
-    strategy.check(recipe)
-    return strategy
 
 
 def check_batch(recipe: Recipe, replicas: int, workers: int):

@@ -14,9 +14,10 @@ from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe, tidy_paths
 from keras_bot.training import assemble
+from keras_bot.training.backends import build_strategy
 from keras_bot.training.checkpoint import Checkpoints
 from keras_bot.training.classification import CLASSIFICATION
-from keras_bot.training.cluster import Cluster
+from keras_bot.training.cluster import Cluster, find_cluster, meet_workers
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss
 from keras_bot.training.failures import clear_errors, first_line
@@ -25,7 +26,7 @@ from keras_bot.training.meeting import TROUBLE
 from keras_bot.training.records import WORKERS_MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver, heeding_sigterm
-from keras_bot.training.strategy import Strategy, build_strategy, find_cluster, meet_workers
+from keras_bot.training.strategy import Strategy
 from keras_bot.training.task import Task
 from keras_bot.training.versions import versions
 

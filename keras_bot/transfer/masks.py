@@ -15,7 +15,7 @@ from keras_bot.data.decode import decode
 from keras_bot.data.in_python import in_python
 from keras_bot.errors import RunError, first_few
 from keras_bot.transfer.annotation_checks import ROTATE
-from keras_bot.transfer.segmentation_source import UNKNOWN, SegmentationSource
+from keras_bot.transfer.segmentation_data import UNKNOWN, SegmentationSource
 
 _SHAPES, _IDS, _SIZE = range(1, 4)
 _GREY_SCALES = {b"\x02\x00": 85, b"\x04\x00": 17}  # bit depth and colour type -> Pillow's factor on grey values

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer.pictures import class_colors
-from keras_bot.transfer.segmentation_source import IGNORE, UNKNOWN
+from keras_bot.transfer.segmentation_data import IGNORE, UNKNOWN
 
 FORM = "expected a header, then a line for each id: id, name, and perhaps r, g, b"
 UNLABELLED = "unlabelled"

@@ -22,7 +22,7 @@ from keras_bot.data.source import cpu_constant, indices
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer import segmentation_classes as classes
 from keras_bot.transfer.annotation_checks import files_of_other_types
-from keras_bot.transfer.segmentation_source import SegmentationSource, largest_of, png_size
+from keras_bot.transfer.segmentation_data import SegmentationSource, largest_of, png_size
 
 _LAYOUTS = (
     ("images", "masks", "."),

@@ -20,7 +20,7 @@ from keras_bot.data.stream import TrainingStream, evaluation_batches
 from keras_bot.data.worker_rows import eval_rows, training_rows
 from keras_bot.errors import MisuseError
 from keras_bot.transfer.masks import check_masks, decode_pair
-from keras_bot.transfer.segmentation_source import IGNORE, SegmentationSource
+from keras_bot.transfer.segmentation_data import IGNORE, SegmentationSource
 
 _OUTSIDE = IGNORE + 1  # in a mask, of pixels beyond the image
 _BLANK = (0, _OUTSIDE)

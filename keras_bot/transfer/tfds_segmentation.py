@@ -22,7 +22,7 @@ from keras_bot.data.record_files import Reading, record_keys, record_name
 from keras_bot.data.source import run_error
 from keras_bot.errors import MisuseError
 from keras_bot.transfer import segmentation_classes as classes
-from keras_bot.transfer.segmentation_source import SegmentationSource, largest_of, png_size
+from keras_bot.transfer.segmentation_data import SegmentationSource, largest_of, png_size
 
 _IMAGES = ("image", "image_left")
 _MASKS = ("segmentation_mask", "segmentation_label", "mask", "annotation", "annotations", "label")

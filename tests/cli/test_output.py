@@ -61,11 +61,10 @@ def test_a_full_disk_under_stdout_is_one_line():
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"Unknown command" in done.stderr
 
 
-def test_output_of_a_process_in_another_encoding_is_read(monkeypatch):
+def test_output_of_a_process_in_another_encoding_is_read():
     program = "import sys; sys.stderr.buffer.write(b'caf\\xe9 burnt down\\n'); sys.exit(3)"
-    monkeypatch.setattr(checking, "_ANSWER", program)
     with pytest.raises(RunError, match="caf� burnt down"):
-        checking.check_recipes([Row("a", "a.flags", Recipe())])
+        checking.check_recipes([Row("a", "a.flags", Recipe())], (sys.executable, "-c", program))
 
 
 def test_the_card_of_imported_weights_takes_any_name(tmp_path):

@@ -11,9 +11,10 @@ from keras_bot.cli.launch import free_ports
 from keras_bot.cli.main import main
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.training.cluster import Cluster
+from keras_bot.training.backends import build_strategy
+from keras_bot.training.cluster import Cluster, find_cluster, meet_workers
 from keras_bot.training.on_tensorflow import check_replicas
-from keras_bot.training.strategy import build_strategy, check_batch, find_cluster, meet_workers
+from keras_bot.training.strategy import check_batch
 
 
 @pytest.mark.parametrize(

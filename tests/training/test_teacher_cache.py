@@ -17,10 +17,10 @@ from keras_bot import tricks
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
+from keras_bot.training.backends import build_strategy
 from keras_bot.training.classification import CLASSIFICATION, training_data
 from keras_bot.training.failures import clear_errors
 from keras_bot.training.soft_targets import TopCrossentropy, keep_top
-from keras_bot.training.strategy import build_strategy
 from keras_bot.training.teacher import load_teacher
 from keras_bot.training.teacher_cache import TeacherCache, _host
 from keras_bot.training.teacher_targets import check_cache

@@ -16,8 +16,8 @@ from keras_bot.data import CorruptLog
 from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
+from keras_bot.training.backends import build_strategy
 from keras_bot.training.saver import Saver
-from keras_bot.training.strategy import build_strategy
 from keras_bot.training.train import train
 from keras_bot.transfer.predict import draw_file
 from keras_bot.transfer.serve import load_trained
