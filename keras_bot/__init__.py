@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Recipe": "keras_bot.recipe",
-    "train": "keras_bot.training.train",
+    "train": "keras_bot.trainer",
     "evaluate": "keras_bot.training.evaluate",
     "export_savedmodel": "keras_bot.export.savedmodel",
     "create": "keras_bot.models",

@@ -15,6 +15,7 @@ LAYERS = [  # each may import from those after it
     {"cli"},
     {"bench"},
     {"report"},
+    {"trainer"},
     {"transfer"},
     {"export"},
     {"training"},

@@ -40,7 +40,7 @@ def test_a_trick_has_its_card(trick):
 @pytest.mark.parametrize(("trick", "field"), FIELD.items())
 def test_a_trick_has_a_knob_a_switch_a_test_and_a_flagfile(trick, field):
     assert field in {knob.name for knob in dataclasses.fields(Recipe)}
-    switches = (ROOT / "keras_bot/training/assemble.py", ROOT / "keras_bot/training/train.py")
+    switches = (ROOT / "keras_bot/training/assemble.py", ROOT / "keras_bot/trainer.py")
     assert any(f"recipe.{field}" in path.read_text() for path in switches)
     assert (ROOT / f"tests/tricks/test_{trick}.py").exists()
     assert any(f"--{field}" in path.read_text() for path in (ROOT / "flags").rglob("*.flags"))

@@ -167,14 +167,13 @@ def seldom(path):
 )
 def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes, monkeypatch):
     from keras_bot import models
-    from keras_bot.training import train as train_module
-    from keras_bot.transfer.tasks import find_task
+    from keras_bot import trainer as train_module
 
     begun = tmp_path / "begun.keras"
     recipe = small(path, small_teacher, begun, scenes)
     if recipe.init_from:
         models.create(recipe.model, num_classes=3, width=0.125).save(begun)
     monkeypatch.setattr(train_module, "draw_curves", lambda *_, **__: None)  # dear, and not asked
-    result = train_module.train(recipe, tmp_path / "run", progress_bar=False, task=find_task(recipe.task))
+    result = train_module.train(recipe, tmp_path / "run", progress_bar=False)
     assert result["epochs"] == 1 and result["loss"] > 0
     assert (tmp_path / "run/model.keras").exists()

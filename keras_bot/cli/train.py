@@ -27,7 +27,7 @@ def main(argv):
 
 def run(recipe: Recipe, flags: Flags, *, name: str):
     """Trains, and prints the result, or what would be done; `name` begins a run directory's where none is given."""
-    from keras_bot.training.train import train
+    from keras_bot.trainer import train
     from keras_bot.transfer.tasks import find_task
 
     if flags.dry_run:
@@ -36,7 +36,7 @@ def run(recipe: Recipe, flags: Flags, *, name: str):
         print(plan(recipe, find_task(recipe.task)))
         return
     run_dir = flags.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite, task=find_task(recipe.task))
+    result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
     if "run_dir" in result:  # the chief's
         print(json.dumps(result))
 

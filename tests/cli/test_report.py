@@ -24,10 +24,10 @@ IMAGES = 30  # no multiple of the batch
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder with a data set of noise and the run of an untrained network on it, as `train` leaves one."""
+    from keras_bot.trainer import describe
     from keras_bot.training import assemble
     from keras_bot.training.classification import CLASSIFICATION
     from keras_bot.training.records import run_flags
-    from keras_bot.training.train import describe
 
     folder = tmp_path_factory.mktemp("report")
     draw = np.random.default_rng(0)

@@ -138,7 +138,7 @@ import numpy as np
 from keras_bot.errors import Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.training.saver import Saver
-from keras_bot.training.train import train
+from keras_bot.trainer import train
 
 RECIPE = Recipe(
     dataset=FILE, num_classes=4, batch_size=8, image_size=8, transform="cifar", model="cifar_resnet8_d", width=0.25,

@@ -37,7 +37,7 @@ if RECIPE["strategy"] == "mirrored":  # and two for JAX by XLA_FLAGS
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from keras_bot.recipe import Recipe
 from keras_bot.training.saver import Saver
-from keras_bot.training.train import train
+from keras_bot.trainer import train
 
 left = int(sys.argv[2])  # calls of fsync and rename until the process kills itself; 0 is never
 def counted(call):

@@ -10,9 +10,9 @@ from keras_bot import models
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
+from keras_bot.trainer import train
 from keras_bot.training.network import read_network
 from keras_bot.training.start import freeze, like_source, rates, start_from
-from keras_bot.training.train import train
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -16,6 +16,7 @@ from test_train import same_weights, stopped_after, tiny
 from keras_bot import tricks
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
+from keras_bot.trainer import train
 from keras_bot.training import assemble
 from keras_bot.training.backends import build_strategy
 from keras_bot.training.classification import CLASSIFICATION, training_data
@@ -24,7 +25,6 @@ from keras_bot.training.soft_targets import TopCrossentropy, keep_top
 from keras_bot.training.teacher import load_teacher
 from keras_bot.training.teacher_cache import TeacherCache, _host
 from keras_bot.training.teacher_targets import check_cache
-from keras_bot.training.train import train
 
 CLASSES, STEPS = 4, 4  # of `recipe`
 

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from keras_bot import data, tricks
+from keras_bot import trainer as train_module
 from keras_bot.cli.flags import read_recipe
 from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
+from keras_bot.trainer import train
 from keras_bot.training import assemble
-from keras_bot.training import train as train_module
 from keras_bot.training.evaluate import evaluate
 from keras_bot.training.records import RunDirectory, RunRecorder
 from keras_bot.training.run_lock import lock_run
 from keras_bot.training.saver import Saver
-from keras_bot.training.train import train
 
 
 def tiny(**changes):

@@ -16,9 +16,9 @@ from keras_bot.data import CorruptLog
 from keras_bot.errors import MisuseError
 from keras_bot.export.savedmodel import export_savedmodel
 from keras_bot.recipe import Recipe
+from keras_bot.trainer import train
 from keras_bot.training.backends import build_strategy
 from keras_bot.training.saver import Saver
-from keras_bot.training.train import train
 from keras_bot.transfer.predict import draw_file
 from keras_bot.transfer.serve import load_trained
 from keras_bot.transfer.tasks import find_task
@@ -204,7 +204,7 @@ def test_finetune_begins_with_an_exported_classifier(finetuned):
 )
 def test_what_a_task_cannot_do_is_told_and_leaves_nothing(task, changes, told, scenes, tmp_path):
     with pytest.raises(MisuseError, match=told):
-        train(recipe_for(task, scenes[task], **changes), tmp_path / "run", task=find_task(task))
+        train(recipe_for(task, scenes[task], **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

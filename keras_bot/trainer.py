@@ -16,7 +16,6 @@ from keras_bot.recipe import Recipe, tidy_paths
 from keras_bot.training import assemble
 from keras_bot.training.backends import build_strategy
 from keras_bot.training.checkpoint import Checkpoints
-from keras_bot.training.classification import CLASSIFICATION
 from keras_bot.training.cluster import Cluster, find_cluster, meet_workers
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.evaluate import ExactLoss
@@ -29,6 +28,7 @@ from keras_bot.training.saver import Saver, heeding_sigterm
 from keras_bot.training.strategy import Strategy
 from keras_bot.training.task import Task
 from keras_bot.training.versions import versions
+from keras_bot.transfer.tasks import find_task
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress_bar: bool | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
 ) -> dict:
     """Trains a network by a recipe and leaves everything about it in a run directory.
 
@@ -50,7 +50,7 @@ def train(
         resume: go on from the newest checkpoint that the directory holds; the rest of the run is as if never stopped.
         overwrite: delete the run that the directory holds.
         progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
-        task: what the network is for; that of the recipe.
+        task: how the recipe's task is trained; None is `find_task(recipe.task)`.
 
     Returns:
         The task's metrics (of classification top1 and top5), loss, the best of the first metric (best_top1), epochs,
@@ -62,6 +62,7 @@ def train(
             disk can't be written to.
         Terminated: after SIGTERM, with the state saved.
     """
+    task = task or find_task(recipe.task)
     if recipe.task != task.name:
         raise MisuseError(f"Expected the task of the recipe, {recipe.task}, received that of {task.name}.")
     cluster, run = _open_run(recipe, run_dir, resume=resume, overwrite=overwrite)
