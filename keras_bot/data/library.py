@@ -49,7 +49,9 @@ def pipeline(
         "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": these and weights float32
         (B,). The last batch of "eval" holds the images that are left, all weights are 1, and Keras' `evaluate` gives
         the exact mean of any loss and metric. Where replicas share a batch it is padded (`pad`), and the weights make
-        the loss of `evaluate` exact: above 1 for images and 0 for padding. Use `weighted_metrics` then.
+        the loss of `evaluate` exact: above 1 for images and 0 for padding. That holds for Keras' usual mean
+        ("sum_over_batch_size") where every image can be decoded, as a broken one counts with a loss of 0; use
+        `weighted_metrics`, which are exact, for all else.
 
     Raises:
         MisuseError: there is no such data set, or an argument is out of its range.

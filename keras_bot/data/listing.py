@@ -84,7 +84,8 @@ def list_images(directory: pathlib.Path, folders: tuple[str, ...]) -> Listing:
         raise MisuseError(f"{directory} has no class folders: expected those of train: {', '.join(folders[:5])}.")
     skipped = _Skipped()
     with os.scandir(os.fsencode(directory)) as entries:
-        skipped.extend(entry for entry in entries if not entry.is_dir() or entry.name.startswith(b"."))
+        others = (entry for entry in entries if not entry.is_dir() or entry.name.startswith(b"."))
+        skipped.extend(others, images="outside a class folder")
     names, lengths, counts = [], [], []
     for folder in folders:
         files = _image_files(directory, folder, skipped) if folder in present else []
@@ -147,15 +148,15 @@ class _Skipped:
         self._kinds: Counter[str] = Counter()
         self._paths: list[bytes] = []
 
-    def extend(self, entries: Iterable[os.DirEntry]) -> None:
-        """Counts entries, except the litter of file managers."""
+    def extend(self, entries: Iterable[os.DirEntry], images: str = "no regular files") -> None:
+        """Counts entries, except the litter of file managers; `images` is the reason for those named like images."""
         for entry in entries:
             name = printable(os.fsdecode(entry.name))
             if name in _LITTER or name.startswith("._"):
                 continue
             is_folder = entry.is_dir()
             is_named_so = name.lower().endswith(SUFFIXES)
-            kind = "folders" if is_folder else "no regular files" if is_named_so else pathlib.PurePath(name).suffix
+            kind = "folders" if is_folder else images if is_named_so else pathlib.PurePath(name).suffix
             self._kinds["hidden" if name.startswith(".") else kind or "no suffix"] += 1
             self.count += 1
             if len(self._paths) < SHOWN:

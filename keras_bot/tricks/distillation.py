@@ -42,7 +42,8 @@ def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0,
     _check(temperature, hard_weight)
     labels, logits = as_probabilities(labels), ops.cast(logits, "float32")
     hard = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
-    soft = _soft_crossentropy(teacher_logits, logits, temperature)
+    soft = _soft_crossentropy(teacher_logits, logits, float(temperature))
+    hard_weight = None if hard_weight is None else float(hard_weight)
     return hard + soft if hard_weight is None else hard_weight * hard + (1 - hard_weight) * soft
 
 
@@ -74,7 +75,7 @@ class SoftCrossentropy(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         _check(temperature)
-        self.temperature = temperature
+        self.temperature = float(temperature)
 
     def call(self, y_true, y_pred):
         """The loss of each example, (batch,)."""
@@ -134,8 +135,8 @@ class Distiller(keras.Model):
         if teacher is not None:
             self.teacher = recast(teacher, policy)
             self.teacher.trainable = False
-        self.temperature = temperature
-        self.hard_weight = hard_weight
+        self.temperature = temperature = float(temperature)
+        self.hard_weight = None if hard_weight is None else float(hard_weight)
         self.teacher_inputs = teacher_inputs
         self.soft_loss = soft_loss or SoftCrossentropy(temperature)
         self.built = True

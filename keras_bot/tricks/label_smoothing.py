@@ -19,7 +19,7 @@ Reference: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; H
 
 import keras
 
-from keras_bot.tricks.labels import as_probabilities, check_indices, check_probabilities, one_hot
+from keras_bot.tricks.labels import as_float_probabilities, as_probabilities, check_indices, one_hot
 
 
 def smooth(labels, epsilon: float):
@@ -30,13 +30,13 @@ def smooth(labels, epsilon: float):
         epsilon: at least 0 and below 1.
 
     Returns:
-        (…, K) of the same type; where the rows of `labels` sum to 1, so do these.
+        (…, K) of the same type, float32 for integers; where the rows of `labels` sum to 1, so do these.
 
     Raises:
         ValueError: for epsilon out of range, fewer than 2 classes, or class indices instead of one-hot rows.
     """
     _check_epsilon(epsilon)
-    check_probabilities(labels)
+    labels = as_float_probabilities(labels)
     classes = labels.shape[-1]
     if classes is None or classes < 2:
         raise ValueError(f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}.")
@@ -70,7 +70,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         _check_epsilon(epsilon)
-        self.epsilon = epsilon
+        self.epsilon = float(epsilon)
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -79,7 +79,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         if _are_indices(y_true, classes):
             check_indices(y_true, classes)
         else:
-            check_probabilities(y_true)
+            y_true = as_probabilities(y_true)  # before Keras makes floats of integers
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):

@@ -70,6 +70,26 @@ def as_probabilities(labels):
     return _guarded(wide, inside, _PROBABILITIES)
 
 
+def as_float_probabilities(labels):
+    """`as_probabilities` that keeps a float dtype, and the type of what isn't a tensor of Keras' backend.
+
+    So it takes TensorFlow's tensors in `tf.data` where Keras runs on another backend; what only a graph knows of these
+    is not checked.
+    """
+    check_probabilities(labels)
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(labels.dtype))
+    if not ops.is_tensor(labels):
+        if isinstance(labels, np.ndarray):
+            return labels if is_float else labels.astype("float32")
+        if not is_float:
+            raise ValueError(f"labels must be floats here, received {labels.dtype}. Cast them first.")
+        return labels
+    if is_float and read(labels) is not None:
+        return labels
+    checked = as_probabilities(labels)
+    return ops.cast(checked, labels.dtype) if is_float else checked
+
+
 def check_indices(labels, classes: int):
     """Raises ValueError for class indices that aren't whole numbers of 0 to K - 1, as far as that can be known.
 

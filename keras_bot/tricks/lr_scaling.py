@@ -29,4 +29,4 @@ def linear_scaling(learning_rate: float, batch_size: int, reference_batch_size: 
     for name, value in given.items():
         if not value > 0:
             raise ValueError(f"Expected {name} above 0, received {value!r}.")
-    return learning_rate * batch_size / reference_batch_size
+    return float(learning_rate * batch_size / reference_batch_size)

@@ -100,8 +100,8 @@ class MixUp(keras.layers.Layer):
         super().__init__(name=name, dtype=dtype, trainable=False, autocast=False)
         if not alpha > 0:
             raise ValueError(f"Expected alpha above 0, received {alpha!r}. To train without mixup leave the layer out.")
-        self.alpha = alpha
-        self.seed = seed
+        self.alpha = float(alpha)
+        self.seed = seed = None if seed is None else int(seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.enabled = self.add_weight(name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32")
 

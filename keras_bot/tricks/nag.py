@@ -15,6 +15,7 @@ Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.op
     2019.
 """
 
+import numbers
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -60,9 +61,9 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         gradient_accumulation_steps=None,
         name=None,
     ):
-        # The base class knows decoupled decay only, so it gets none.
+        # The base class knows decoupled decay only, so it gets none. NumPy's numbers don't multiply a graph's tensors.
         super().__init__(
-            learning_rate=learning_rate,
+            learning_rate=float(learning_rate) if isinstance(learning_rate, numbers.Real) else learning_rate,
             weight_decay=None,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
@@ -80,10 +81,10 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
             raise ValueError(f"Expected weight_decay of at least 0, received {weight_decay!r}.")
         if isinstance(decay, str) and decay not in ("kernels", "all"):
             raise ValueError(f'Expected decay as "kernels", "all" or a list of variable paths, received {decay!r}.')
-        self.momentum = momentum
-        self.l2 = weight_decay
+        self.momentum = float(momentum)
+        self.l2 = float(weight_decay)
         self.decay = decay if isinstance(decay, str) else tuple(decay)
-        self.rates = dict(rates or {})
+        self.rates = {path: float(factor) for path, factor in (rates or {}).items()}
 
     def build(self, variables):
         """Makes a velocity for each variable and settles which of them are decayed."""

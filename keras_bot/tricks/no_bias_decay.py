@@ -68,13 +68,14 @@ class DecayExclusions:
 
         Args:
             var_list: the variables themselves.
-            var_names: regular expressions of their names.
+            var_names: regular expressions of their names, or one of them.
 
         Raises:
             ValueError: if the optimizer is built already.
         """
         if self.built:  # Keras' own check looks at an attribute that no longer exists
             raise ValueError("exclude_from_weight_decay must be called before the optimizer is built or compiled.")
+        var_names = [var_names] if isinstance(var_names, str) else var_names
         super().exclude_from_weight_decay(var_list, var_names)
         self._excluded_paths = tuple(getattr(v, "path", v.name.partition(":")[0]) for v in var_list or ())
         self._excluded_names = tuple(var_names or ())

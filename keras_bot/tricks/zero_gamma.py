@@ -10,9 +10,9 @@ Interactions: `NAG` with decay="kernels" leaves gamma free to grow. Apply it bef
     skipped: with gamma = beta = 0 the input of a ReLU is 0, its gradient is 0, and the branch would never train.
 Reference: Goyal et al., arXiv 1706.02677, section 5.1; He et al., CVPR 2019, section 3.1.
 
-Blocks are found by structure. At an addition of two tensors, the nodes that only one of them depends on are its
-branch. The branch with more kernels is the residual one, the other is the shortcut: empty for the identity, a
-convolution or so for a projection. Between the batch normalization and the addition only linear operations without
+Blocks are found by structure. At an addition, the nodes that only one of its tensors depends on are its branch. The
+branch with fewest kernels is the shortcut, empty for the identity, a convolution or so for a projection; those with
+more are residual ones. Between the batch normalization and the addition only linear operations without
 weights are allowed (dropout, pooling by the mean, padding, …), and the product with a gate that is open at 0, as in
 squeeze and excitation. Linearity is measured on random inputs, so custom layers and activations need no list.
 """
@@ -76,24 +76,30 @@ def _branches(model):
         operation = node.operation
         if _is_functional(operation):
             yield from _branches(operation)
-        elif _adds_two(node):
-            for tensor, shortcut in (node.input_tensors, node.input_tensors[::-1]):
-                branch = _residual_branch(tensor, shortcut, blocks)
-                if branch:
+        elif _adds(node):
+            found = _residual_branches(node.input_tensors)
+            if not found:
+                yield operation.name, [], "adds paths with as many kernels, so none of them is the shortcut"
+            for tensor, branch in found or ():
+                if not blocks & branch.keys():  # else it is the deep path of a feature pyramid
                     blocks.add(id(node))
                     yield operation.name, *_closing_norms(tensor, branch)
 
 
-def _residual_branch(tensor, shortcut, blocks):
-    """The nodes by id that only `tensor` depends on, if they are a residual branch compared with `shortcut`, else {}.
+def _residual_branches(tensors):
+    """The tensors of an addition that have more kernels of their own than the shortcut, with their own nodes by id.
 
-    A branch that holds whole residual blocks is none: it is the deep path of a feature pyramid.
+    None if no path has a kernel of its own, [] if all that have one have equally many.
     """
-    nodes, others = ({id(n): n for n in _graph([t])} for t in (tensor, shortcut))
-    own = {key: node for key, node in nodes.items() if key not in others}
-    if _kernels(own.values()) <= _kernels(n for key, n in others.items() if key not in nodes):
-        return {}
-    return {} if blocks & own.keys() else own
+    graphs = [{id(node): node for node in _graph([tensor])} for tensor in tensors]
+    own = []
+    for place, nodes in enumerate(graphs):
+        others = set().union(*(graph.keys() for i, graph in enumerate(graphs) if i != place))
+        own.append({key: node for key, node in nodes.items() if key not in others})
+    kernels = [_kernels(nodes.values()) for nodes in own]
+    if not any(kernels):
+        return None
+    return [pair[:2] for pair in zip(tensors, own, kernels, strict=True) if pair[2] > min(kernels)]
 
 
 def _closing_norms(tensor, branch):
@@ -103,6 +109,10 @@ def _closing_norms(tensor, branch):
     if id(node) not in branch:
         return [], f"adds the output of {_describe(operation)} unchanged"
     if isinstance(operation, keras.layers.BatchNormalization):
+        if operation.gamma is not None and not (operation.trainable and operation.gamma.trainable):
+            return [], f"ends in {_describe(operation)}, which is frozen"
+        if len(operation._inbound_nodes) > 1:
+            return [], f"ends in {_describe(operation)}, which is used more than once"
         return (
             ([operation], "") if operation.gamma is not None else ([], f"ends in {_describe(operation)} without gamma")
         )
@@ -150,10 +160,11 @@ def _is_linear(node):
     once, twice, negated = (_outputs(node, scale) for scale in (1.0, 2.0, -1.0))
     if not once or not twice or not negated:
         return False
-    return all(
-        np.allclose(b, 2 * a, rtol=1e-2, atol=1e-2) and np.allclose(c, -a, rtol=1e-2, atol=1e-2)
-        for a, b, c in zip(once, twice, negated, strict=True)
-    )
+    for one, two, minus in zip(once, twice, negated, strict=True):
+        tolerance = 1e-2 * np.abs(two).max()
+        if not tolerance > 0 or np.abs(two - 2 * one).max() > tolerance or np.abs(minus + one).max() > tolerance:
+            return False
+    return True
 
 
 def _outputs(node, scale):
@@ -194,9 +205,9 @@ def _node(tensor):
     return operation._inbound_nodes[index]
 
 
-def _adds_two(node):
+def _adds(node):
     # The layer `keras.layers.Add` and the operation behind `a + b` and `keras.ops.add` share this class name.
-    return type(node.operation).__name__ == "Add" and len(node.input_tensors) == 2
+    return type(node.operation).__name__ == "Add" and len(node.input_tensors) > 1
 
 
 def _kernels(nodes):

@@ -38,17 +38,17 @@ def scenes(tmp_path):
 def test_what_the_layout_of_ade20k_skips_is_told(scenes, capsys):
     training = scenes / "images/training"
     assert open_segmentation(scenes, num_classes=2).size == 2 and capsys.readouterr().err == ""
-    for name in ("c.tif", "d.heic", ".DS_Store", "._a.jpg"):
+    for name in ("c.psd", "d.heic", ".DS_Store", "._a.jpg"):
         (training / name).write_bytes(b"")
     (training / "more").mkdir()
     assert open_segmentation(scenes, num_classes=2).size == 2
     told = capsys.readouterr().err
     assert told.startswith(f"keras-bot: {training}: skipped 3 of 5 entries, which are not images (.jpg, ")
-    assert told.endswith("): c.tif, d.heic, more/.\n") and told.count("\n") == 1
+    assert told.endswith("): c.psd, d.heic, more/.\n") and told.count("\n") == 1
     assert open_segmentation(scenes, "val", num_classes=2).size == 1 and capsys.readouterr().err == ""
     for name in "ab":
         (training / f"{name}.jpg").unlink()
-    with pytest.raises(MisuseError, match=r"Expected images in .*training, received only c\.tif, d\.heic, more/\. Add"):
+    with pytest.raises(MisuseError, match=r"Expected images in .*training, received only c\.psd, d\.heic, more/\. Add"):
         open_segmentation(scenes, num_classes=2)
 
 

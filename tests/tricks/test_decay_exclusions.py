@@ -33,6 +33,7 @@ def decayed(net, optimizer, run=lambda step: tf.function(step)()):
 ALL = ["bias_branch/kernel", "bias_branch/bias", "head/kernel", "head/bias"]
 CASES = [
     ({"var_names": ["bias"]}, ["bias_branch/kernel", "head/kernel"]),
+    ({"var_names": "bias"}, ["bias_branch/kernel", "head/kernel"]),
     ({"var_names": ["head/"]}, ["bias_branch/kernel", "bias_branch/bias"]),
     ({"var_names": ["^kernel$", "nothing"]}, ["bias_branch/bias", "head/bias"]),
     ({"var_list": [0, 3]}, ["bias_branch/bias", "head/kernel"]),

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.tricks import MixUp, SmoothedCrossentropy, distillation_loss, mix_with_reversal, smooth
+from keras_bot.tricks import (
+    NAG,
+    Distiller,
+    MixUp,
+    SmoothedCrossentropy,
+    distillation_loss,
+    linear_scaling,
+    mix_with_reversal,
+    smooth,
+)
 
 CLASSES = 10
 INDICES = np.array([[1], [9], [8], [2]], "uint8")  # as keras.datasets.cifar10 has them
@@ -121,3 +130,39 @@ def test_in_a_graph_wrong_class_indices_stop_the_step_or_make_the_loss_nan(wrong
 def test_the_loss_refuses_rows_of_another_length():
     with pytest.raises(ValueError, match=r"labels must be \(batch, 10\) like the predictions"):
         SmoothedCrossentropy(0.1)(np.eye(4), LOGITS)
+
+
+@pytest.mark.parametrize("labels", [INDICES[:, 0].astype("float32"), 255 * ONE_HOT, -ONE_HOT])
+def test_smooth_stops_a_pipeline_of_wrong_values(labels):
+    dataset = tf.data.Dataset.from_tensor_slices(labels).batch(4, drop_remainder=True).map(lambda y: smooth(y, 0.1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels_are_not_one_hot_or_probabilities"):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "float16"])
+def test_smooth_takes_one_hot_labels_of_any_dtype(dtype):
+    expected = smooth(ONE_HOT, 0.1)
+    labels = ONE_HOT.astype(dtype)
+    dataset = tf.data.Dataset.from_tensor_slices(labels).batch(4).map(lambda y: smooth(y, 0.1))
+    for smoothed in (smooth(labels, 0.1), smooth(tf.constant(labels), 0.1), next(iter(dataset))):
+        np.testing.assert_allclose(np.asarray(smoothed, "float32"), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [np.ones_like(ONE_HOT, "int64"), np.zeros_like(ONE_HOT, "int64")])
+def test_in_a_graph_integer_rows_that_are_not_one_hot_stop_the_step_or_make_the_loss_nan(rows):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels_are_not_one_hot_or_probabilities"):
+        fit(rows, jit=False)
+    assert np.isnan(fit(rows, jit=True))
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_tricks_take_numbers_of_numpy_in_graphs(number):
+    layers = [[keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)] for _ in range(2)]
+    student, teacher = map(keras.Sequential, layers)
+    distiller = Distiller(student, teacher, temperature=number(4), hard_weight=number(0.5))
+    optimizer = NAG(linear_scaling(number(0.1), 64), momentum=number(0.9), weight_decay=number(1e-4))
+    distiller.compile(optimizer, SmoothedCrossentropy(number(0.1), from_logits=True))
+    mixup = MixUp(number(0.2), seed=np.int64(1))
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(4).map(mixup)
+    assert np.isfinite(distiller.fit(data, verbose=0).history["loss"][0])
+    assert NAG(number(0.1)).get_config()["learning_rate"] == pytest.approx(0.1)

@@ -171,6 +171,51 @@ def test_branches_that_would_never_train_are_refused(after):
         zero_gamma(residual(after))
 
 
+class Faint(layers.Layer):
+    """Not linear, but small."""
+
+    def call(self, inputs):
+        return 1e-4 * ops.relu(inputs)
+
+
+def test_a_faint_activation_is_one():
+    with pytest.raises(ValueError, match="ends in Faint 'faint"):
+        zero_gamma(residual(lambda y: Faint()(y)))
+
+
+def test_frozen_norms_stay():
+    model = residual(lambda y: y)
+    model.get_layer("a_last").trainable = False
+    with pytest.raises(ValueError, match="ends in BatchNormalization 'a_last', which is frozen"):
+        zero_gamma(model)
+
+
+def test_a_norm_that_is_also_used_elsewhere_stays():
+    inputs = keras.Input((8, 8, 4))
+    norm = layers.BatchNormalization(name="shared")
+    x = layers.Add(name="sum")([inputs, norm(layers.Conv2D(4, 3, padding="same")(inputs))])
+    x = layers.ReLU()(norm(layers.Conv2D(4, 3, padding="same")(x)))
+    with pytest.raises(ValueError, match="ends in BatchNormalization 'shared', which is used more than once"):
+        zero_gamma(keras.Model(inputs, x))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [1, 2, 0]])
+def test_two_branches_and_a_shortcut_in_one_addition(order):
+    inputs = keras.Input((8, 8, 4))
+    paths = [inputs, conv_norm(inputs, 4, 3, "x"), conv_norm(inputs, 4, 1, "y")]
+    model = keras.Model(inputs, layers.Add()([paths[i] for i in order]))
+    assert sorted(names(zero_gamma(model))) == ["x", "y"]
+
+
+def test_an_addition_without_a_shortcut_is_named():
+    inputs = keras.Input((8, 8, 4))
+    x = bottleneck(inputs, 4, "good", project=False)
+    both = layers.Add(name="both")([conv_norm(x, 4, 3, "left"), conv_norm(x, 4, 3, "right")])
+    with pytest.warns(UserWarning, match="the branch at 'both' adds paths with as many kernels"):
+        zeroed = zero_gamma(keras.Model(inputs, both))
+    assert names(zeroed) == ["good_last"] and list(zeroed.skipped) == ["both"]
+
+
 def test_what_was_skipped_is_reported_and_the_rest_zeroed():
     inputs = keras.Input((8, 8, 4))
     x = bottleneck(inputs, 4, "good", project=False)
