@@ -1,20 +1,20 @@
-"""The paper's tricks, each a small Keras object that stands alone and works on any Keras model.
+"""The paper's tricks as small, independent Keras objects that work with any Keras model.
 
-| paper | trick | what it is |
+| paper | trick | kind |
 |---|---|---|
 | 3.1 | `linear_scaling` | function of the batch size |
-| 3.1 | `Warmup` | learning rate schedule around a schedule |
-| 3.1 | `zero_gamma` | function of a functional model |
+| 3.1 | `Warmup` | learning rate schedule that wraps a schedule |
+| 3.1 | `zero_gamma` | function on a functional model |
 | 2.1, 3.1 | `NAG`, `is_kernel`, `split_by_decay` | optimizer that decays kernels only |
-| 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions of a model |
-| 3.2 | `LossScaling` | optimizer around an optimizer |
+| 3.2 | `mixed_precision`, `policy_of`, `recast` | context manager, functions on a model |
+| 3.2 | `LossScaling` | optimizer that wraps an optimizer |
 | 2.1, 5.1 | `StepDecay`, `CosineDecay`, `PolyDecay` | learning rate schedules |
 | 5.2 | `smooth`, `SmoothedCrossentropy` | function, loss |
 | 5.3 | `distillation_loss`, `SoftCrossentropy`, `Distiller`, `check_logits` | functions, loss, model |
 | 5.4 | `mixup`, `mix_with_reversal`, `symmetric_beta`, `draw_weight`, `MixUp` | functions, layer |
 | | `MixUpOff`, `LearningRateLog`, `StopOnNonFinite` | callbacks |
 
-Importing this package registers its classes with Keras, so that `keras.saving.load_model` finds them.
+Importing this package registers its classes with Keras, so that `keras.saving.load_model` can find them.
 """
 
 from keras_bot.tricks.callbacks import LearningRateLog, MixUpOff, NonFiniteLoss, StopOnNonFinite

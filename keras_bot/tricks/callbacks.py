@@ -1,10 +1,9 @@
-"""Callbacks that the tricks ask for in `fit`.
+"""Callbacks that complement the tricks in `fit`.
 
-What: mixup off for the last epochs, the learning rate in the history, a stop at the first loss that isn't
-    finite.
-The paper's value: none. GluonCV's script has the switch for mixup too.
-Interactions: each stands alone. Put `LearningRateLog` before loggers (CSVLogger, TensorBoard) that should see
-    its value.
+What: disable mixup for the last epochs, log the learning rate, stop at the first non-finite loss.
+The paper's value: none. GluonCV's script also has an option to disable mixup.
+Interactions: the callbacks are independent. Put `LearningRateLog` before loggers (CSVLogger, TensorBoard) that
+    should record its value.
 Reference: GluonCV, scripts/classification/imagenet/train_imagenet.py (`--mixup-off-epoch`).
 """
 
@@ -17,18 +16,17 @@ from keras_bot.tricks.mixup import MixUp
 
 
 class MixUpOff(keras.callbacks.Callback):
-    """Trains the last epochs without mixup.
+    """Callback that disables mixup for the last epochs.
 
-    The layer may stand in the model or in a `tf.data` pipeline. A pipeline that `fit` starts anew each epoch
-    switches exactly; one that repeats for ever has mixed the few batches of its prefetch buffer before the
-    switch.
+    The layer may be in the model or in a `tf.data` pipeline. If `fit` restarts the pipeline each epoch, the switch
+    is exact. If the pipeline repeats indefinitely, the few batches in its prefetch buffer are still mixed.
 
     Args:
-        layer: the `MixUp` to switch.
-        last_epochs: how many epochs at the end of `fit`'s `epochs`, at least 1.
+        layer: the `MixUp` layer to disable.
+        last_epochs: number of epochs without mixup at the end of `fit`'s `epochs`, at least 1.
 
     Raises:
-        ValueError: for arguments of another kind, and in `fit` when it has fewer epochs than that.
+        ValueError: if an argument is invalid, or, in `fit`, if `epochs` is less than `last_epochs`.
     """
 
     def __init__(self, layer: MixUp, last_epochs: int):
@@ -41,29 +39,29 @@ class MixUpOff(keras.callbacks.Callback):
         self.last_epochs = last_epochs
 
     def on_train_begin(self, logs=None):
-        """Checks that there are so many epochs."""
+        """Raises ValueError if `last_epochs` exceeds `epochs`."""
         epochs = self.params["epochs"]
         if self.last_epochs > epochs:
             raise ValueError(f"Expected last_epochs of at most epochs={epochs}, received {self.last_epochs}.")
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Switches; right also where `fit` starts at a later epoch."""
+        """Enables or disables the layer; also correct if `fit` has an `initial_epoch`."""
         self.layer.enabled.assign(float(epoch < self.params["epochs"] - self.last_epochs))
 
 
 class LearningRateLog(keras.callbacks.Callback):
-    """Puts the learning rate at the end of each epoch into the logs as "learning_rate".
+    """Callback that logs the learning rate at the end of each epoch as "learning_rate".
 
-    It is the rate of the next update, a float; works with schedules and with a LossScaleOptimizer.
+    The value is that of the next update, as a float. Works with schedules and with a LossScaleOptimizer.
     """
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the rate to `logs`."""
+        """Adds the learning rate to `logs`."""
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
 class NonFiniteLoss(RunError):
-    """The loss became NaN or infinite. Attributes: loss; epoch and step, both counted from 0."""
+    """Error for a NaN or infinite loss. Attributes: `loss`, and `epoch` and `step`, both counted from 0."""
 
     def __init__(self, loss: float, epoch: int, step: int):
         super().__init__(
@@ -76,24 +74,25 @@ class NonFiniteLoss(RunError):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raises `NonFiniteLoss` after the very step whose loss isn't finite, or whose update ruined the network.
+    """Callback that raises `NonFiniteLoss` after the first non-finite training or validation loss.
 
-    `fit` reports a running mean, and a mean that has met NaN or infinity stays so. What the last update of an
-    epoch ruins shows in the validation loss, so put this before callbacks that save. With `steps_per_execution`
-    above 1 the step is the last of the execution. Reading the loss waits for the device at every step.
+    `fit` reports a running mean, which stays NaN or infinite once one loss was. If the last update of an epoch
+    produces non-finite weights, the validation loss reveals it, so put this callback before those that save. With
+    `steps_per_execution` above 1 the reported step is the last of the execution. Reading the loss synchronizes
+    with the device at every step.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch for the message."""
+        """Stores the epoch for the message."""
         self._epoch, self._step = epoch, 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the loss."""
+        """Checks the loss."""
         self._step = batch
         self._check(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the validation loss, if there is one."""
+        """Checks the validation loss, if any."""
         self._check(logs.get("val_loss", 0.0))
 
     def _check(self, loss):

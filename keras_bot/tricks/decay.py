@@ -1,17 +1,17 @@
-"""Decay of the learning rate: by steps (section 2.1), along a cosine (section 5.1), and polynomial, for segmentation.
+"""Learning rate decay: step (section 2.1), cosine (section 5.1), and polynomial, for segmentation.
 
-What: the rate falls as training goes on. The steps hold it and drop it at given times; the cosine lowers it
-    slowly at first, almost linearly in the middle and slowly at the end, with no times to choose. The polynomial one
-    falls nearly linearly; GluonCV and others train segmentation with it.
+What: the learning rate falls during training. Step decay keeps it constant between given steps. Cosine decay
+    lowers it slowly at first, almost linearly in the middle and slowly at the end, with no boundaries to choose.
+    Polynomial decay is nearly linear; GluonCV and others train segmentation with it.
 Equation: steps: eta_t = eta * factor^k, k = the number of boundaries <= t.
-    Cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that it ends and stays at 0.
+    Cosine: eta_t = 1/2 * (1 + cos(t * pi / T)) * eta, t clipped to 0 … T, so that the rate stays 0 after T.
     Polynomial: eta_t = (1 - t / T)^power * eta, t clipped as well.
 Shapes and dtypes: t is an integer or float scalar, counted in updates from 0; the rate is a float32 scalar.
-The paper's value: factor 0.1 at epochs 30, 60, 90 of 120; the cosine over all epochs that follow the warmup,
+The paper's value: factor 0.1 at epochs 30, 60, 90 of 120; cosine decay over all epochs after the warmup, updated
     per batch.
-Interactions: inside `Warmup`, t counts from the end of the warmup. For a drop at epoch 30 after 5 epochs of
-    warmup give the steps of 25 epochs. Update number `boundary` is the first with the lower rate (Keras'
-    PiecewiseConstantDecay drops one update later).
+Interactions: inside `Warmup`, t counts from the end of the warmup. For a decay at epoch 30 after 5 warmup
+    epochs, pass the number of steps in 25 epochs. Update `boundary` is the first with the lower rate (Keras'
+    PiecewiseConstantDecay decays one update later).
 Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983; He et al., CVPR 2019, sections 2.1 and 5.1.
 """
 
@@ -26,15 +26,15 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class StepDecay(LearningRateSchedule):
-    """A rate that is multiplied by `factor` at every boundary.
+    """Learning rate schedule that multiplies the rate by `factor` at every boundary.
 
     Args:
-        learning_rate: the first rate, above 0.
-        boundaries: rising update numbers, each at least 1; at each the rate drops.
+        learning_rate: initial learning rate, above 0.
+        boundaries: strictly increasing update numbers, each at least 1, at which the rate drops.
         factor: above 0, at most 1.
 
     Raises:
-        ValueError: for a value out of range or boundaries that don't rise.
+        ValueError: if a value is out of range or the boundaries don't increase.
     """
 
     def __init__(self, learning_rate: float, boundaries: Sequence[int], factor: float = 0.1):
@@ -50,7 +50,7 @@ class StepDecay(LearningRateSchedule):
         self.factor = factor
 
     def __call__(self, step):
-        """The learning rate of update `step`."""
+        """Returns the learning rate of update `step`."""
         rates = [self.learning_rate * self.factor**k for k in range(len(self.boundaries) + 1)]
         rate = ops.cast(rates[0], "float32")
         for boundary, lower in zip(self.boundaries, rates[1:], strict=True):
@@ -58,20 +58,20 @@ class StepDecay(LearningRateSchedule):
         return rate
 
     def get_config(self):
-        """The arguments."""
+        """Returns the constructor arguments."""
         return {"learning_rate": self.learning_rate, "boundaries": self.boundaries, "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class CosineDecay(LearningRateSchedule):
-    """A rate that falls to 0 along half a cosine.
+    """Learning rate schedule that decays to 0 along half a cosine.
 
     Args:
-        learning_rate: the first rate, above 0.
-        decay_steps: T, the number of updates over which it falls, at least 1.
+        learning_rate: initial learning rate, above 0.
+        decay_steps: T, the number of updates until the rate is 0, at least 1.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: if a value is out of range.
     """
 
     def __init__(self, learning_rate: float, decay_steps: int):
@@ -83,26 +83,26 @@ class CosineDecay(LearningRateSchedule):
         self.decay_steps = decay_steps
 
     def __call__(self, step):
-        """The learning rate of update `step`."""
+        """Returns the learning rate of update `step`."""
         progress = ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
         return 0.5 * (1.0 + ops.cos(progress * math.pi)) * self.learning_rate
 
     def get_config(self):
-        """The arguments."""
+        """Returns the constructor arguments."""
         return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class PolyDecay(LearningRateSchedule):
-    """A rate that falls to 0 by a power of what is left.
+    """Learning rate schedule that decays to 0 as a power of the remaining fraction of the steps.
 
     Args:
-        learning_rate: the first rate, above 0.
-        decay_steps: T, the number of updates over which it falls, at least 1.
-        power: above 0; 1 is a straight line.
+        learning_rate: initial learning rate, above 0.
+        decay_steps: T, the number of updates until the rate is 0, at least 1.
+        power: exponent above 0; 1 is linear.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: if a value is out of range.
     """
 
     def __init__(self, learning_rate: float, decay_steps: int, power: float = 0.9):
@@ -115,12 +115,12 @@ class PolyDecay(LearningRateSchedule):
         self.power = power
 
     def __call__(self, step):
-        """The learning rate of update `step`."""
+        """Returns the learning rate of update `step`."""
         left = 1.0 - ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
         return ops.power(left, self.power) * self.learning_rate
 
     def get_config(self):
-        """The arguments."""
+        """Returns the constructor arguments."""
         return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps, "power": self.power}
 
 

@@ -1,16 +1,16 @@
 """Knowledge distillation (section 5.3).
 
-What: a small student learns from the labels and from the whole distribution that a larger, trained teacher
-    predicts.
+What: a small student learns from the labels and from the class distribution predicted by a larger, trained
+    teacher.
 Equation: l(p, softmax(z)) + T^2 * l(softmax(r / T), softmax(z / T)), l the cross-entropy, z the student's
-    logits, r the teacher's. T softens both distributions; T^2 keeps the gradient's size. GluonCV weighs them:
-    w * hard + (1 - w) * soft.
-Shapes and dtypes: logits (batch, K) of any float dtype; losses are computed in float32. Both models give
+    logits, r the teacher's. T softens both distributions; T^2 preserves the gradient scale. GluonCV weights the
+    two terms: w * hard + (1 - w) * soft.
+Shapes and dtypes: logits (batch, K) of any float dtype; losses are computed in float32. Both models output
     logits.
-The paper's value: T = 20, teacher ResNet-152-D trained with the cosine and label smoothing.
-Interactions: the teacher sees what the student sees, mixed images too. A hard loss with smoothing is as good
-    as any: `SmoothedCrossentropy(from_logits=True)`, or smooth the labels. A ResNet teacher hurt Inception
-    and MobileNet.
+The paper's value: T = 20, with a ResNet-152-D teacher trained with cosine decay and label smoothing.
+Interactions: the teacher receives the same images as the student, including mixed ones. The hard loss may use
+    label smoothing: `SmoothedCrossentropy(from_logits=True)`, or smooth the labels. A ResNet teacher reduced the
+    accuracy of Inception-V3 and MobileNet.
 Reference: Hinton et al., arXiv 1503.02531; He et al., CVPR 2019, equation 6; GluonCV,
     DistillationSoftmaxCrossEntropyLoss.
 """
@@ -23,21 +23,21 @@ from keras import ops
 from keras_bot.tricks.labels import as_probabilities
 from keras_bot.tricks.precision import output_layers, policy_of, recast
 
-_PARTS = ("student", "teacher", "teacher_inputs", "soft_loss")  # of a Distiller's configuration
+_PARTS = ("student", "teacher", "teacher_inputs", "soft_loss")  # keys of a Distiller's config
 
 
 def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None):
-    """The distillation loss of each example, (batch,) float32.
+    """Returns the per-example distillation loss, (batch,) float32.
 
     Args:
         labels: (batch, K) one-hot or soft.
-        logits: (batch, K), the student's.
-        teacher_logits: (batch, K); no gradient flows into them.
+        logits: student logits (batch, K).
+        teacher_logits: (batch, K); gradients are stopped.
         temperature: T, above 0.
         hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
 
     Raises:
-        ValueError: for a value out of range, or class indices as labels.
+        ValueError: if a value is out of range or the labels are class indices.
     """
     _check(temperature, hard_weight)
     labels, logits = as_probabilities(labels), ops.cast(logits, "float32")
@@ -56,15 +56,16 @@ def _soft_crossentropy(teacher_logits, logits, temperature):
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class SoftCrossentropy(keras.losses.Loss):
-    """T^2 * l(softmax(r / T), softmax(z / T)): the teacher's logits r are the labels, the student's z the
-    predictions.
+    """Soft loss T^2 * l(softmax(r / T), softmax(z / T)).
+
+    The labels are the teacher's logits r, the predictions the student's logits z.
 
     Args:
         temperature: T, above 0.
         reduction, name: as in every Keras loss.
 
     Raises:
-        ValueError: for a temperature out of range.
+        ValueError: if the temperature is out of range.
     """
 
     def __init__(
@@ -78,40 +79,40 @@ class SoftCrossentropy(keras.losses.Loss):
         self.temperature = float(temperature)
 
     def call(self, y_true, y_pred):
-        """The loss of each example, (batch,)."""
+        """Returns the per-example loss, (batch,)."""
         return _soft_crossentropy(y_true, y_pred, self.temperature)
 
     def get_config(self):
-        """All arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class Distiller(keras.Model):
-    """Trains `student` with the help of `teacher`; in everything else it is the student.
+    """Model that trains `student` with the help of `teacher` and otherwise behaves like the student.
 
-    `compile` takes what the student alone would: the loss is the hard one, on logits. `fit` adds the soft
-    loss and keeps the student's regularization losses. `evaluate` and `predict` run the student alone, and
-    `save`, `save_weights`, `load_weights` and `export` are the student's, with its optimizer: a checkpoint
-    holds no teacher.
+    `compile` takes the student's arguments: the loss is the hard loss, on logits. `fit` adds the soft loss and
+    keeps the student's regularization losses. `evaluate` and `predict` run only the student. `save`,
+    `save_weights`, `load_weights` and `export` apply to the student and its optimizer, so checkpoints don't
+    contain the teacher.
 
-    The teacher is a frozen copy that computes in the student's dtype policy, but for its output layer, which
-    stays in float32. The model that was given isn't touched. Without one the labels of a batch come with what
-    the teacher said of it: (images, (labels, teacher_logits)).
+    The teacher is a frozen copy that computes in the student's dtype policy, except for its output layer, which
+    stays in float32. The model passed in is not modified. Without a teacher, batches must contain its logits:
+    (images, (labels, teacher_logits)).
 
     Args:
         student: functional or built Sequential model, images -> logits (batch, K).
-        teacher: the same, trained, with as many classes; None where its logits come with the labels.
+        teacher: a trained model of the same kind, with as many classes; None if its logits come with the labels.
         temperature: T, above 0.
         hard_weight: None for the paper's hard + T^2 * soft; w in 0 … 1 for w * hard + (1 - w) * T^2 * soft.
-        teacher_inputs: a function from the student's inputs to the teacher's, for another image size or
-            normalisation.
-        soft_loss: a Keras loss of what the teacher said and the student's logits; None is `SoftCrossentropy`.
-        name: of the model.
+        teacher_inputs: function that converts the student's inputs to the teacher's, for another image size or
+            normalization.
+        soft_loss: Keras loss on the teacher's and the student's logits; None is `SoftCrossentropy`.
+        name: name of the model.
 
     Raises:
-        ValueError: for a value out of range, a model that isn't functional or ends in softmax, or unequal
-            class counts; in `compile` for a loss that expects probabilities.
+        ValueError: if a value is out of range, a model isn't functional or ends in softmax, or the class counts
+            differ; in `compile`, if the loss expects probabilities.
     """
 
     def __init__(
@@ -142,15 +143,15 @@ class Distiller(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """The student's logits."""
+        """Returns the student's logits."""
         return self.student(inputs, training=training)
 
     def compile(self, optimizer="rmsprop", loss=None, **options):
-        """Compiles this model, and the student with the same optimizer, so that its file holds its state.
+        """Compiles this model and the student with the same optimizer, so that the saved student includes its state.
 
         Args:
             optimizer: as in `keras.Model.compile`.
-            loss: the hard loss, from logits.
+            loss: the hard loss, on logits.
             **options: the other arguments of `keras.Model.compile`.
         """
         _check_loss(loss)
@@ -158,12 +159,12 @@ class Distiller(keras.Model):
         self.student.compile(optimizer=self.optimizer, loss=loss, **options)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The hard loss and the student's penalties; in training the soft loss as well."""
+        """Returns the hard loss plus the student's regularization losses, in training also the soft loss."""
         y, said = self._apart(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
-        # As in the base class's loss: on several replicas a penalty is divided among them.
+        # As in the base class: on several replicas a regularization loss is divided by their number.
         penalties = sum(self._aggregate_additional_loss(penalty) for penalty in self.student.losses)
         if self.teacher is not None:
             x = x if self.teacher_inputs is None else self.teacher_inputs(x)
@@ -171,15 +172,15 @@ class Distiller(keras.Model):
         soft = self.soft_loss(said, y_pred, sample_weight)
         if self.hard_weight is None:
             return loss + soft
-        # `loss` is hard + penalties, and the penalties are not to be weighed.
+        # `loss` is hard + penalties; adding (1 - w) * penalties keeps their total weight at 1.
         return self.hard_weight * loss + (1 - self.hard_weight) * (soft + penalties)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """The metrics on the labels."""
+        """Computes the metrics on the labels."""
         return super().compute_metrics(x, self._apart(y)[0], y_pred, sample_weight)
 
     def _apart(self, y):
-        """The labels, and what the teacher said if that came with them."""
+        """Splits `y` into the labels and the teacher's logits, None if there is a teacher model."""
         return y if self.teacher is None and isinstance(y, tuple | list) else (y, None)
 
     def save(self, filepath, overwrite=True, zipped=None, **options):
@@ -199,19 +200,19 @@ class Distiller(keras.Model):
         return self.student.export(filepath, format, verbose, input_signature, **options)
 
     def get_config(self):
-        """All arguments, with the models serialised."""
+        """Returns the constructor arguments, with the models serialized."""
         parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _PARTS}
         return {"name": self.name, **parts, "temperature": self.temperature, "hard_weight": self.hard_weight}
 
     @classmethod
     def from_config(cls, config):
-        """The model that `get_config` describes, with fresh weights."""
+        """Builds the model from `get_config`'s result, with new weights."""
         parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in _PARTS}
         return cls(**{**config, **parts})
 
 
 def check_logits(model: keras.Model, role: str = "model") -> int:
-    """The number of classes of a model with one output, logits. Raises ValueError, naming the `role`, for another."""
+    """Returns the number of classes. Raises ValueError, naming `role`, unless the model's only output is logits."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1:
         raise ValueError(
@@ -240,7 +241,7 @@ def _check_loss(loss):
     if loss is None:
         raise ValueError("Expected a hard loss from logits, received None.")
     kinds = ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy")
-    by_function = getattr(loss, "__name__", "") in (*kinds, "kl_divergence")  # their default is probabilities
+    by_function = getattr(loss, "__name__", "") in (*kinds, "kl_divergence")  # these expect probabilities by default
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
     by_class = not config.get("from_logits", type(loss) is not keras.losses.KLDivergence)
     if by_function or by_class:

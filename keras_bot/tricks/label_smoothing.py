@@ -1,18 +1,18 @@
 """Label smoothing (section 5.2).
 
-What: one-hot targets pull the logits apart without end. Take epsilon from the true class and share it among
-    the others.
+What: one-hot targets drive the logits apart without bound. Take epsilon from the true class and distribute it
+    evenly over the others.
 Equation: q_i = 1 - epsilon for the true class, epsilon / (K - 1) for the others; for any distribution y:
     q = y * (1 - epsilon) + (1 - y) * epsilon / (K - 1).
-    Keras, GluonCV and timm spread epsilon over all K classes. It is the same family: their epsilon gives what
-    ours of epsilon * (K - 1) / K gives.
-Shapes and dtypes: labels (…, K) float; the loss takes also integer labels (batch,) or (batch, 1), and
+    Keras, GluonCV and timm spread epsilon over all K classes. Their epsilon is equivalent to epsilon * (K - 1) / K
+    here.
+Shapes and dtypes: labels (…, K) float; the loss also takes integer labels (batch,) or (batch, 1), and
     computes in float32.
 The paper's value: epsilon = 0.1.
-Interactions: smoothing is affine, so smoothing mixed labels once equals mixing smoothed ones. A Keras loss
-    can't tell evaluation from training, so `evaluate` reports the smoothed loss of `SmoothedCrossentropy`;
-    for a plain one apply `smooth` to the training targets and compile with a plain cross-entropy. Don't do
-    both: that smooths twice. The paper smooths the teacher's training as well.
+Interactions: smoothing is affine, so smoothing mixed labels equals mixing smoothed ones. A Keras loss can't
+    distinguish evaluation from training, so with `SmoothedCrossentropy` `evaluate` reports the smoothed loss. For
+    the plain loss, apply `smooth` to the training targets and compile with a plain cross-entropy. Doing both would
+    smooth twice. The paper also trains the teacher with label smoothing.
 Reference: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; He et al., CVPR 2019, equation
     4.
 """
@@ -23,17 +23,17 @@ from keras_bot.tricks.labels import as_float_probabilities, as_probabilities, ch
 
 
 def smooth(labels, epsilon: float):
-    """Smoothed labels, by operators only: NumPy arrays and tensors of every framework, in tf.data too.
+    """Smooths labels using only operators, so it accepts NumPy arrays and tensors of any framework, also in tf.data.
 
     Args:
         labels: (…, K) float, one-hot or any distribution over K >= 2 classes. Not class indices.
         epsilon: at least 0 and below 1.
 
     Returns:
-        (…, K) of the same type, float32 for integers; where the rows of `labels` sum to 1, so do these.
+        Labels (…, K) of the same type, float32 for integers. Rows that sum to 1 still do.
 
     Raises:
-        ValueError: for epsilon out of range, fewer than 2 classes, or class indices instead of one-hot rows.
+        ValueError: if epsilon is out of range, there are fewer than 2 classes, or the labels are class indices.
     """
     _check_epsilon(epsilon)
     labels = as_float_probabilities(labels)
@@ -47,8 +47,8 @@ def smooth(labels, epsilon: float):
 class SmoothedCrossentropy(keras.losses.Loss):
     """Cross-entropy with smoothed labels.
 
-    Call it with labels (batch, K), one-hot or soft, or integer class numbers (batch,) or (batch, 1), and
-    predictions (batch, K): logits or probabilities. Everything is computed in float32.
+    Labels are one-hot or soft (batch, K), or integer class indices (batch,) or (batch, 1). Predictions (batch, K) are
+    logits or probabilities. The loss is computed in float32.
 
     Args:
         epsilon: at least 0 and below 1.
@@ -56,9 +56,9 @@ class SmoothedCrossentropy(keras.losses.Loss):
         reduction, name: as in every Keras loss.
 
     Raises:
-        ValueError: for epsilon out of range; when it is called, for class indices that aren't whole numbers of
-            0 to K - 1, labels outside 0 … 1, or another shape. Inside a graph class indices need an integer dtype,
-            and a wrong value makes the loss NaN or, with TensorFlow without XLA, stops the step.
+        ValueError: if epsilon is out of range; when called, if class indices aren't whole numbers from 0 to K - 1,
+            labels are outside 0 … 1, or the shape is invalid. Inside a graph, class indices need an integer dtype,
+            and an invalid value makes the loss NaN or, with TensorFlow without XLA, raises an error.
     """
 
     def __init__(
@@ -74,27 +74,27 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        """The reduced loss. Labels are checked here: Keras hands them to `call` as floats."""
+        """Returns the reduced loss. Validates labels here, because Keras passes them to `call` as floats."""
         classes = y_pred.shape[-1]
         if _are_indices(y_true, classes):
             check_indices(y_true, classes)
         else:
-            y_true = as_probabilities(y_true)  # before Keras makes floats of integers
+            y_true = as_probabilities(y_true)  # before Keras casts integers to floats
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
-        """The loss of each example, (batch,)."""
+        """Returns the per-example loss, (batch,)."""
         classes = y_pred.shape[-1]
         labels = one_hot(y_true, classes) if _are_indices(y_true, classes) else as_probabilities(y_true)
         return keras.losses.categorical_crossentropy(smooth(labels, self.epsilon), y_pred, from_logits=self.from_logits)
 
     def get_config(self):
-        """All arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "epsilon": self.epsilon, "from_logits": self.from_logits}
 
 
 def _are_indices(labels, classes):
-    """Whether labels are class indices rather than rows (batch, K); ValueError if their shape is neither's."""
+    """Returns whether labels are class indices rather than (batch, K). Raises ValueError for any other shape."""
     shape = tuple(labels.shape)
     if len(shape) == 2 and shape[-1] == classes:
         return False

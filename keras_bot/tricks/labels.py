@@ -1,38 +1,37 @@
-"""Checks of labels: probabilities (…, K), which one-hot rows are, or class indices (batch,) or (batch, 1).
+"""Validation of labels: probabilities (…, K), including one-hot rows, or class indices (batch,) or (batch, 1).
 
-Blending or smoothing class indices gives numbers that look like labels and are none, so the tricks refuse them. Values
-that can be read at once are checked at once and raise ValueError. Inside a graph they can't be read: a row that is
-wrong becomes NaN there, so the loss does too, and TensorFlow without XLA, as in `tf.data`, stops with an error that
-carries the name of the check.
+Mixing or smoothing class indices produces meaningless numbers, so the tricks reject them. Eager values are checked
+immediately and raise ValueError. Values inside a graph can't be read: an invalid row becomes NaN, and so does the loss.
+TensorFlow without XLA, as in `tf.data`, raises an error that contains the name of the check instead.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-_TOLERANCE = 0.01  # half precision rounds
+_TOLERANCE = 0.01  # for rounding in half precision
 _PROBABILITIES = "labels_are_not_one_hot_or_probabilities"
 _INDICES = "labels_are_no_class_indices"
 
 
 def read(tensor) -> np.ndarray | None:
-    """The values of an array or tensor of any framework as float64; None inside a graph, where there are none."""
+    """Returns the values of an array or tensor of any framework as float64, or None for a symbolic tensor."""
     try:
         return np.asarray(tensor).astype("float64")
-    except Exception:  # a symbolic tensor: each framework has an error of its own
+    except Exception:  # symbolic tensor: every framework raises a different error
         return None
 
 
 def is_integer(labels) -> bool:
-    """Whether the dtype of an array or tensor of any framework is an integer's. Booleans are none."""
+    """Returns whether an array or tensor of any framework has an integer dtype. Booleans don't count."""
     return "int" in keras.backend.standardize_dtype(labels.dtype)
 
 
 def check_probabilities(labels):
-    """Raises ValueError for labels that are class indices, or whose values, if they can be read, are no probabilities.
+    """Raises ValueError if labels are class indices, or if their values can be read and aren't probabilities.
 
     Args:
-        labels: (…, K), an array or tensor of any framework. Integers must be one-hot rows of K >= 2.
+        labels: (…, K), an array or tensor of any framework. Integers must be one-hot rows with K >= 2.
     """
     shape = tuple(labels.shape)
     if is_integer(labels) and (len(shape) < 2 or shape[-1] == 1):
@@ -55,7 +54,7 @@ def check_probabilities(labels):
 
 
 def as_probabilities(labels):
-    """Labels (…, K) as float32, after `check_probabilities`; in a graph wrong rows become NaN or stop it.
+    """Validates labels (…, K) and returns them as float32; in a graph, invalid rows become NaN or raise an error.
 
     Raises:
         ValueError: as `check_probabilities`.
@@ -71,10 +70,10 @@ def as_probabilities(labels):
 
 
 def as_float_probabilities(labels):
-    """`as_probabilities` that keeps a float dtype, and the type of what isn't a tensor of Keras' backend.
+    """Validates labels like `as_probabilities`, but keeps float dtypes and the type of non-backend tensors.
 
-    So it takes TensorFlow's tensors in `tf.data` where Keras runs on another backend; what only a graph knows of these
-    is not checked.
+    It therefore accepts TensorFlow tensors in `tf.data` when Keras runs on another backend; the values of those are
+    not checked inside a graph.
     """
     check_probabilities(labels)
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(labels.dtype))
@@ -91,11 +90,11 @@ def as_float_probabilities(labels):
 
 
 def check_indices(labels, classes: int):
-    """Raises ValueError for class indices that aren't whole numbers of 0 to K - 1, as far as that can be known.
+    """Raises ValueError if class indices aren't whole numbers from 0 to K - 1, as far as their values can be read.
 
     Args:
-        labels: (batch,) or (batch, 1). Floats are allowed where their values can be read; in a graph they may be
-            blends of indices, and are refused.
+        labels: (batch,) or (batch, 1). Floats are only allowed if their values can be read; in a graph they could be
+            mixed indices.
         classes: K.
     """
     values = read(labels)
@@ -117,7 +116,10 @@ def check_indices(labels, classes: int):
 
 
 def one_hot(labels, classes: int):
-    """Class indices (batch,) or (batch, 1) -> float32 (batch, K). In a graph, wrong ones become NaN or stop it."""
+    """Converts class indices (batch,) or (batch, 1) to float32 (batch, K).
+
+    In a graph, invalid indices become NaN or raise an error.
+    """
     flat = ops.reshape(labels, (-1,))
     indices = ops.cast(flat, "int32")
     rows = ops.one_hot(indices, classes, dtype="float32")
@@ -129,18 +131,18 @@ def one_hot(labels, classes: int):
 
 
 def _first(values, right):
-    """The first few values that are wrong, for a message."""
+    """Formats the first five invalid values for a message."""
     wrong = values[~right][:5]
     return ", ".join(f"{value:g}" for value in wrong)
 
 
 def _guarded(labels, right, name):
-    """`labels` (…, K), where `right` (…,) is false NaN; TensorFlow without XLA raises an error with `name` in it."""
+    """Sets rows of `labels` to NaN where `right` is false; TensorFlow without XLA raises an error containing `name`."""
     with keras.name_scope(name):
         poisoned = ops.where(ops.expand_dims(right, -1), labels, float("nan"))
         if keras.backend.backend() != "tensorflow":
             return poisoned
-        # Its kernel is the one operation of Keras that checks values in a graph: 1 is no index of one class.
+        # The only Keras operation whose TensorFlow kernel checks values in a graph: index 1 is invalid for one class.
         index = ops.where(ops.reshape(right, (-1,)), 0, 1)
         logits = ops.zeros((ops.shape(index)[0], 1))
         zeros = ops.sparse_categorical_crossentropy(index, logits, from_logits=True)

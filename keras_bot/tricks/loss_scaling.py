@@ -1,17 +1,17 @@
-"""Loss scaling that all replicas decide together (section 3.2).
+"""Loss scaling with the overflow check across all replicas (section 3.2).
 
-What: float16 gradients underflow unless the loss is scaled up, and overflow when it is scaled too far. Keras'
-    LossScaleOptimizer looks for an overflow in the first replica's own gradients: one in another replica
-    reaches the weights of all. `LossScaling` sums the gradients over replicas first, so that what isn't finite
-    in one isn't finite in any; all skip that step, or none.
-Equation: g = sum over replicas of the scaled gradients. Any of g not finite: nothing moves, and
-    s <- max(s / 2, min_scale). Else the inner optimizer takes g / s, and s <- 2 s after
+What: float16 gradients underflow unless the loss is scaled up, and overflow if the scale is too large. Keras'
+    LossScaleOptimizer checks only the first replica's own gradients for overflow, so an overflow in another replica
+    reaches the weights of all. `LossScaling` sums the gradients over replicas first, so a non-finite value in
+    one replica is non-finite in all, and either all replicas skip the step or none.
+Equation: g = sum over replicas of the scaled gradients. If any element of g is non-finite, the step is skipped and
+    s <- max(s / 2, min_scale). Otherwise the inner optimizer applies g / s, and s <- 2 s after
     `dynamic_growth_steps` such steps in a row.
 Shapes and dtypes: s is a float32 scalar; gradients of any float dtype.
-The paper's value: FP16 at batch 1024, with loss scaling; the scale isn't told.
-Interactions: `compile` wraps no second one around it. Clipping, decay and the schedule are the inner
-    optimizer's; it clips the summed and unscaled gradient, and a skipped step isn't one of its iterations.
-    Make it in the scope of the strategy. bfloat16 needs none.
+The paper's value: FP16 at batch 1024, with loss scaling; the scale is not given.
+Interactions: `compile` doesn't wrap it in another LossScaleOptimizer. Clipping, weight decay and the schedule belong
+    to the inner optimizer. It clips the summed, unscaled gradient, and its iterations don't count skipped steps.
+    Create it in the strategy's scope. bfloat16 needs no loss scaling.
 Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv 1710.03740; keras issue 21366.
 """
 
@@ -22,22 +22,22 @@ import types
 import keras
 from keras import ops
 
-_replica = threading.local()  # Each replica runs in a thread of its own.
+_replica = threading.local()  # Each replica runs in its own thread.
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class LossScaling(keras.optimizers.LossScaleOptimizer):
-    """Keras' LossScaleOptimizer, safe on several replicas.
+    """LossScaleOptimizer that is correct with several replicas.
 
     Args:
-        inner_optimizer: any Keras optimizer that scales no loss itself.
-        initial_scale: the scale of the first step.
-        dynamic_growth_steps: after so many good steps in a row the scale is doubled.
-        min_scale: the scale isn't halved below it.
+        inner_optimizer: any Keras optimizer without loss scaling of its own.
+        initial_scale: scale at the first step.
+        dynamic_growth_steps: number of consecutive finite steps after which the scale is doubled.
+        min_scale: lower bound of the scale.
         name, **kwargs: as in `keras.optimizers.LossScaleOptimizer`.
 
     Raises:
-        ValueError: for an inner optimizer that is a LossScaleOptimizer, or a min_scale that isn't above 0 or is above
+        ValueError: if the inner optimizer is a LossScaleOptimizer, or min_scale isn't above 0 and at most
             initial_scale.
     """
 
@@ -61,14 +61,14 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         sum_once(inner_optimizer)
 
     def apply(self, grads, trainable_variables=None):
-        """One step: all gradients are summed over replicas and checked, then applied or dropped.
+        """Sums the gradients over replicas, then applies them, or skips the step if any is non-finite.
 
         Args:
-            grads: a gradient a variable, None where there is none.
-            trainable_variables: their variables; needed if the optimizer isn't built.
+            grads: one gradient per variable, or None.
+            trainable_variables: the variables; required if the optimizer isn't built.
 
         Raises:
-            ValueError: without variables, or if there is no gradient at all.
+            ValueError: if there are no variables, or if all gradients are None.
         """
         grads = list(grads)
         if not grads:
@@ -80,7 +80,7 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         super().apply(grads, variables)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Excludes variables from the weight decay of the inner optimizer, which is the one that decays."""
+        """Excludes variables from the weight decay of the inner optimizer."""
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def _stateful_handle_finite_grads(self, grads, trainable_variables):
@@ -98,18 +98,18 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         return trainable, state
 
     def get_config(self):
-        """All arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "min_scale": self.min_scale}
 
 
 def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, variables: list) -> list:
-    """The gradients summed over the replicas of a `tf.distribute` strategy, None where there is none.
+    """Sums gradients over the replicas of a `tf.distribute` strategy, keeping None entries.
 
-    Elsewhere, and within `gradients_are_summed` for an optimizer that sums once, they come back as they are: JAX's
-    gradient, for one, is of the global batch.
+    Returns them unchanged without such a strategy (JAX's gradients, for example, are already of the global batch), and
+    within `gradients_are_summed` if `sum_once` was applied to the optimizer.
     """
     reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
-    # Keras fails on a None among them: it passes its warning a list where the category belongs.
+    # Keras fails on None entries: it passes a list as the category of its warning.
     present = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
     if reduce is None or not present:
         return gradients
@@ -118,7 +118,7 @@ def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, va
 
 
 class SumFirst:
-    """As the first base of a Keras optimizer: it clips the gradient summed over replicas, Keras each replica's own."""
+    """Mixin, placed before a Keras optimizer, that clips the gradient summed over replicas, not each replica's own."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -131,7 +131,7 @@ class SumFirst:
 
 
 def sum_once(optimizer: keras.optimizers.Optimizer):
-    """Makes an optimizer sum no gradients over replicas within `gradients_are_summed`."""
+    """Patches an optimizer not to sum gradients over replicas within `gradients_are_summed`."""
     if hasattr(optimizer, "_all_reduce_sum_gradients"):
         optimizer._all_reduce_sum_gradients = types.MethodType(_sum_unless_summed, optimizer)
 
@@ -144,7 +144,7 @@ def _sum_unless_summed(optimizer, grads_and_vars):
 
 @contextlib.contextmanager
 def gradients_are_summed():
-    """In this block the calling replica's gradients are those of all replicas already."""
+    """Marks the calling replica's gradients as already summed over replicas inside the `with` block."""
     before = getattr(_replica, "is_summed", False)
     _replica.is_summed = True
     try:

@@ -1,13 +1,13 @@
 """Mixup (section 5.4).
 
-What: train on blends of two examples, images and labels alike, instead of on the examples themselves.
+What: train on convex combinations of two examples, both images and labels, instead of on single examples.
 Equation: x = lambda * x_i + (1 - lambda) * x_j,  y = lambda * y_i + (1 - lambda) * y_j,  lambda ~ Beta(alpha,
-    alpha). One lambda a batch; the partner of an image is its mirror in the batch's order, j = B - 1 - i.
+    alpha). One lambda per batch; each image is mixed with the one at its place in the reversed batch, j = B - 1 - i.
 Shapes and dtypes: images (B, …) keep their float dtype (integers become the compute dtype), labels (B, K)
-    become float32; both are mixed in float32 at least. Sample weights (B,) are optional.
-The paper's value: alpha = 0.2, and 200 epochs instead of 120, since mixed examples ask for longer training.
+    become float32; both are mixed in at least float32. Sample weights (B,) are optional.
+The paper's value: alpha = 0.2, and 200 epochs instead of 120, because mixup needs longer training.
 Interactions: labels must be one-hot or soft, not class indices. Smoothing before or after gives the same labels. With
-    distillation the teacher sees the mixed images too. Some train the last epochs unmixed: `MixUpOff`.
+    distillation the teacher also receives the mixed images. To train the last epochs without mixup, use `MixUpOff`.
 Reference: Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412; He et al., CVPR 2019, equations 7 and 8.
 """
 
@@ -22,20 +22,20 @@ _KEYS = ("images", "labels", "sample_weight")
 
 
 def mixup(x, partner, weight):
-    """`weight * x + (1 - weight) * partner`, by operators only: for arrays and tensors of every framework."""
+    """Returns `weight * x + (1 - weight) * partner`, using only operators, for arrays and tensors of any framework."""
     return weight * x + (1 - weight) * partner
 
 
 def mix_with_reversal(x, weight, ops=keras.ops):
-    """`mixup` of a batch (B, …) with its own reversal, computed in float32 at least; the dtype stays.
+    """Mixes a batch (B, …) with its reversal, computed in at least float32; the dtype is kept.
 
     Args:
-        x: a tensor of `ops`' framework.
-        weight: a scalar.
-        ops: has `cast` and `flip`; inside tf.data TensorFlow's, where Keras runs on another backend.
+        x: tensor of `ops`' framework.
+        weight: scalar lambda.
+        ops: namespace with `cast` and `flip`; in tf.data TensorFlow's, if Keras runs on another backend.
 
     Raises:
-        ValueError: for integers of rank 1 or 2, which are class indices or one-hot labels that would be truncated.
+        ValueError: for integers of rank 1 or 2: class indices, or one-hot labels that would be truncated.
     """
     if is_integer(x) and len(x.shape) <= 2:
         raise ValueError(
@@ -48,16 +48,16 @@ def mix_with_reversal(x, weight, ops=keras.ops):
 
 
 def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
-    """Beta(alpha, alpha) from two uniforms: a float32 scalar in 0 … 1.
+    """Transforms two uniform samples to a sample of Beta(alpha, alpha), a float32 scalar in 0 … 1.
 
-    Bailey's polar method: Student's t with 2 * alpha degrees of freedom, mapped to the symmetric beta. It holds for
-    every alpha above 0 and compiles with XLA; `keras.random.beta` doesn't, as TensorFlow's gamma has no XLA
+    Uses Bailey's polar method: Student's t with 2 * alpha degrees of freedom, mapped to the symmetric beta. It is valid
+    for every alpha above 0 and compiles with XLA. `keras.random.beta` doesn't, because TensorFlow's gamma has no XLA
     kernel. (Devroye, "Random variate generation in one line of code", WSC 1996.)
 
     Args:
         uniforms: float32 (2,), in [0, 1).
         alpha: above 0. Small values give weights near 0 or 1; 1 is uniform.
-        ops: has `cos`, `expm1`, `log` and `sqrt`, as in `mix_with_reversal`.
+        ops: namespace with `cos`, `expm1`, `log` and `sqrt`, see `mix_with_reversal`.
     """
     cosine = ops.cos(2 * math.pi * uniforms[0])
     radius = ops.expm1(-ops.log(uniforms[1]) / alpha)
@@ -65,35 +65,35 @@ def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
 
 
 def draw_weight(alpha: float, seed):
-    """One draw of lambda ~ Beta(alpha, alpha), float32, from a `keras.random.SeedGenerator`; see `symmetric_beta`."""
+    """Samples lambda ~ Beta(alpha, alpha), a float32 scalar, with a `keras.random.SeedGenerator` as `seed`."""
     return symmetric_beta(keras.random.uniform((2,), seed=seed, dtype="float32"), alpha)
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class MixUp(keras.layers.Layer):
-    """Mixes every batch with its own reversal.
+    """Layer that mixes every batch with its reversal.
 
-    Call it with `(images, labels)`, `(images, labels, sample_weight)` or a dictionary of these names: eagerly, in a
+    Call it with `(images, labels)`, `(images, labels, sample_weight)` or a dictionary with these keys: eagerly, in a
     model, under XLA, or in `tf.data` (TensorFlow backend) after `batch`, as `dataset.map(MixUp())`. It mixes unless
-    it is called with `training=False`. In a parallel `map` the order of the draws isn't reproducible; leave out
-    `num_parallel_calls` for exact repetition.
+    called with `training=False`. A parallel `map` makes the order of the random draws nondeterministic; omit
+    `num_parallel_calls` for reproducible results.
 
-    Sample weights w are mixed like the rest, and each label counts by its weight: w = lambda * w_i + (1 - lambda) * w_j
-    and y = (lambda * w_i * y_i + (1 - lambda) * w_j * y_j) / w. The weighted cross-entropy is then the mixture of the
-    two examples' own, and an example of weight 0 adds nothing to the labels.
+    Sample weights w are mixed too, and labels are averaged by weight: w = lambda * w_i + (1 - lambda) * w_j and
+    y = (lambda * w_i * y_i + (1 - lambda) * w_j * y_j) / w. The weighted cross-entropy is then the mixture of those of
+    the two examples, and an example of weight 0 contributes nothing to the labels.
 
     Args:
-        alpha: of Beta(alpha, alpha), above 0.
-        seed: of the draws; None draws one.
+        alpha: parameter of Beta(alpha, alpha), above 0.
+        seed: random seed; None draws one.
         name, dtype: as in every Keras layer.
 
     Attributes:
-        enabled: non-trainable float32 variable; set it to 0 and the layer returns its inputs unmixed, also in a
+        enabled: non-trainable float32 variable. While it is 0, the layer returns its inputs unmixed, also in a
             running `tf.data` pipeline. Saved with the layer's weights.
 
     Raises:
-        ValueError: for alpha out of range; when it is called, for labels that aren't (B, K) or are class indices,
-            weights that aren't (B,), or another structure than the ones above. Binary labels (B, 1) must be floats.
+        ValueError: if alpha is out of range; when called, if labels aren't (B, K) or are class indices, weights
+            aren't (B,), or the structure is not one of the above. Binary labels (B, 1) must be floats.
     """
 
     def __init__(self, alpha: float = 0.2, seed: int | None = None, name: str | None = None, dtype=None):
@@ -106,13 +106,13 @@ class MixUp(keras.layers.Layer):
         self.enabled = self.add_weight(name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32")
 
     def call(self, inputs, labels=None, sample_weight=None, training=True):
-        """The mixed batch, in the structure of the inputs.
+        """Returns the mixed batch, in the structure of the inputs.
 
         Args:
-            inputs: images (B, …), or everything in one tuple or dictionary.
-            labels: (B, K), where `inputs` is the images alone, as `dataset.map` passes them.
-            sample_weight: (B,), with such labels.
-            training: False returns the batch unmixed.
+            inputs: images (B, …), or a tuple or dictionary with the whole batch.
+            labels: (B, K), if `inputs` is only the images, as passed by `dataset.map`.
+            sample_weight: (B,), if `labels` is passed.
+            training: if False, the batch is returned unmixed.
         """
         if isinstance(labels, bool):  # called with (batch, training)
             labels, training = None, labels
@@ -125,7 +125,7 @@ class MixUp(keras.layers.Layer):
         return dict(zip(_KEYS, parts, strict=False)) if isinstance(inputs, dict) else parts
 
     def _unpack(self, inputs):
-        """Images, float labels and weights or None."""
+        """Returns float images, float labels, and weights or None."""
         if isinstance(inputs, dict):
             if not {"images", "labels"} <= set(inputs) <= set(_KEYS):
                 raise ValueError(f"Expected the keys images and labels, or {', '.join(_KEYS)}, got {sorted(inputs)}.")
@@ -145,13 +145,13 @@ class MixUp(keras.layers.Layer):
         return images, as_probabilities(labels), None if weights is None else ops.cast(weights, "float32")
 
     def get_config(self):
-        """All arguments."""
+        """Returns the constructor arguments."""
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}
 
 
 def _mix_batch(images, labels, weights, weight):
-    """The mixed images, labels and sample weights, None if there are none."""
+    """Returns the mixed images, labels and sample weights (None without weights)."""
     images = mix_with_reversal(images, weight)
     if weights is None:
         return images, mix_with_reversal(labels, weight), None

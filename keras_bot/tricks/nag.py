@@ -1,16 +1,16 @@
 """NAG: SGD with Nesterov momentum and an L2 penalty in the gradient (sections 2.1 and 3.1).
 
-What: the paper's optimizer, in the form of MXNet and PyTorch. Keras' SGD(nesterov=True) keeps the learning
-    rate inside the velocity, which is another rule whenever the rate changes, and its weight decay bypasses
-    the momentum: at momentum 0.9 a tenth of the effect.
+What: the paper's optimizer, as in MXNet and PyTorch. Keras' SGD(nesterov=True) keeps the learning rate inside
+    the velocity, which gives different updates when the rate changes. Its weight decay also bypasses the momentum,
+    so at momentum 0.9 it has a tenth of the effect.
 Equation: g = grad + lambda * w (decayed variables only);  v <- mu * v + g;  w <- w - eta * (g + mu * v).
-Shapes and dtypes: one velocity a variable, of its shape and dtype; works in float32, mixed policies, half
+Shapes and dtypes: one velocity per variable, of its shape and dtype; works in float32, mixed precision and half
     precision.
 The paper's value: mu = 0.9, lambda = 1e-4, eta = 0.1 at batch 256.
-Interactions: wrap it in `LossScaling` under mixed_float16; the penalty is added after the unscaling and after any
-    clipping, which sees the gradient summed over the replicas, not each one's own as Keras' optimizers do. Kernel
-    regularizers in the model would decay a second time. A path in `decay` is a `variable.path`; it may leave
-    out leading parts, as Keras leaves out the name of a Sequential once it is loaded.
+Interactions: wrap it in `LossScaling` under mixed_float16. The penalty is added after unscaling and clipping. Clipping
+    applies to the gradient summed over replicas, whereas Keras' optimizers clip each replica's own. Kernel
+    regularizers in the model would decay a second time. A path in `decay` is a `variable.path` that may omit
+    leading parts, since Keras omits the name of a loaded Sequential model.
 Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.optimizer.NAG; He et al., CVPR
     2019.
 """
@@ -33,15 +33,15 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         learning_rate: float, `LearningRateSchedule` or a callable without arguments.
         momentum: mu, at least 0 and below 1.
         weight_decay: lambda, at least 0.
-        decay: what is decayed: "kernels" of convolutions and dense layers, "all" variables, or a sequence of
-            paths. `exclude_from_weight_decay` takes variables out of these. "kernels" warns of other matrices.
-        rates: factors on the learning rate of some variables, by path: smaller ones for what is trained already.
+        decay: variables to decay: "kernels" of convolutions and dense layers, "all", or a sequence of paths.
+            `exclude_from_weight_decay` excludes some of them. "kernels" warns about other matrices.
+        rates: learning rate factors by variable path, for example smaller ones for pretrained variables.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
 
     Raises:
-        ValueError: for a value out of range, and when it is built, for a path that doesn't
-            name one trainable variable.
+        ValueError: if a value is out of range, and when built, if a path doesn't match exactly one trainable
+            variable.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         gradient_accumulation_steps=None,
         name=None,
     ):
-        # The base class knows decoupled decay only, so it gets none. NumPy's numbers don't multiply a graph's tensors.
+        # The base class only supports decoupled decay. NumPy scalars can't be multiplied with symbolic tensors.
         super().__init__(
             learning_rate=float(learning_rate) if isinstance(learning_rate, numbers.Real) else learning_rate,
             weight_decay=None,
@@ -87,12 +87,12 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         self.rates = {path: float(factor) for path, factor in (rates or {}).items()}
 
     def build(self, variables):
-        """Makes a velocity for each variable and settles which of them are decayed."""
+        """Creates the velocities and determines which variables are decayed."""
         if self.built:
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
-        # Settled here, because TensorFlow's update_step sees raw variables, without path or role.
+        # Determined here, because TensorFlow's update_step receives raw variables, without a path or role.
         self._is_decayed = tuple(
             chosen and self._use_weight_decay(v)
             for chosen, v in zip(self._settle_decay(variables), variables, strict=True)
@@ -111,7 +111,7 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         return tuple(v.path in named for v in variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        """One update of one variable."""
+        """Updates one variable."""
         index = self._get_variable_index(variable)
         velocity = self._velocities[index]
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
@@ -125,14 +125,14 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         self.assign_sub(variable, step)
 
     def get_config(self):
-        """All arguments."""
+        """Returns the constructor arguments."""
         decay = self.decay if isinstance(self.decay, str) else list(self.decay)
         own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay, "rates": self.rates}
         return {**super().get_config(), **own}
 
 
 def _find(path, variables, argument):
-    """The path in `variables` that `path` stands for; either may have leading parts that the other lacks."""
+    """Returns the variable path that `path` refers to; either may have leading parts that the other lacks."""
     paths = [v.path for v in variables]
     alike = [p for p in paths if same_path(p, path)]
     found = [p for p in paths if p == path] or alike

@@ -1,17 +1,17 @@
-"""No bias decay: which variables the weight decay acts on (section 3.1).
+"""No bias decay: weight decay on kernels only (section 3.1).
 
-What: weight decay fights overfitting of the many weights of convolutions and dense layers. Biases and a
-    normalisation's gamma and beta are few, and pulling them to 0 only harms.
+What: weight decay reduces overfitting of the many weights of convolutions and dense layers. Biases and the gamma
+    and beta of normalization layers are few, and decaying them only hurts.
 Equation: g = grad + lambda * w for kernels, g = grad for every other variable.
 Shapes and dtypes: a kernel has rank 2 or more; any dtype.
-The paper's value: on in the efficient setting; the plain baseline decays all variables.
-Interactions: `NAG` applies it (`decay="kernels"`). Don't add kernel regularizers to the model as well: that
-    decays twice.
+The paper's value: on in the efficient setting; the baseline decays all variables.
+Interactions: `NAG` applies it (`decay="kernels"`). Don't also add kernel regularizers to the model: that
+    would decay twice.
 Reference: Jia et al., "Highly Scalable Deep Learning Training System", arXiv 1807.11205; He et al., CVPR
     2019, section 3.1.
 
-A variable is told by its role: the name that Keras' convolution and dense layers give to the weight itself.
-Matching the whole path, as `exclude_from_weight_decay` does, errs for a layer that is called "bias_branch".
+Kernels are recognized by the name that Keras' convolution and dense layers give the variable. Matching the whole path,
+as Keras' `exclude_from_weight_decay` does, fails for a layer named "bias_branch".
 """
 
 import re
@@ -21,15 +21,14 @@ import keras
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
-_SPARED = ("bias", "gamma", "beta")  # of any rank
-_EXCLUDED = "excluded_from_weight_decay"  # in an optimizer's configuration
+_SPARED = ("bias", "gamma", "beta")  # not kernels, whatever their rank
+_EXCLUDED = "excluded_from_weight_decay"  # key in an optimizer's config
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Whether `variable` is the kernel of a dense layer or of a convolution of any kind.
+    """Returns whether `variable` is the kernel of a dense layer or of any kind of convolution.
 
-    Weights of a SavedModel in a `TFSMLayer` count as well; they are the only ones whose names have the form
-    LAYER_WEIGHT:0.
+    This includes weights of a SavedModel in a `TFSMLayer`, the only ones with names of the form LAYER_WEIGHT:0.
     """
     name, is_loaded, _ = variable.name.partition(":")
     has_role = name in KERNELS or (is_loaded and name.endswith("_kernel"))
@@ -37,13 +36,13 @@ def is_kernel(variable: keras.Variable) -> bool:
 
 
 def split_by_decay(model: keras.Model) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """The model's trainable variables as (decayed, spared), each in the model's order."""
+    """Splits the model's trainable variables into (decayed, not decayed), each in the model's order."""
     variables = model.trainable_variables
     return [v for v in variables if is_kernel(v)], [v for v in variables if not is_kernel(v)]
 
 
 def warn_of_unknown_weights(variables: list[keras.Variable]):
-    """Warns, with their paths, of matrices that `is_kernel` doesn't know, as custom layers have: no decay for them."""
+    """Warns about matrices, as in custom layers, that `is_kernel` doesn't recognize and so aren't decayed."""
     others = [v.path for v in variables if len(v.shape) >= 2 and not is_kernel(v) and v.name not in _SPARED]
     if others:
         warnings.warn(
@@ -54,26 +53,26 @@ def warn_of_unknown_weights(variables: list[keras.Variable]):
 
 
 class DecayExclusions:
-    """As a base before Keras' Optimizer: `exclude_from_weight_decay` is kept in the configuration, and so in files.
+    """Mixin, placed before Keras' Optimizer, that stores `exclude_from_weight_decay` in the config, and so in files.
 
-    A name is searched, as a regular expression, in the variables' own names ("bias"); only if it is in none of them, in
-    their paths ("head/", the name of a layer).
+    A name is a regular expression that is searched in the variables' names ("bias"). If it matches none of them, it is
+    searched in their paths ("head/", a layer name).
     """
 
     _excluded_paths = ()
     _excluded_names = ()
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Excludes variables from the weight decay; call it before the optimizer is built. Replaces earlier calls.
+        """Excludes variables from weight decay, replacing earlier calls. Call it before the optimizer is built.
 
         Args:
-            var_list: the variables themselves.
-            var_names: regular expressions of their names, or one of them.
+            var_list: variables to exclude.
+            var_names: one or more regular expressions for variable names.
 
         Raises:
-            ValueError: if the optimizer is built already.
+            ValueError: if the optimizer is already built.
         """
-        if self.built:  # Keras' own check looks at an attribute that no longer exists
+        if self.built:  # Keras' own check reads an attribute that no longer exists
             raise ValueError("exclude_from_weight_decay must be called before the optimizer is built or compiled.")
         var_names = [var_names] if isinstance(var_names, str) else var_names
         super().exclude_from_weight_decay(var_list, var_names)
@@ -81,12 +80,12 @@ class DecayExclusions:
         self._excluded_names = tuple(var_names or ())
 
     def build(self, variables):
-        """Decides which variables are excluded: in a TensorFlow graph there are only raw ones, without paths."""
+        """Determines the excluded variables here, because in a TensorFlow graph variables have no paths."""
         if self.built:
             return
         super().build(variables)
         chosen = {path for name in self._excluded_names for path in _search(name, variables)}
-        known = getattr(self, "_exclude_from_weight_decay", set())  # the keys of `var_list`, unless it is from a file
+        known = getattr(self, "_exclude_from_weight_decay", set())  # keys of `var_list`, empty if loaded from a file
         if not known:
             chosen |= {v.path for v in variables for path in self._excluded_paths if same_path(path, v.path)}
         self._excluded_keys = known | {self._var_key(v) for v in variables if v.path in chosen}
@@ -95,7 +94,7 @@ class DecayExclusions:
         return self._var_key(variable) not in self._excluded_keys
 
     def get_config(self):
-        """The optimizer's arguments, and its exclusions if there are any."""
+        """Returns the optimizer's arguments and its exclusions, if any."""
         config = super().get_config()
         if self._excluded_paths or self._excluded_names:
             config[_EXCLUDED] = {"var_paths": list(self._excluded_paths), "var_names": list(self._excluded_names)}
@@ -103,7 +102,7 @@ class DecayExclusions:
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """The optimizer that `get_config` describes."""
+        """Builds the optimizer from `get_config`'s result."""
         config = dict(config)
         excluded = config.pop(_EXCLUDED, None)
         optimizer = super().from_config(config, custom_objects=custom_objects)
@@ -114,11 +113,11 @@ class DecayExclusions:
 
 
 def same_path(one: str, other: str) -> bool:
-    """Whether two paths may be of one variable: either may have leading parts that the other lacks."""
+    """Returns whether two paths may refer to one variable: either may have leading parts that the other lacks."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def _search(pattern, variables):
-    """The paths of the variables that a pattern of `exclude_from_weight_decay` means."""
+    """Returns the paths of the variables that match a pattern of `exclude_from_weight_decay`."""
     by_name = [v.path for v in variables if re.search(pattern, v.name)]
     return by_name or [v.path for v in variables if re.search(pattern, v.path)]

@@ -1,14 +1,14 @@
 """Gradual warmup of the learning rate (section 3.1).
 
-What: fresh weights are far from any solution and a large step at the start is unstable. Rise linearly to the
-    peak, step by step, then hand over to the schedule that follows.
+What: initial weights are far from any solution, so large steps at the start are unstable. Increase the rate
+    linearly to the peak, at every step, then continue with the wrapped schedule.
 Equation: at update i = 1 … m the rate is i * eta / m, where eta = schedule(0); afterwards schedule(step - m).
-    Keras counts steps from 0, so step s < m has (s + 1) * eta / m: no update is lost to a rate of 0, and the last
-    of the m steps runs at eta. (GluonCV counts i from 0 and wastes the first update.)
+    Keras counts steps from 0, so step s < m has (s + 1) * eta / m: the first update isn't wasted on a rate of 0,
+    and the last of the m steps uses eta. (GluonCV counts i from 0 and wastes the first update.)
 Shapes and dtypes: step is an integer or float scalar; the rate is a float32 scalar.
-The paper's value: m = the steps of the first 5 epochs.
-Interactions: the wrapped schedule starts counting when the warmup ends, so `CosineDecay(…, decay_steps)` and
-    the boundaries of `StepDecay` are numbers of steps after the warmup. Any Keras schedule can be wrapped.
+The paper's value: m = the number of steps in the first 5 epochs.
+Interactions: the wrapped schedule counts from the end of the warmup, so the `decay_steps` of `CosineDecay` and the
+    boundaries of `StepDecay` are in steps after the warmup. Any Keras schedule can be wrapped.
 Reference: Goyal et al., arXiv 1706.02677, section 2.2; He et al., CVPR 2019, section 3.1.
 """
 
@@ -21,14 +21,14 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class Warmup(LearningRateSchedule):
-    """A linear rise to `schedule`'s first rate, then `schedule`.
+    """Learning rate schedule that rises linearly to `schedule`'s initial rate, then follows `schedule`.
 
     Args:
-        schedule: what follows the warmup: a rate above 0 that stays constant, or a `LearningRateSchedule`.
-        warmup_steps: length m of the rise in updates, at least 1.
+        schedule: constant rate above 0, or `LearningRateSchedule`, to follow after the warmup.
+        warmup_steps: number of warmup updates m, at least 1.
 
     Raises:
-        ValueError: for a schedule of another type or a number out of range.
+        ValueError: if the schedule has another type or a number is out of range.
     """
 
     def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
@@ -43,7 +43,7 @@ class Warmup(LearningRateSchedule):
         self.warmup_steps = int(warmup_steps)
 
     def __call__(self, step):
-        """The learning rate of update `step`, counted from 0."""
+        """Returns the learning rate of update `step`, counted from 0."""
         step = ops.convert_to_tensor(step)
         progress = (ops.cast(step, "float32") + 1.0) / self.warmup_steps
         after = ops.maximum(step - self.warmup_steps, 0)
@@ -54,7 +54,7 @@ class Warmup(LearningRateSchedule):
         return ops.cast(rate, "float32")
 
     def get_config(self):
-        """The arguments, with the wrapped schedule serialised."""
+        """Returns the constructor arguments, with the wrapped schedule serialized."""
         schedule = self.schedule
         if isinstance(schedule, LearningRateSchedule):
             schedule = keras.saving.serialize_keras_object(schedule)
@@ -62,7 +62,7 @@ class Warmup(LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        """The schedule that `get_config` describes."""
+        """Builds the schedule from `get_config`'s result."""
         schedule = config["schedule"]
         if isinstance(schedule, dict):
             schedule = keras.saving.deserialize_keras_object(schedule)

@@ -1,20 +1,20 @@
 """Zero gamma: every residual block starts as the identity (section 3.1).
 
-What: set gamma = 0 in the batch normalization that closes each residual branch. A block then returns its
-    shortcut, the net is shallow at first and easier to train; gamma grows as training wants it.
+What: initialize gamma = 0 in the last batch normalization of each residual branch. Each block then returns its
+    shortcut, so the network is effectively shallower at first and easier to train; gamma grows during training.
 Equation: block(x) = shortcut(x) + gamma * norm(f(x)) + beta, with gamma = beta = 0 at the start.
 Shapes and dtypes: gamma (channels,), in the variable's own dtype.
 The paper's value: on for all residual blocks.
-Interactions: `NAG` with decay="kernels" leaves gamma free to grow. Apply it before the first step, and not to
-    trained weights. A branch that applies an activation or a convolution after its last batch normalization is
-    skipped: with gamma = beta = 0 the input of a ReLU is 0, its gradient is 0, and the branch would never train.
+Interactions: `NAG` with decay="kernels" doesn't decay gamma. Apply `zero_gamma` before the first step, not to trained
+    weights. A branch with an activation or a convolution after its last batch normalization is skipped: with
+    gamma = beta = 0 the input of a ReLU is 0, its gradient is 0, and the branch would never train.
 Reference: Goyal et al., arXiv 1706.02677, section 5.1; He et al., CVPR 2019, section 3.1.
 
-Blocks are found by structure. At an addition, the nodes that only one of its tensors depends on are its branch. The
-branch with fewest kernels is the shortcut, empty for the identity, a convolution or so for a projection; those with
-more are residual ones. Between the batch normalization and the addition only linear operations without
-weights are allowed (dropout, pooling by the mean, padding, …), and the product with a gate that is open at 0, as in
-squeeze and excitation. Linearity is measured on random inputs, so custom layers and activations need no list.
+Blocks are found from the graph. At an addition, the branch of each input tensor consists of the nodes that only this
+tensor depends on. The branch with the fewest kernels is the shortcut: empty for an identity, usually one convolution
+for a projection. Branches with more kernels are residual. Between the batch normalization and the addition, only linear
+operations without weights (dropout, average pooling, padding, …) are allowed, and multiplication by a gate that is
+nonzero at input 0, as in squeeze-and-excitation. Linearity is tested on random inputs, which covers custom layers.
 """
 
 import warnings
@@ -25,10 +25,10 @@ from keras import ops
 
 
 class ZeroedNorms(list):
-    """The batch normalizations that `zero_gamma` set, from the input to the output.
+    """List of the batch normalization layers that `zero_gamma` changed, from input to output.
 
     Attributes:
-        skipped: why each other residual branch was left as it is, by the name of the addition that closes it.
+        skipped: reasons for skipping the other residual branches, keyed by the name of the branch's addition.
     """
 
     def __init__(self, norms=(), skipped=None):
@@ -37,17 +37,17 @@ class ZeroedNorms(list):
 
 
 def zero_gamma(model: keras.Model) -> ZeroedNorms:
-    """Sets gamma = 0 in the last batch normalization of every residual branch that can train from there.
+    """Sets gamma = 0 in the last batch normalization of every residual branch that remains trainable.
 
     Args:
-        model: any functional Keras model; blocks inside nested functional models are found as well.
+        model: any functional Keras model, including nested functional models.
 
     Returns:
-        The layers whose gamma is now 0, from the input to the output; its attribute `skipped` explains which other
-        branches were left unchanged. A warning names them too.
+        The layers whose gamma is now 0, from input to output. The attribute `skipped` contains the branches that
+        were left unchanged, with reasons. A warning lists them too.
 
     Raises:
-        ValueError: if the model isn't functional or no branch qualifies; the message gives the reasons.
+        ValueError: if the model isn't functional or no branch qualifies; the message includes the reasons.
     """
     zeroed = ZeroedNorms()
     for addition, norms, obstacle in _branches(model):
@@ -68,10 +68,10 @@ def zero_gamma(model: keras.Model) -> ZeroedNorms:
 
 
 def _branches(model):
-    """(name of the addition, closing norms, obstacle or "") of each residual branch, in the order of the graph."""
+    """Yields (addition name, last norms, obstacle or "") for each residual branch, in graph order."""
     if not getattr(model, "outputs", None):
         raise ValueError(f"Expected a functional model, received {model!r}.")
-    blocks = set()  # the additions that close a block, by id
+    blocks = set()  # ids of the additions that close a block
     for node in _graph(model.outputs):
         operation = node.operation
         if _is_functional(operation):
@@ -81,15 +81,15 @@ def _branches(model):
             if not found:
                 yield operation.name, [], "adds paths with as many kernels, so none of them is the shortcut"
             for tensor, branch in found or ():
-                if not blocks & branch.keys():  # else it is the deep path of a feature pyramid
+                if not blocks & branch.keys():  # otherwise it is the top-down path of a feature pyramid
                     blocks.add(id(node))
                     yield operation.name, *_closing_norms(tensor, branch)
 
 
 def _residual_branches(tensors):
-    """The tensors of an addition that have more kernels of their own than the shortcut, with their own nodes by id.
+    """Returns the tensors of an addition with more kernels of their own than the shortcut, and their own nodes by id.
 
-    None if no path has a kernel of its own, [] if all that have one have equally many.
+    Returns None if no path has its own kernel, and [] if all paths have equally many.
     """
     graphs = [{id(node): node for node in _graph([tensor])} for tensor in tensors]
     own = []
@@ -103,7 +103,7 @@ def _residual_branches(tensors):
 
 
 def _closing_norms(tensor, branch):
-    """The normalizations that `tensor` is a linear function of, and what prevents setting their gamma, or ""."""
+    """Returns the norms that `tensor` is a linear function of, and the obstacle to setting their gamma, or ""."""
     node = _node(tensor)
     operation = node.operation
     if id(node) not in branch:
@@ -130,7 +130,7 @@ def _closing_norms(tensor, branch):
 
 
 def _gated_input(node):
-    """The input of a product whose other input is a gate, if `node` is such a product, else None."""
+    """Returns the gated input if `node` multiplies a tensor by a gate, else None."""
     if type(node.operation).__name__ != "Multiply" or len(node.input_tensors) != 2:
         return None
     for tensor, gate in (node.input_tensors, node.input_tensors[::-1]):
@@ -140,7 +140,7 @@ def _gated_input(node):
 
 
 def _is_open(tensor):
-    """Whether `tensor` comes from an activation, such as the sigmoid, that isn't 0 at 0."""
+    """Returns whether `tensor` is the output of an activation that is nonzero at 0, such as the sigmoid."""
     node = _node(tensor)
     operation = node.operation
     if not getattr(operation, "weights", None):
@@ -156,7 +156,7 @@ def _is_open(tensor):
 
 
 def _is_linear(node):
-    """Whether an operation without weights is linear in all of its tensors together, measured on random ones."""
+    """Tests on random inputs whether an operation without weights is jointly linear in its tensors."""
     once, twice, negated = (_outputs(node, scale) for scale in (1.0, 2.0, -1.0))
     if not once or not twice or not negated:
         return False
@@ -168,7 +168,7 @@ def _is_linear(node):
 
 
 def _outputs(node, scale):
-    """The outputs, float64, of an operation on `scale` times the same random inputs; [] if it can't be called."""
+    """Returns the float64 outputs of an operation on `scale` times fixed random inputs; [] if the call fails."""
     draw = np.random.default_rng(0)
     values = {}
     for tensor in node.input_tensors:
@@ -178,7 +178,7 @@ def _outputs(node, scale):
         args, kwargs = node.arguments.fill_in(values)
         outputs = keras.tree.flatten(node.operation(*args, **kwargs))
         return [ops.convert_to_numpy(output).astype("float64") for output in outputs]
-    except Exception:  # a layer of any make, on inputs that it may not expect
+    except Exception:  # arbitrary layers may reject these inputs
         return []
 
 
@@ -187,7 +187,7 @@ def _describe(operation):
 
 
 def _graph(tensors):
-    """The nodes that `tensors` depend on, inputs before what is made of them."""
+    """Returns the nodes that `tensors` depend on, in topological order."""
     ordered, pending, seen = [], [(_node(t), False) for t in tensors], set()
     while pending:
         node, is_done = pending.pop()
@@ -206,7 +206,7 @@ def _node(tensor):
 
 
 def _adds(node):
-    # The layer `keras.layers.Add` and the operation behind `a + b` and `keras.ops.add` share this class name.
+    # `keras.layers.Add` and the operation of `a + b` and `keras.ops.add` have the same class name.
     return type(node.operation).__name__ == "Add" and len(node.input_tensors) > 1
 
 
