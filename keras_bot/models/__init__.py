@@ -1,4 +1,4 @@
-"""The paper's networks: `create("resnet50_d")` or `ResNet50D()`; `names()` lists them."""
+"""Networks of the paper: `create("resnet50_d")` or `ResNet50D()`; `names()` lists them."""
 
 from keras_bot.models.catalogue import (
     CifarResNet8A,

@@ -1,4 +1,4 @@
-"""Every network by its own name: `ResNet50D(num_classes=10)` is `create("resnet50_d", num_classes=10)`."""
+"""Constructors of all networks: `ResNet50D(num_classes=10)` is `create("resnet50_d", num_classes=10)`."""
 
 import inspect
 

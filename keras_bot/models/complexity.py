@@ -1,4 +1,4 @@
-"""How large a network is: its parameters and its multiply-adds, as the paper's Table 5 counts them."""
+"""Network size: parameters and multiply-adds, counted as in the paper's Table 5."""
 
 import math
 
@@ -7,19 +7,19 @@ from keras import layers
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The trainable parameters. Batch norm's moving statistics are none: ResNet-50-D has 25,576,264."""
+    """Counts the trainable parameters, without batch norm's moving statistics: ResNet-50-D has 25,576,264."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def count_flops(model: keras.Model, image_size: int) -> int:
-    """Multiply-adds of the convolutions and dense layers for one image of image_size x image_size.
+    """Counts the multiply-adds of the convolutions and dense layers for one image of image_size x image_size.
 
-    What the paper's Table 5 calls FLOPs. A kernel is applied once at each output position, so a layer costs
-    the kernel's size times the height and width of its output. `model` is functional, has one input and uses
+    The paper's Table 5 calls these FLOPs. A kernel is applied once per output position, so the cost of a layer is
+    the kernel's size times the height and width of its output. `model` must be functional, have one input and use
     each layer once.
 
     Raises:
-        ValueError: for an image_size below 1, or another than the model's where that is fixed.
+        ValueError: if image_size is below 1 or differs from the model's fixed input size.
     """
     *sizes, channels = model.input_shape[1:]
     if image_size < 1 or any(size not in (None, image_size) for size in sizes):
@@ -31,7 +31,7 @@ def count_flops(model: keras.Model, image_size: int) -> int:
 
 
 def _kernels(layer):
-    """Multiply-adds of a layer at one output position; 0 for a layer that has no kernel."""
+    """Returns a layer's multiply-adds per output position, 0 without a kernel."""
     if isinstance(layer, layers.SeparableConv2D):
         return math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
     if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)):

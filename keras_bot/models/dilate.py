@@ -1,10 +1,10 @@
-"""A network whose late stages keep their resolution: dilated convolutions in place of strides, the weights as they are.
+"""Dilated networks: the last stages keep their resolution by dilation instead of strides, with the same weights.
 
-For segmentation the paper's FCN takes features of stride 8: stages 3 and 4 of `create`'s networks then have dilation 2
-and 4. A convolution that had the stride keeps the dilation of the stage before, so that every second place of every
-second row is what the network gave without; with D's shortcuts, whose pooling goes with the stride as in GluonCV,
-nearly. Of MobileNet the convolutions meant are the depthwise ones. Inception-V3 can't be dilated: max pools halve its
-height and width beside the convolutions, and Keras' have no dilation.
+For segmentation the paper's FCN uses features of stride 8: stages 3 and 4 of `create`'s networks then have dilation 2
+and 4. A convolution that loses its stride gets the dilation of the previous stage, so subsampling the features by the
+removed stride reproduces the original ones. With D's shortcuts this is only approximate, since their pooling is removed
+with the stride, as in GluonCV. In MobileNet the depthwise convolutions are dilated. Inception-V3 is not supported: max
+pools halve its height and width in parallel to convolutions, and Keras' max pools have no dilation.
 """
 
 import re
@@ -15,15 +15,15 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 def dilate(model: keras.Model, output_stride: int) -> keras.Model:
-    """A copy of an ImageNet network of `create`, weights included, whose features end at a stride of `output_stride`.
+    """Copies an ImageNet network of `create`, including its weights, so that its features have `output_stride`.
 
     Args:
-        model: from `create` or loaded; functional, with its layers' names. It isn't touched.
-        output_stride: 8, 16 or 32; 32 is the network as it is.
+        model: functional, from `create` or loaded, with the original layer names. It is not modified.
+        output_stride: 8, 16 or 32; 32 leaves the architecture unchanged.
 
     Raises:
-        ValueError: for another stride, a model whose layers aren't named as `create` does, or one that pools in its
-            stages.
+        ValueError: if the stride is another one, the layers don't have `create`'s names, or, below stride 32, the
+            stages contain max pools.
     """
     if output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"Expected output_stride as 8, 16 or 32, received {output_stride!r}.")
@@ -49,7 +49,7 @@ def dilate(model: keras.Model, output_stride: int) -> keras.Model:
 
 
 def _stage(layer) -> int:
-    """The number of the stage that a layer is in, 0 outside."""
+    """Returns the number of the layer's stage, 0 if it is in none."""
     place = re.match(r"stage(\d)_", layer.name)
     return int(place[1]) if place else 0
 

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it, for inference: fewer layers, the same results up to rounding.
+"""Folding of batch norm into the preceding convolutions for inference: fewer layers, same results up to rounding.
 
 gamma (W x - mean) / sqrt(variance + epsilon) + beta  =  (s W) x + beta - s mean,   s = gamma / sqrt(variance + epsilon)
 """
@@ -8,14 +8,14 @@ import numpy as np
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
-    """A copy of a functional network whose batch norms that follow a convolution are in its kernel and a bias.
+    """Copies a functional network with each batch norm folded into the kernel and bias of the preceding convolution.
 
     Args:
-        model: from `create` or loaded; it isn't touched. A batch norm after anything else stays, and one whose
-            convolution has an activation, other readers, or is an output of the model.
+        model: from `create` or loaded; it is not modified. A batch norm is kept if it follows another layer, or if its
+            convolution has an activation, has other consumers, or is an output of the model.
 
     Raises:
-        ValueError: for a model that isn't functional.
+        ValueError: if the model isn't functional.
     """
     if not getattr(model, "operations", None):
         raise ValueError(f"Expected a functional model, received {type(model).__name__} {model.name!r}.")
@@ -45,7 +45,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def _convolution_before(layer):
-    """The convolution whose only reader this batch norm is, or None."""
+    """Returns the convolution whose only consumer is this batch norm, or None."""
     if type(layer) is not keras.layers.BatchNormalization or len(layer._inbound_nodes) != 1:
         return None
     before = layer.input._keras_history.operation
@@ -57,11 +57,11 @@ def _convolution_before(layer):
 
 
 def _folded(convolution, norm) -> list[np.ndarray]:
-    """Kernel and bias, computed in float64."""
+    """Computes the folded kernel and bias in float64 and returns them as float32."""
     arrays = {variable.name: np.float64(keras.ops.convert_to_numpy(variable)) for variable in norm.variables}
     scale = arrays.get("gamma", 1.0) / np.sqrt(arrays["moving_variance"] + norm.epsilon)
     kernel, *bias = (np.float64(keras.ops.convert_to_numpy(variable)) for variable in convolution.variables)
-    # A depthwise kernel is (height, width, in, multiplier), and gives in * multiplier channels in this order.
+    # A depthwise kernel is (height, width, in, multiplier); its in * multiplier output channels have this order.
     factor = scale.reshape(kernel.shape[2:]) if isinstance(convolution, keras.layers.DepthwiseConv2D) else scale
     shift = (bias[0] if bias else 0.0) - arrays["moving_mean"]
     return [np.float32(kernel * factor), np.float32(arrays.get("beta", 0.0) + scale * shift)]

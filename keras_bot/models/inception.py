@@ -1,14 +1,14 @@
-"""Inception-V3 (Szegedy et al., 2016) as GluonCV has it, which the paper trains: no auxiliary head, dropout 0.5.
+"""Inception-V3 (Szegedy et al., 2016) as in GluonCV, which the paper trains: no auxiliary head, dropout 0.5.
 
     stem: 3x3/2, 3x3, 3x3, 3x3/2 max pool -> 1x1, 3x3 -> 3x3/2 max pool, three blocks A -> B, four C -> D, two E
 
-A block is parallel branches whose ends are concatenated; B and D halve height and width. The stages end in the layers
-C2 … C5, of 71, 35, 17 and 8 rows for images of 299.
+A block concatenates the outputs of parallel branches; B and D halve height and width. The stages end in the layers
+C2 … C5, with heights 71, 35, 17 and 8 for images of 299.
 
-Where this departs from the ResNets here, it is for GluonCV's network, whose accuracy the paper tells: convolutions of
+Differences from the ResNets in this package follow GluonCV's network, whose accuracy the paper reports: convolutions in
 the stem and those with a stride aren't padded, as in the original, and batch norm's epsilon is 1e-3. The average pools
-count the zeros of their padding, as GluonCV's and PyTorch's do; those of `inception_v3_tf` don't, as in TF-slim and
-keras.applications, for whose weights it is.
+include the zero padding in the mean, as in GluonCV and PyTorch. Those of `inception_v3_tf` don't, as in TF-slim and
+keras.applications, whose weights it is for.
 """
 
 from keras import layers
@@ -17,14 +17,14 @@ from keras_bot.models.layers import conv_bn, scale_channels, zero_pad
 
 EPSILON = 1e-3
 DROPOUT = 0.5
-SMALLEST_IMAGE = 75  # of which one place is left after the last stage
-COUNTS_ZEROS = {"inception_v3": True, "inception_v3_tf": False}  # whether average pools do
+SMALLEST_IMAGE = 75  # leaves 1x1 after the last stage
+COUNTS_ZEROS = {"inception_v3": True, "inception_v3_tf": False}  # whether average pools include the padding in the mean
 
-AVERAGE, MAXIMUM = "pool", "max"  # branches that begin with a pool; the second is nothing else
+AVERAGE, MAXIMUM = "pool", "max"  # branches that begin with a pool; the second is only a pool
 ROW, COLUMN = (1, 3), (3, 1)
-BOTH = (ROW, COLUMN)  # side by side
+BOTH = (ROW, COLUMN)  # two parallel convolutions, concatenated
 
-# A branch is convolutions (filters, kernel) or (filters, kernel, stride).
+# A branch is a list of convolutions (filters, kernel) or (filters, kernel, stride).
 
 
 def _a(pool):
@@ -66,12 +66,12 @@ BLOCKS = {  # stage: its blocks
 
 
 def stages(x, counts_zeros: bool, *, width: float):
-    """Images (B, H, W, 3), from 75x75 on, to the last stage, (B, about H / 32 - 1, about W / 32 - 1, 2048 * width).
+    """Builds the stages: images (B, H, W, 3), at least 75x75, to (B, about H / 32 - 1, about W / 32 - 1, 2048 * width).
 
     Args:
         x: images.
-        counts_zeros: whether average pools divide by 9 at the border too.
-        width: factor on the channels.
+        counts_zeros: whether average pools also divide by 9 at the border.
+        width: multiplier of the number of channels.
     """
 
     def conv(x, filters, kernel, strides=1, *, padding="symmetric", **names):
@@ -95,7 +95,7 @@ def stages(x, counts_zeros: bool, *, width: float):
 
 
 def _branch(x, kind, steps, counts_zeros, conv, block) -> list:
-    """The ends of a branch: one, or two where its last convolutions are side by side."""
+    """Builds a branch and returns its outputs: one, or two if it ends in parallel convolutions."""
     ends = [_pool(x, kind, counts_zeros, block)]
     for names, (filters, kernel, *strides) in zip(_names(kind, steps), steps, strict=True):
         kernels = kernel if kernel == BOTH else [kernel]
@@ -106,14 +106,14 @@ def _branch(x, kind, steps, counts_zeros, conv, block) -> list:
 
 
 def _names(kind, steps) -> list[tuple[str, ...]]:
-    """The names of a branch's convolutions, one or two for each step."""
+    """Returns the names of a branch's convolutions, one or two per step."""
     numbered = [f"{kind}_{number}" if len(steps) > 1 else kind for number in range(1, len(steps) + 1)]
     sides = [("a", "b") if kernel == BOTH else ("",) for _, kernel, *_ in steps]
     return [tuple(name + side for side in both) for name, both in zip(numbered, sides, strict=True)]
 
 
 def convolution_names() -> list[str]:
-    """The names of all convolutions, without the _conv: in the order in which every library writes them down."""
+    """Returns the names of all convolutions, without `_conv`, in the order that every library stores them in."""
     found = ["stem_1", "stem_2", "stem_3", "stage1_1", "stage1_2"]
     for stage, blocks in BLOCKS.items():
         for number, branches in enumerate(blocks, start=1):
@@ -123,7 +123,7 @@ def convolution_names() -> list[str]:
 
 
 def _pool(x, kind, counts_zeros, block):
-    """What a branch begins with."""
+    """Returns the input of a branch's convolutions, after its pool if it has one."""
     if kind == MAXIMUM:
         return layers.MaxPooling2D(3, 2, name=f"{block}_max")(x)
     if kind != AVERAGE:

@@ -1,13 +1,13 @@
-"""MobileNet (Howard et al., 2017): depthwise and pointwise convolutions in place of whole ones.
+"""MobileNet (Howard et al., 2017): depthwise and pointwise convolutions instead of full ones.
 
     3x3/2 to 32 -> block to 64 -> four stages of blocks: 2 to 128, 2 to 256, 6 to 512, 2 to 1024
 
-A block is a 3x3 convolution of each channel by itself and a 1x1 convolution, each with batch norm and ReLU. Every stage
-halves height and width in its first block, and ends in the layer C2 … C5.
+A block is a 3x3 depthwise convolution and a 1x1 convolution, each with batch norm and ReLU. Every stage halves height
+and width in its first block. The stages end in the layers C2 … C5.
 
-`mobilenet_v1` is what the paper trains, GluonCV's: ReLU, symmetric padding. The others are for the weights of other
-libraries: timm's network has ReLU6; TF-slim's and keras.applications' also pad the bottom and the right alone at a
-stride, where height and width are even, and have another epsilon.
+`mobilenet_v1` is GluonCV's network, which the paper trains: ReLU, symmetric padding. The others are for weights of
+other libraries. timm's network has ReLU6. Those of TF-slim and keras.applications also have another epsilon and, with a
+stride and even height and width, pad only the bottom and the right.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))  # channels and blocks
 
 @dataclass(frozen=True)
 class Form:
-    """What the networks differ in: where the ReLUs end, how strided convolutions are padded, batch norm's epsilon."""
+    """Differences between the networks: maximum of the ReLUs, padding of strided convolutions, batch norm's epsilon."""
 
     ceiling: float | None = None
     padding: str = "symmetric"
@@ -35,7 +35,7 @@ FORMS = {
 
 
 def stages(x, form: Form, *, width: float):
-    """Images (B, H, W, 3) to the last stage, (B, ceil(H / 32), ceil(W / 32), 1024 * width)."""
+    """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 32), ceil(W / 32), 1024 * width)."""
     options = {"padding": form.padding, "epsilon": form.epsilon, "ceiling": form.ceiling}
     first, second = (scale_channels(channels, width) for channels in STEM)
     x = conv_bn(x, first, 3, strides=2, name="stem", **options)
@@ -54,7 +54,7 @@ def stages(x, form: Form, *, width: float):
 
 
 def block_names() -> list[str]:
-    """The names of all blocks in order."""
+    """Returns the names of all blocks in order."""
     stages = [f"stage{stage}_block{block + 1}" for stage, (_, n) in enumerate(STAGES, start=1) for block in range(n)]
     return ["stem_block", *stages]
 

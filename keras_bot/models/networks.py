@@ -1,8 +1,8 @@
-"""Every network by its name: one table of the three families, and what makes a network of a row of it.
+"""Networks by name: a table of the three families, and the function that builds a network from a row.
 
     net = create("resnet50_d", num_classes=10)
 
-A family builds its stages; the image before them, the pooling and the dense layer after them are the same for all.
+Each family builds its stages. The input, the pooling and the dense layer are the same for all.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from keras_bot.models.layers import classifier
 
 @dataclass(frozen=True)
 class Network:
-    """A row of the table.
+    """Row of the table.
 
     Args:
-        stages: of a family: images, what `form` holds, `width` and, of residual blocks, `gamma` -> the last stage.
-        form: what tells the network from others of its family.
-        image_size: what it was designed for.
-        smallest_image: height and width of which the last stage still has something.
+        stages: builds the family's stages from images, `*form`, `width` and, with residual blocks, `gamma`.
+        form: arguments of `stages` that distinguish the network from others of its family.
+        image_size: image size that it was designed for.
+        smallest_image: minimum height and width for which the output of the last stage isn't empty.
         residual: whether it has residual blocks.
-        tweak: of a ResNet, in capitals; None for another.
-        dropout: before the dense layer, in training.
+        tweak: ResNet variant in upper case; None for other families.
+        dropout: dropout rate before the dense layer.
     """
 
     stages: Callable
@@ -61,22 +61,22 @@ POOLINGS = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling
 
 
 def names() -> list[str]:
-    """The names that `create` knows: ResNets by depth and variant, then Inception-V3 and MobileNet."""
+    """Returns the names that `create` accepts: ResNets by depth and variant, then Inception-V3 and MobileNet."""
     return list(NETWORKS)
 
 
 def variant(name: str) -> str | None:
-    """Which tweak a ResNet of `names()` has: "A" … "D" or "VD", which is D but for one projection; None for others."""
+    """Returns a ResNet's variant: "A" … "D", or "VD", which is D with one more projection; None for other networks."""
     return _find(name).tweak
 
 
 def usual_image_size(name: str) -> int:
-    """What a network of `names()` was designed for: 224 for ImageNet's, 299 for Inception-V3, 32 for CIFAR's."""
+    """Returns the image size a network was designed for: 299 for Inception-V3, 32 for CIFAR's, 224 for the others."""
     return _find(name).image_size
 
 
 def smallest_image_size(name: str) -> int:
-    """The least height and width of images for a network of `names()`: 75 for Inception-V3, 1 for those that pad."""
+    """Returns the minimum image height and width of a network: 75 for Inception-V3, 1 for the others, which pad."""
     return _find(name).smallest_image
 
 
@@ -92,28 +92,29 @@ def create(
     width: float = 1.0,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> keras.Model:
-    """A network with fresh weights, as a functional Keras model of Keras' own layers.
+    """Builds a network with new weights, as a functional Keras model of Keras' own layers.
 
-    It takes normalised float images (B, H, W, C) of any size from `smallest_image_size(name)` on and gives float32
-    logits (B, num_classes). Without the top it gives its last stage, (B, ceil(H / 32), ceil(W / 32), channels), of
-    CIFAR's networks by 4 for 32, less at the border for Inception-V3, or when pooled (B, channels) in float32.
+    The input is normalized float images (B, H, W, C) of any size from `smallest_image_size(name)`, the output float32
+    logits (B, num_classes). Without the top, the output is the last stage, (B, ceil(H / 32), ceil(W / 32), channels),
+    or with pooling (B, channels) in float32. CIFAR's networks have stride 4 instead of 32, and the output of
+    Inception-V3 is smaller by its unpadded border.
 
     Args:
-        name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". For basic blocks (10, 18, 34) B is A.
-        num_classes: width of the dense layer, from 1.
+        name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". With basic blocks (10, 18, 34) B equals A.
+        num_classes: number of classes, at least 1.
         input_shape: height, width (None is any) and channels of an image.
-        include_top: average pool, for Inception-V3 dropout, and dense layer, in float32 whatever `dtype`.
-        pooling: "avg", "max" or None, how the features are pooled without the top.
+        include_top: add average pooling, dropout (Inception-V3 only) and the dense layer, in float32 for any `dtype`.
+        pooling: pooling of the features without the top: "avg", "max" or None.
         classifier_activation: None for logits, or a Keras activation such as "softmax".
-        zero_gamma: start the last batch norm of every path A at gamma 0, so that it adds nothing yet (3.1). A
-            network without residual blocks, Inception-V3 or MobileNet, has none and refuses it.
-        width: factor on every channel count but the input's and the classes'.
+        zero_gamma: initialize gamma to 0 in the last batch norm of every path A, so that it adds nothing at first
+            (3.1). Not supported by networks without residual blocks, Inception-V3 and MobileNet.
+        width: multiplier of all channel counts except those of the input and the classes.
         dtype: dtype policy of the layers; None is the global one.
 
     Raises:
-        MisuseError: for an unknown name; it suggests the nearest. For zero gamma without residual blocks, and images
-            that are too small.
-        ValueError: for another argument out of its range.
+        MisuseError: if the name is unknown (the message suggests similar ones), zero_gamma is set without residual
+            blocks, or the images are too small.
+        ValueError: if another argument is out of range.
     """
     network = _find(name)
     _check_fits(network, name, input_shape, zero_gamma)
@@ -133,13 +134,12 @@ def create(
 
 
 def features(model: keras.Model) -> keras.Model:
-    """The ends of `model`'s stages, as a model with the outputs {"C2": (B, ceil(H / 4), ceil(W / 4), C), …}.
+    """Returns a model of the stage outputs, {"C2": (B, ceil(H / 4), ceil(W / 4), C), …}, that shares `model`'s weights.
 
-    Inception-V3's are smaller by what it leaves out at the border. It shares the weights of `model`. The dtype is the
-    compute dtype.
+    Inception-V3's outputs are smaller by its unpadded border. The outputs have the compute dtype.
 
     Raises:
-        ValueError: when the model has no layer named C0 … C5.
+        ValueError: if the model has no layer named C0 … C5.
     """
     present = {layer.name for layer in model.layers}
     ends = [level for level in (f"C{i}" for i in range(6)) if level in present]
@@ -152,7 +152,7 @@ def features(model: keras.Model) -> keras.Model:
 
 
 def covers_the_image(model: keras.Model) -> bool:
-    """Whether C2 of `model` has a place for every 4x4 pixels, border included, as detectors and segmenters need it."""
+    """Returns whether C2 has one position per 4x4 pixels, border included, as detection and segmentation require."""
     sizes = [size or 65 for size in model.input_shape[1:3]]
     end = keras.Model(model.input, model.get_layer("C2").output)
     shape = end.compute_output_shape((1, *sizes, model.input_shape[-1]))
@@ -167,7 +167,7 @@ def _find(name) -> Network:
 
 @contextlib.contextmanager
 def _dtype_policy(dtype):
-    """Makes `dtype` the global policy for the layers built inside; None leaves the one there is."""
+    """Sets the global dtype policy for layers created inside the `with` block; None leaves it unchanged."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype or before)
     try:

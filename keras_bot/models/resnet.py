@@ -1,9 +1,9 @@
-"""ResNet-A (He et al., 2016) and its tweaks B, C and D (section 4 of the paper) at every depth, as tables.
+"""ResNet-A (He et al., 2016) and its tweaks B, C and D (section 4 of the paper) at all depths, as tables.
 
     stem -> stages of residual blocks -> average pool -> dense
 
 A residual block is relu(path A + path B): path A is `bottleneck` or `basic`, path B the shortcut. Every
-stage but the first halves height and width in its first block. The layer `Ck` is the end of the stage whose
+stage but the first halves height and width in its first block. The layer `Ck` is the output of the stage whose
 stride is 2**k: C2 … C5 in ImageNet's networks, C0 … C2 in CIFAR's.
 """
 
@@ -26,9 +26,9 @@ from keras_bot.models.layers import (
 
 @dataclass(frozen=True)
 class Variant:
-    """What a tweak changes: the stem, the kernel that has a bottleneck's stride, the shortcut, and the first one.
+    """Parts that a tweak changes: the stem, the kernel with the stride in a bottleneck, and the shortcuts.
 
-    Without `project_first` the first block has a projection only where it changes the number of channels.
+    Without `project_first`, the first block has a projection only if it changes the number of channels.
     """
 
     stem: Callable
@@ -39,7 +39,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Depth:
-    """The residual path and the number of blocks of each stage."""
+    """Residual path and number of blocks per stage."""
 
     block: Callable
     blocks: tuple[int, ...]
@@ -61,13 +61,13 @@ DEPTHS = {
     101: Depth(bottleneck, (3, 4, 23, 3)),
     152: Depth(bottleneck, (3, 8, 36, 3)),
 }
-# CIFAR's networks have basic blocks and no stem to tweak, so B and C would be A: only D's shortcut is left.
+# CIFAR's networks have basic blocks and a 3x3 stem, so B and C would equal A: only D's shortcut remains.
 CIFAR_VARIANTS = {
     "a": Variant(stem_3x3, 1, shortcut_conv),
     "d": Variant(stem_3x3, 1, shortcut_pool),
 }
-# D with a projection in the first block too: what PaddlePaddle, and keras-hub after it, train as ResNet-vd. A
-# bottleneck has that one anyway.
+# D with a projection in the first block, too: ResNet-vd of PaddlePaddle and keras-hub. Bottlenecks always have this
+# projection.
 VD = Variant(stem_deep, 3, shortcut_pool, project_first=True)
 CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (8, 20, 32, 56)}
 
@@ -84,12 +84,12 @@ ARCHITECTURES = {
 
 
 def stages(x, variant: Variant, depth: Depth, channels: int, level: int, *, width: float, gamma: str):
-    """Images (B, H, W, 3) to the last stage, (B, ceil(H / 2**k), ceil(W / 2**k), C). The first four: ARCHITECTURES.
+    """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 2**k), ceil(W / 2**k), C). See ARCHITECTURES.
 
     Args:
         x: images.
-        width: factor on the channels.
-        gamma: initialiser of the scale in the last batch norm of every path A.
+        width: multiplier of the number of channels.
+        gamma: initializer of gamma in the last batch norm of every path A.
     """
     x = variant.stem(x, scale_channels(channels, width))
     for stage, blocks in enumerate(depth.blocks):
