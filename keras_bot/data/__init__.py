@@ -1,4 +1,4 @@
-"""Data: sources of labelled images and the paper's input pipeline (2.1), on tf.data."""
+"""Sources of labelled images and the paper's input pipeline (2.1), built on tf.data."""
 
 from keras_bot.data import ops
 from keras_bot.data.corrupt import CorruptLog

@@ -1,4 +1,4 @@
-"""Images that are arrays in memory: an .npz file, and synthetic noise for smoke tests and benchmarks."""
+"""In-memory sources: an .npz file, and synthetic noise for smoke tests and benchmarks."""
 
 import os
 import zipfile
@@ -13,19 +13,19 @@ _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def open_npz(path: str, split: str, num_classes: int) -> Source:
-    """Open one split of an .npz file with `x_train`, `y_train`, `x_test`, `y_test` and perhaps
-    `class_names`.
+    """Opens one split of an .npz file with `x_train`, `y_train`, `x_test`, `y_test` and optionally `class_names`.
 
-    Images are uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); labels integers (N,) or (N, 1). The images are
-    held once, in host memory, and never become part of a graph.
+    Images are uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); labels are integers (N,) or (N, 1). The images are
+    kept once, in host memory, and never become part of a graph.
 
     Args:
-        path: of the file.
+        path: path of the file.
         split: "train" or "eval" (`x_test`, `y_test`).
-        num_classes: 0 takes `class_names`, or else the largest training label + 1.
+        num_classes: 0 uses the number of `class_names`, or else the largest training label + 1.
 
     Raises:
-        MisuseError: no such file, no npz, a key is missing, or an array has another form.
+        MisuseError: the file does not exist or is not an .npz, a key is missing, or an array has the wrong shape,
+            dtype or values.
     """
     path = os.path.expanduser(path)
     part = "train" if split == "train" else "test"
@@ -57,11 +57,11 @@ def open_npz(path: str, split: str, num_classes: int) -> Source:
 
 
 def open_synthetic(split: str, num_classes: int, size: int, image_size: int) -> Source:
-    """`size` images of uniform noise with random labels, made when they are read; the same in every run.
+    """Returns a source of `size` uniform noise images with random labels, generated on read; the same in every run.
 
     Args:
-        split: "train" or "eval": other images.
-        num_classes: 0 means 1000, ImageNet's.
+        split: "train" or "eval", which have different images.
+        num_classes: 0 means 1000, as in ImageNet.
         size: number of images.
         image_size: height and width.
     """
@@ -123,7 +123,7 @@ def _load(path: str) -> np.lib.npyio.NpzFile:
     try:
         arrays = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        told = "it is another file, or cut short" if isinstance(error, ValueError) else error  # NumPy advises pickle
+        told = "it is another file, or cut short" if isinstance(error, ValueError) else error  # NumPy suggests pickle
         raise MisuseError(
             f"{path} is no .npz file ({told}): expected one written by numpy.savez. Write it again."
         ) from error

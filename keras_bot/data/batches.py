@@ -1,4 +1,4 @@
-"""What the pipelines' files share beside the stream: the ranges of their arguments, seeds and labels."""
+"""Helpers shared by the input pipelines: argument validation, seeds and labels."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,9 +12,9 @@ RAM_BUDGET = 1024
 
 
 def seed_at(seed: int, stream: int, place: tf.Tensor, share: int = 0) -> tf.Tensor:
-    """The stateless seed, int64 (2,), of one place in one stream of draws; both halves fit int32.
+    """Returns the stateless seed, int64 (2,), of one place in one stream of draws; both halves fit int32.
 
-    Each share of a set has streams of its own.
+    Each share of a data set has its own streams.
     """
     words = (seed % 2**64, stream, share) if share else (seed % 2**64, stream)
     word = np.random.SeedSequence(words).generate_state(1)[0] >> 1
@@ -22,10 +22,10 @@ def seed_at(seed: int, stream: int, place: tf.Tensor, share: int = 0) -> tf.Tens
 
 
 def one_hot(source: Source, keys: tuple, places: tf.Tensor, parts: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-    """(images, labels (b,)) -> (images, labels float32 (b, K)): a `Check` of `data.stream`.
+    """Converts (images, labels (b,)) to (images, one-hot labels float32 (b, K)); a `Check` of `data.stream`.
 
-    Labels outside 0..K-1, such as the -1 of a split without labels, raise in the graph; the message names the first
-    record that has one.
+    Labels outside 0..K-1, such as the -1 of a split without labels, raise in the graph; the message contains the name
+    of the first such record.
     """
 
     def complain(names: np.ndarray, wrong: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def one_hot(source: Source, keys: tuple, places: tf.Tensor, parts: tuple) -> tup
 
 
 def check_form(dtype: str, transform: str = "plain", **at_least_one: int) -> None:
-    """MisuseError unless these arguments of a pipeline can be."""
+    """Raises MisuseError if one of these pipeline arguments is invalid."""
     if transform not in image.TRANSFORMS:
         raise unknown("transform", transform, image.TRANSFORMS)
     if dtype not in ("float32", "float16", "bfloat16"):

@@ -1,4 +1,4 @@
-"""`classes.csv` in an image folder: the order of the labels, and a readable name for each class."""
+"""`classes.csv` of an image folder: the label order and a readable name per class."""
 
 import csv
 import pathlib
@@ -11,18 +11,18 @@ _FORM = "expected a header, then a line for each class: its folder in train, and
 
 
 def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
-    """The class folders in the order of the labels, with their readable names.
+    """Reads the class folders in label order, with their readable names.
 
     Args:
-        path: of the file: UTF-8, comma-separated; columns after the second aren't looked at.
-        folders: those of `train`.
+        path: path of the file: UTF-8, comma-separated; columns after the second are ignored.
+        folders: class folders of `train`.
 
     Returns:
-        folder -> name; the folder's own name where the file has none.
+        folder -> name, in label order; the name defaults to the folder's.
 
     Raises:
-        MisuseError: the file has another form, names a class twice or two classes alike, or
-            names other classes than `folders`.
+        MisuseError: the file is not valid CSV, lists a class twice, gives two classes the same name, or its classes
+            differ from `folders`.
     """
     header, *rows = _rows(path) or [[]]
     names: dict[str, str] = {}
@@ -48,7 +48,7 @@ def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
 
 
 def _rows(path: pathlib.Path) -> list[list[str]]:
-    """All lines that aren't blank. A byte order mark is passed over."""
+    """Returns all rows that are not blank. A byte order mark is skipped."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file, strict=True) if any(cell.strip() for cell in row)]

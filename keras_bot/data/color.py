@@ -1,4 +1,4 @@
-"""The paper's colour augmentation (2.1) and the normalisation, as one affine map of RGB for each image.
+"""The paper's colour augmentation (2.1) and normalisation, as one affine RGB map per image.
 
 For an RGB pixel p in 0..255, with the coefficients h, s, b ~ U(1 - j, 1 + j), j = 0.4, and a ~ N(0, 0.1)^3:
 
@@ -8,13 +8,13 @@ For an RGB pixel p in 0..255, with the coefficients h, s, b ~ U(1 - j, 1 + j), j
     PCA noise   p <- p + E (a * l)      eigenvectors E and eigenvalues l of ImageNet's RGB values
     normalise   p <- (p - mean) / std
 
-All five are affine, so together they are one 3x3 matrix and one shift, applied to a batch of bytes in a single
-pass. Nothing is clipped to 0..255 between the steps, as in MXNet, which the authors trained with: clipping
+All five are affine, so their composition is one 3x3 matrix and one shift, applied to a uint8 batch in a single
+pass. Values are not clipped to 0..255 between the steps, as in MXNet, which the authors used for training: clipping
 would need five passes and would only flatten the brightest and the most saturated pixels.
 
-Sources: paper section 2.1; the hue rotation is that of MXNet's `HueJitterAug` (with the exact inverse of its
-YIQ matrix, so that h = 1 is the identity), the PCA figures those of GluonCV's training script. A hue
-coefficient of 1.4 turns the colours by 72 degrees.
+Sources: paper section 2.1. The hue rotation is that of MXNet's `HueJitterAug` (with the exact inverse of its
+YIQ matrix, so that h = 1 is the identity). The PCA values are those of GluonCV's training script. A hue
+coefficient of 1.4 rotates the colours by 72 degrees.
 """
 
 import numpy as np
@@ -30,27 +30,27 @@ _EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140]
 
 
 def jitter_coefficients(batch: int, jitter: float, seed: tf.Tensor) -> tf.Tensor:
-    """Hue, saturation and brightness coefficients ~ U(1 - jitter, 1 + jitter): float32 (batch, 3)."""
+    """Samples hue, saturation and brightness coefficients ~ U(1 - jitter, 1 + jitter): float32 (batch, 3)."""
     return tf.random.stateless_uniform([batch, 3], seed, 1.0 - jitter, 1.0 + jitter)
 
 
 def pca_coefficients(batch: int, noise: float, seed: tf.Tensor) -> tf.Tensor:
-    """Coefficients of the three eigenvectors ~ N(0, noise): float32 (batch, 3)."""
+    """Samples coefficients of the three eigenvectors ~ N(0, noise): float32 (batch, 3)."""
     return tf.random.stateless_normal([batch, 3], seed, stddev=noise)
 
 
 def jitter_matrix(coefficients: tf.Tensor) -> tf.Tensor:
-    """Brightness * saturation * hue as one matrix that multiplies RGB columns.
+    """Returns brightness * saturation * hue as one matrix that multiplies RGB column vectors.
 
     Args:
-        coefficients: float32 (batch, 3): hue, saturation, brightness; 1 changes nothing.
+        coefficients: float32 (batch, 3): hue, saturation, brightness; 1 is the identity.
 
     Returns:
         float32 (batch, 3, 3).
     """
     hue, saturation, brightness = (coefficients[:, i, None, None] for i in range(3))
     angle = (hue - 1.0) * np.pi
-    # R = inv(YIQ) @ rotation(angle) @ YIQ is linear in cos and sin, so it is made of three constant matrices.
+    # R = inv(YIQ) @ rotation(angle) @ YIQ is linear in cos and sin: a combination of three constant matrices.
     inverse = np.linalg.inv(_YIQ)
     still = inverse @ np.diag([1.0, 0.0, 0.0]) @ _YIQ
     cosine = inverse @ np.diag([0.0, 1.0, 1.0]) @ _YIQ
@@ -63,17 +63,17 @@ def jitter_matrix(coefficients: tf.Tensor) -> tf.Tensor:
 
 
 def pca_shift(coefficients: tf.Tensor) -> tf.Tensor:
-    """What PCA noise adds to each channel, in grey levels; all (batch, 3)."""
+    """Returns the shift of each channel by PCA noise, in units of 0..255; input and output are (batch, 3)."""
     return coefficients @ (_EIGENVECTORS * _EIGENVALUES).T.astype(np.float32)
 
 
 def draw_maps(batch: int, jitter: float, noise: float, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The whole map of the module's docstring, fresh coefficients for every image.
+    """Samples the affine map of the module docstring, with new coefficients for every image.
 
     Args:
         batch: number of images, B.
-        jitter: half the width of the coefficients' range; 0 leaves hue, saturation and brightness alone.
-        noise: standard deviation of the PCA coefficients; 0 adds none.
+        jitter: half the width of the coefficients' range; 0 disables hue, saturation and brightness jitter.
+        noise: standard deviation of the PCA coefficients; 0 disables PCA noise.
         seeds: two stateless seeds, integer (2, 2).
 
     Returns:
@@ -90,13 +90,13 @@ def draw_maps(batch: int, jitter: float, noise: float, seeds: tf.Tensor) -> tupl
 
 
 def apply_map(images: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-    """matrix @ pixel + shift, a map for each image, in float32.
+    """Computes matrix @ pixel + shift in float32, with one map per image.
 
     Args:
         images: uint8 or float (B, H, W, 3), 0..255.
         matrix: float32 (B, 3, 3).
         shift: float32 (B, 3).
-        dtype: of the result.
+        dtype: dtype of the result.
 
     Returns:
         (B, H, W, 3).
@@ -109,21 +109,21 @@ def apply_map(images: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor, dtype: str
 
 @tf.function(jit_compile=True)
 def fused_map(images: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-    """`apply_map` as one loop over the bytes of a batch: XLA makes it 30 times as fast on a CPU."""
+    """Runs `apply_map` as one fused loop over a batch: XLA makes it 30 times as fast on a CPU."""
     return apply_map(images, matrix, shift, dtype)
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
-    """(images - MEAN) / STD over the last axis, float32."""
+    """Computes (images - MEAN) / STD over the last axis, float32."""
     return (images - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
 
 
 @tf.function(jit_compile=True)
 def fused_normalise(images: tf.Tensor, weights: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-    """`normalise` of a batch (B, H, W, 3) in one loop; zeros where the weight (B,) is 0."""
+    """Normalises a batch (B, H, W, 3) in one fused loop; images with weight (B,) 0 become zeros."""
     return tf.cast(tf.where(weights[:, None, None, None] > 0, normalise(images), 0.0), dtype)
 
 
 def denormalise(images: np.ndarray) -> np.ndarray:
-    """Back to 0..255 for looking at: clipped and rounded to uint8."""
+    """Converts normalised images back to 0..255 for display, rounded and clipped to uint8."""
     return np.clip(np.rint(images.astype(np.float32) * np.array(STD) + np.array(MEAN)), 0, 255).astype(np.uint8)

@@ -1,10 +1,10 @@
-"""An image folder -> TFRecord shards in the ImageNet layout, with a manifest of sizes and checksums.
+"""Conversion of an image folder to TFRecord shards in the ImageNet layout, with a manifest of sizes and checksums.
 
     OUT/train-00000-of-00008 … OUT/validation-00000-of-00001 … OUT/manifest.json
 
-Until all shards are there the manifest is `manifest.partial.json`, written anew after each shard: a conversion that was
-killed goes on from it, and gives the same bytes as one that wasn't. Images are stored as they are, also those that
-can't be decoded; empty and unreadable files are told before anything is written.
+Until all shards exist the manifest is `manifest.partial.json`, rewritten after each shard. A conversion that was killed
+resumes from it and produces the same bytes as an uninterrupted one. Images are stored unchanged, even if they cannot be
+decoded; empty and unreadable files are reported before anything is written.
 """
 
 import concurrent.futures
@@ -27,7 +27,7 @@ from keras_bot.data.shard_writer import checksum, write_shard
 from keras_bot.durable import remove_partials, replacing, sync_folder
 from keras_bot.errors import MisuseError, RunError
 
-_RECORD_BYTES = 400  # about what a record has beside its image
+_RECORD_BYTES = 400  # approximate size of a record without its image
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,31 +42,32 @@ def convert(
     first_label: int = 0,
     progress: Progress = lambda done, images, shard: None,
 ) -> dict:
-    """Write the shards that aren't there yet, or not whole.
+    """Writes the shards that are missing or incomplete.
 
     Args:
-        folder: as `open_folder` takes it.
-        out: a folder, made if need be: empty, or with the beginning of the same conversion.
-        shards: of the training images, which are shuffled over all of them; 0 is one for each 128 MiB.
-        validation_shards: of the evaluation images, which stay in order; 0 likewise.
-        seed: of the shuffle, 0..2**32-1.
-        first_label: stored for the first class, 0 or 1.
-        progress: called with (images done, images in all, name of the shard that is now whole or "") after each
-            image and each shard.
+        folder: an image folder, as for `open_folder`.
+        out: output folder, created if necessary: empty, or with an earlier run of the same conversion.
+        shards: number of training shards, over which all training images are shuffled; 0 is one per 128 MiB.
+        validation_shards: number of evaluation shards, whose images stay in order; 0 is one per 128 MiB.
+        seed: seed of the shuffle, 0..2**32-1.
+        first_label: number stored for the first class, 0 or 1.
+        progress: called with (images done, total images, name of the finished shard or "") after each image and
+            each shard.
 
     Returns:
-        What the manifest holds.
+        The contents of the manifest.
 
     Raises:
-        MisuseError: the folder has another layout or holds empty or unreadable files; `out` holds something else.
-        RunError: too little space, a write that fails, another process at the same work.
+        MisuseError: the folder has a different layout or contains empty or unreadable files, or `out` contains
+            other files.
+        RunError: there is too little space, a read or write fails, or another process is converting to `out`.
     """
     if not 0 <= seed < 2**32:
         raise MisuseError(f"Expected a seed of 0 to {2**32 - 1}, received {seed}.")
     if first_label not in (0, 1):
         raise MisuseError(f"Expected first_label 0 or 1, received {first_label}.")
     layout, target = open_layout(folder), pathlib.Path(out).expanduser()
-    read_earlier(target, layout)  # tells a folder that holds something else before the files are looked at
+    read_earlier(target, layout)  # rejects an unsuitable folder before the files are checked
     listings = {"train": layout.listing("train"), "validation": layout.listing("eval")}
     sizes, fingerprint = survey(layout, listings)
     counts = {"train": shards, "validation": validation_shards}
@@ -88,7 +89,7 @@ def convert(
 def _complete(
     out: pathlib.Path, plan: dict, earlier: dict, listings: dict[str, Listing], size: int, progress: Progress
 ) -> None:
-    """Fill in the plan's checksums: those of `earlier` that are true; the other shards are written."""
+    """Completes the plan's checksums: keeps shards of `earlier` that are still valid and writes the others."""
     entries = {s["file"]: s for split in plan["splits"].values() for s in split["shards"]}
     images, done = sum(s["records"] for s in entries.values()), 0
     for name in _keep_whole(out, entries, earlier):
@@ -118,11 +119,11 @@ def _complete(
 
 
 def _parts(split: str, plan: dict) -> Iterator[tuple[dict, Iterator[int]]]:
-    """Each shard of a split with the images that belong in it, in their order."""
+    """Yields each shard of a split with the indices of its images, in order."""
     size, shards = plan["splits"][split]["records"], plan["splits"][split]["shards"]
     order = np.arange(size)
     if split == "train":
-        np.random.RandomState(plan["conversion"]["seed"]).shuffle(order)  # its stream is frozen: the same in any numpy
+        np.random.RandomState(plan["conversion"]["seed"]).shuffle(order)  # its stream is frozen across NumPy versions
     start = 0
     for entry in shards:
         yield entry, map(int, order[start : start + entry["records"]])
@@ -130,7 +131,7 @@ def _parts(split: str, plan: dict) -> Iterator[tuple[dict, Iterator[int]]]:
 
 
 def _keep_whole(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> Iterator[str]:
-    """Take over size and checksum of each earlier shard whose file still has them; yields its name."""
+    """Copies size and checksum of each earlier shard whose file still matches; yields its name."""
     known = [s for split in earlier.get("splits", {}).values() for s in split["shards"] if "sha256" in s]
 
     def is_whole(shard: dict) -> bool:
@@ -147,7 +148,7 @@ def _keep_whole(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> I
 
 
 def _save(out: pathlib.Path, plan: dict) -> None:
-    """Put the unfinished manifest in the place of the one before."""
+    """Replaces the unfinished manifest atomically."""
     with replacing(out / UNFINISHED) as file:
         file.write(json.dumps(plan, indent=1).encode("ascii"))
 
@@ -163,7 +164,7 @@ def _check_space(out: pathlib.Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _alone(out: pathlib.Path) -> Iterator[None]:
-    """The folder, made if need be, under a lock that ends with the process."""
+    """Creates the folder if necessary and locks it; the lock is released when the process ends."""
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:
@@ -178,10 +179,10 @@ def _alone(out: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clear_failures(out: pathlib.Path) -> Iterator[None]:
-    """A write that fails becomes one clear error."""
+    """Converts write failures to a RunError."""
     try:
         yield
-    except BrokenPipeError:  # of whom `progress` tells, not of the folder
+    except BrokenPipeError:  # raised by `progress`, not by writing to the folder
         raise
     except (OSError, tf.errors.OpError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a conversion will write, and whether an output folder holds the beginning of the same one."""
+"""Planning of a conversion, and detection of an earlier, unfinished run of it in the output folder."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ _MOST_NUMBERED = 99_999
 
 
 def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str, int], str]:
-    """Look at every file's size and time.
+    """Checks every file and collects sizes and modification times.
 
     Returns:
-        Bytes of each split's images, and a fingerprint in hex of classes, names, sizes and times of change.
+        Bytes of each split's images, and a hex fingerprint of classes, names, sizes and modification times.
 
     Raises:
-        MisuseError: a file is empty or can't be read; tells how many and the first few.
+        MisuseError: files are empty or cannot be read; reports their number and the first few.
     """
     digest = hashlib.sha256(json.dumps([layout.folders, layout.class_names]).encode())
     root, sizes, bad, count = os.fsencode(layout.root), dict.fromkeys(listings, 0), [], 0
@@ -47,7 +47,7 @@ def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str,
 
 
 def _look(path: bytes) -> tuple[os.stat_result | None, str]:
-    """A file's status, and what keeps it from being copied."""
+    """Returns a file's status, and the reason why it cannot be copied, or ""."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -60,16 +60,16 @@ def _look(path: bytes) -> tuple[os.stat_result | None, str]:
 
 
 def plan_split(name: str, size: int, total_bytes: int, shards: int) -> dict:
-    """A split's part of the manifest, its shards still without size and checksum.
+    """Returns one split's section of the manifest, its shards still without size and checksum.
 
     Args:
         name: "train" or "validation".
         size: number of images.
-        total_bytes: of them all.
-        shards: 0 is one for each 128 MiB, at most 1024.
+        total_bytes: total size of the images.
+        shards: number of shards; 0 is one per 128 MiB, at most 1024.
 
     Raises:
-        MisuseError: more shards than images.
+        MisuseError: `shards` is negative, or above the number of images or 99,999.
     """
     flag, most = "shards" if name == "train" else "validation_shards", min(size, _MOST_NUMBERED)
     if not 0 <= shards <= most:
@@ -83,10 +83,10 @@ def plan_split(name: str, size: int, total_bytes: int, shards: int) -> dict:
 
 
 def read_earlier(out: pathlib.Path, layout: ImageFolder) -> dict:
-    """The manifest of an output folder, whole or not; {} where there is nothing yet.
+    """Reads the manifest of an output folder, finished or not; returns {} if the folder is empty or missing.
 
     Raises:
-        MisuseError: it is no folder, holds something else, or is one of the image folder's own.
+        MisuseError: it is not a folder, contains other files, or is inside the image folder's splits.
     """
     mine = [layout.directory(split).resolve() for split in ("train", "eval")]
     if any(out.resolve().is_relative_to(folder) for folder in mine):

@@ -1,7 +1,7 @@
-"""Images that can't be decoded: they are logged and stepped over, and end a run only when there are too many.
+"""Handling of images that cannot be decoded: they are logged and skipped, and stop a run only if there are too many.
 
-ImageNet's own archives hold a few damaged files, and a copy on a worn disk holds more. `guarded_batches`
-leaves such records out of their batch and tells which they were; `CorruptLog` keeps their names.
+ImageNet's own archives contain a few damaged files, and a copy on a failing disk has more. `guarded_batches`
+leaves such records out of their batch and returns the places of the others; `CorruptLog` records their names.
 """
 
 import os
@@ -16,12 +16,12 @@ from keras_bot.errors import RunError, first_few
 
 
 class CorruptLog:
-    """The distinct names of records that could not be decoded, in the order in which they were met.
+    """Log of the distinct names of records that could not be decoded, in order of occurrence.
 
     Args:
-        max_corrupt: how many distinct records may fail. One more raises inside the pipeline; the caller of the
-            pipeline then sees a `tf.errors.OpError`, asks `exceeded` and raises `error()`.
-        names: of those that an earlier part of the run met.
+        max_corrupt: maximum number of distinct records that may fail. One more raises inside the pipeline; the
+            caller then receives a `tf.errors.OpError`, checks `exceeded` and raises `error()`.
+        names: names logged by an earlier part of the run.
     """
 
     def __init__(self, max_corrupt: int, names: Iterable[str] = ()):
@@ -31,19 +31,19 @@ class CorruptLog:
 
     @property
     def names(self) -> list[str]:
-        """The names so far."""
+        """The names logged so far."""
         return list(self._names)
 
     @property
     def exceeded(self) -> bool:
-        """Whether more than `max_corrupt` distinct records failed."""
+        """Whether more than `max_corrupt` distinct records have failed."""
         return len(self._names) > self.max_corrupt
 
     def report(self, name: str) -> None:
-        """Note that the record `name` failed; a name counts once.
+        """Logs that the record `name` failed; each name counts once.
 
         Raises:
-            RunError: when there are now too many.
+            RunError: more than `max_corrupt` records have failed.
         """
         with self._lock:
             self._names[name] = None
@@ -51,7 +51,7 @@ class CorruptLog:
             raise self.error()
 
     def error(self) -> RunError:
-        """The error for too many of them: the count and the first few names."""
+        """Returns the error for too many failed records, with their count and the first few names."""
         names = self.names
         return RunError(
             f"Expected at most {self.max_corrupt} images that can't be decoded, met {len(names)}: "
@@ -59,16 +59,16 @@ class CorruptLog:
         )
 
     def report_missing(self, source, keys: tuple, places: tf.Tensor) -> tf.Tensor:
-        """In a graph: report those of a batch that couldn't be made; calls no Python where there are none.
+        """Reports, in a graph, the failed records of a batch; calls Python only if there are any.
 
-        Raises RunError there also when no record of the source is left.
+        Also raises RunError in the graph if no record of the source can be decoded.
 
         Args:
             source, keys: as in `tell`.
-            places: of the records that could be made, int32 (b,).
+            places: places of the decoded records in the batch, int32 (b,).
 
         Returns:
-            A bool to depend on.
+            A bool tensor to use as a control dependency.
         """
 
         failed: set[bytes] = set()
@@ -86,17 +86,17 @@ class CorruptLog:
 
 
 def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-    """In a graph: `told(names, *values)` in Python of some rows of a batch; no Python where there are none.
+    """Calls `told(names, *values)` in Python, from a graph, for some rows of a batch; not called if there are none.
 
     Args:
-        told: returns True or raises.
+        told: callback that returns True or raises.
         source: the `Source` of the records.
-        keys: (positions (B,), parts of the keys, each (B,)), as `guarded_batches` returns them.
-        rows: the places in the batch, integer (n,).
-        values: what else is told of them, each (n, ...).
+        keys: (positions (B,), components of the keys, each (B,)), as returned by `guarded_batches`.
+        rows: the rows' places in the batch, integer (n,).
+        *values: further arguments of the callback, each (n, ...).
 
     Returns:
-        A bool to depend on.
+        A bool tensor to use as a control dependency.
     """
 
     def call() -> tf.Tensor:
@@ -109,20 +109,20 @@ def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tenso
 def guarded_batches(
     keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
 ) -> tf.data.Dataset:
-    """`keys.map(make).batch(batch_size)`, in order and in parallel, less the elements whose `make` raises.
+    """Computes `keys.map(make).batch(batch_size)` in order and in parallel, without the elements whose `make` raises.
 
-    Errors are ignored inside a data set made for each batch, so that a failure takes nothing from other
-    batches and its place is known. It costs 4 % of decoding and cropping. (A data set for each element, with a
-    stand-in behind it, cost 0.3 ms an image, 20 %.)
+    Errors are ignored inside a separate data set per batch, so that a failure does not affect other batches and its
+    place is known. This adds 4 % to the cost of decoding and cropping. (A data set per element, with a fallback
+    element, cost 0.3 ms per image, 20 %.)
 
     Args:
-        keys: elements are tuples.
-        make: the parts of a key -> tuple of tensors of known shape.
-        batch_size: keys in a batch.
-        drop_remainder: leave out a last batch of fewer keys.
+        keys: data set of tuples.
+        make: components of a key -> tuple of tensors of known shape.
+        batch_size: keys per batch.
+        drop_remainder: whether to drop an incomplete last batch.
 
     Returns:
-        Data set of (keys of the whole batch, places that could be made int32 (b,), what was made (b, ...)).
+        Data set of (keys of the whole batch, places of the successful elements int32 (b,), their values (b, ...)).
     """
     workers = os.cpu_count() or 1
 
@@ -138,24 +138,25 @@ def guarded_batches(
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(batch), made).map(lambda key, done: (key, *done))
 
     batches = keys.batch(batch_size, drop_remainder=drop_remainder)
-    # Two batches at a time, so that the cores have work while the last images of one are made.
+    # Two batches at a time, so that the cores stay busy while the last images of a batch are decoded.
     return batches.interleave(one, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
 def full_batch(
     parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, blank: tuple, in_turn: bool = False
 ) -> tuple[tf.Tensor, ...]:
-    """A full batch again: what could be made in its places, and in the others what is blank.
+    """Restores a full batch: puts the rows in their places and fills the other places.
 
     Args:
         parts: tensors (b, ...).
-        places: theirs in the batch, int32 (b,).
+        places: places of their rows in the batch, int32 (b,).
         batch_size: B.
-        blank: the number that fills a place of each part.
-        in_turn: what could be made, in turn, takes the missing places too; they are blank only if b is 0.
+        blank: fill value of each part.
+        in_turn: whether to fill missing places with the existing rows in turn instead; `blank` is then only used if
+            b is 0.
 
     Returns:
-        As many tensors (B, ...).
+        The parts as tensors (B, ...).
     """
 
     def spread() -> tuple[tf.Tensor, ...]:
@@ -172,5 +173,5 @@ def full_batch(
 
 
 def _mask(places: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """Bool (size,), True at places."""
+    """Returns a bool mask (size,), True at `places`."""
     return tf.scatter_nd(places[:, None], tf.ones_like(places), [size]) > 0

@@ -1,12 +1,12 @@
-"""From encoded bytes to pixels: whole, a window of a JPEG, or smaller. Runs in tf.data's graphs; errors raise there.
+"""Image decoding: whole images, windows of JPEGs, and scaled decoding. Runs in tf.data graphs; errors raise there.
 
-TensorFlow decodes JPEG, PNG, GIF and BMP. Pillow decodes the other formats, WebP among them: TensorFlow 2.21 corrupts
-its memory on animated WebP. The content decides, not the name of the file. Of animations and files of several pages
-the first image is taken.
+TensorFlow decodes JPEG, PNG, GIF and BMP. Pillow decodes the other formats, including WebP: TensorFlow 2.21 corrupts
+its memory on animated WebP. The format is detected from the content, not from the file name. The first image of an
+animation or a multi-page file is used.
 
-Of a JPEG's window that is at least 2, 4 or 8 times as large as the result, libjpeg decodes 1/2, 1/4 or 1/8 of the
-frequencies only: that is quicker, averages where plain bilinear resizing would skip pixels, and never has to be
-enlarged again.
+If a JPEG's window is at least 2, 4 or 8 times as large as the result, libjpeg decodes only 1/2, 1/4 or 1/8 of the
+frequencies. This is faster, averages pixels that plain bilinear resizing would skip, and never requires upscaling
+afterwards.
 """
 
 import functools
@@ -25,13 +25,13 @@ SUFFIXES = (
 )
 
 _BY_TENSORFLOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")  # the first bytes of JPEG, PNG, GIF and BMP
-_BY_PILLOW = ["WEBP", "TIFF", "PPM", "AVIF"]  # no format that starts another program, as EPS does
+_BY_PILLOW = ["WEBP", "TIFF", "PPM", "AVIF"]  # excludes formats that start another program, such as EPS
 _RATIOS = (1, 2, 4, 8)
-_MAX_PIXELS = 2**29 // 3  # what TensorFlow decodes as a whole at most: a header that claims more is damaged
+_MAX_PIXELS = 2**29 // 3  # TensorFlow's limit for whole images: a header with more pixels is damaged
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
-    """Encoded bytes or an array -> uint8 (H, W, 3): greyscale is spread over RGB, alpha is dropped."""
+    """Decodes bytes or converts an array to uint8 (H, W, 3): greyscale becomes RGB, alpha is dropped."""
     if image.dtype != tf.string:
         return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
@@ -50,48 +50,48 @@ def decode(image: tf.Tensor) -> tf.Tensor:
 
 
 def _by_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3); (0, 0, 3) for what is no image of `_BY_PILLOW`."""
-    encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # called eagerly, TensorFlow passes an array
+    """Decodes with Pillow to uint8 (H, W, 3); returns (0, 0, 3) if it is not a valid image of `_BY_PILLOW`."""
+    encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # in eager mode TensorFlow passes an array
     formats = [name for name in _BY_PILLOW if name != "AVIF" or features.check("avif")]
     try:
         picture = Image.open(io.BytesIO(encoded), formats=formats)
-        if picture.mode.startswith("I;16"):  # Pillow would clip its values at 255
+        if picture.mode.startswith("I;16"):  # Pillow would clip the values at 255
             return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-        if picture.mode not in ("I", "F"):  # whose values have no known range
+        if picture.mode not in ("I", "F"):  # their values have no known range
             return np.asarray(picture.convert("RGB"))
-    except Exception:  # Pillow raises whatever it stumbles over in damaged files
+    except Exception:  # Pillow raises arbitrary types for damaged files
         pass
     return np.zeros((0, 0, 3), np.uint8)
 
 
 def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:
-    """A window of a JPEG, decoded at 1/1, 1/2, 1/4 or 1/8: the smallest whose edges have `size` pixels or more.
+    """Decodes a window of a JPEG at the smallest scale of 1, 1/2, 1/4, 1/8 that leaves its edges >= `size` pixels.
 
     Args:
         image: encoded JPEG.
-        shape: int32 (2,): height and width by its header. If they can't be, this raises in the graph.
+        shape: int32 (2,): height and width from its header. If they are impossibly large, this raises in the graph.
         window: int32 (4,): top, left, height, width, in pixels of the whole image.
-        size: of the edges that the window will be resized to.
+        size: edge length that the window will be resized to.
 
     Returns:
-        uint8 (h, w, 3). Scaled decoding moves the window by less than one pixel of its own.
+        uint8 (h, w, 3). Scaled decoding shifts the window by less than one of its own pixels.
     """
 
     def at(ratio: int) -> tf.Tensor:
         scaled = window if ratio == 1 else window // ratio
         return tf.image.decode_and_crop_jpeg(image, scaled, channels=3, ratio=ratio)
 
-    # The index of the ratio for each number of times that `size` goes into the shorter edge.
+    # Index of the ratio for each value of (shorter edge // size).
     steps = [sum(times >= ratio for ratio in _RATIOS[1:]) for times in range(_RATIOS[-1] + 1)]
     step = tf.gather(steps, tf.minimum(tf.reduce_min(window[2:]) // size, _RATIOS[-1]))
     lies = tf.reduce_prod(tf.cast(shape, tf.float32)) > _MAX_PIXELS
     branches = [functools.partial(at, ratio) for ratio in _RATIOS]
-    branches.append(lambda: tf.io.decode_jpeg(image, channels=3))  # which fails for that size
+    branches.append(lambda: tf.io.decode_jpeg(image, channels=3))  # fails for that size
     return tf.switch_case(tf.where(lies, len(_RATIOS), step), branches)
 
 
 def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
-    """`decode`, but a JPEG whose edges are at least 2, 4 or 8 times `edge` comes out smaller by that: not exact."""
+    """Decodes like `decode`, but downscales JPEGs whose edges are at least 2, 4 or 8 times `edge` by it: not exact."""
 
     def from_jpeg() -> tf.Tensor:
         shape = jpeg_shape(image)
@@ -103,12 +103,12 @@ def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
 
 
 def jpeg_shape(image: tf.Tensor) -> tf.Tensor:
-    """Height and width by a JPEG's header, int32 (2,)."""
+    """Returns height and width from a JPEG's header, int32 (2,)."""
     return tf.image.extract_jpeg_shape(image)[:2]
 
 
 def _refuse_bmp_palette(image: tf.Tensor) -> tf.Tensor:
-    """Raises in the graph for an 8-bit BMP whose palette isn't grey: TensorFlow would take its indices for grey."""
+    """Raises in the graph for an 8-bit BMP with a colour palette: TensorFlow would read the indices as grey levels."""
 
     def check() -> tf.Tensor:
         header = tf.io.decode_raw(tf.strings.substr(image, 14, 4), tf.int32)[0]

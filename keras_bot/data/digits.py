@@ -1,9 +1,9 @@
-"""`digits`: the one real data set that needs no download, as an ordinary TFDS set.
+"""`digits`: a real data set that needs no download, as an ordinary TFDS set.
 
 1,797 handwritten digits of 8x8 grey pixels from scikit-learn's `load_digits` (the test half of the UCI
 "Optical Recognition of Handwritten Digits" set), values 0..16 scaled to uint8 0..255. The split is fixed and
-stratified: of every class, in file order, each fifth image is in `test` (355) and the others in `train`
-(1,442). Importing this module registers the builder; `tfds.builder("digits")` finds it from then on.
+stratified: every fifth image of each class, in file order, is in `test` (355) and the others are in `train`
+(1,442). Importing this module registers the builder for `tfds.builder("digits")`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of `digits`: {"image": uint8 (8, 8, 1), "label": 0..9}, splits `train` and `test`."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS 4.9.10 would find these two through `importlib_resources`, which it needs but doesn't install.
+    # TFDS 4.9.10 would look these up with `importlib_resources`, which it requires but does not install.
     pkg_dir_path = tfds.core.Path(__file__).parent
     code_path = tfds.core.Path(__file__)
 
@@ -46,8 +46,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def _load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All images uint8 (1797, 8, 8, 1), labels (1797,), and which of them are test images, bool (1797,)."""
-    from sklearn.datasets import load_digits  # slow to import, and needed only to build the set once
+    """Returns all images uint8 (1797, 8, 8, 1), their labels (1797,), and the mask of test images, bool (1797,)."""
+    from sklearn.datasets import load_digits  # slow to import and only needed to prepare the set
 
     digits = load_digits()
     images = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)[..., np.newaxis]

@@ -1,4 +1,4 @@
-"""From records to batches for evaluation: each image once, in full batches, with weights that leave out the padding."""
+"""Evaluation input pipeline: each image once, in full batches, with sample weights that mask the padding."""
 
 import tensorflow as tf
 
@@ -27,26 +27,28 @@ def eval_pipeline(
     workers: int = 1,
     pad: bool = True,
 ) -> tf.data.Dataset:
-    """Batches for evaluation: (images (B, S, S, 3) normalised, labels float32 (B, K), weights float32 (B,)).
+    """Builds evaluation batches: (images (B, S, S, 3) normalised, labels float32 (B, K), weights float32 (B,)).
 
-    With `pad` every batch is full, so that replicas share each equally. The weight is 1 for an image of the set, and
-    0 for the last batch's padding and for an image that can't be decoded: weighted means, as Keras takes them of the
-    `weighted_metrics`, count every image exactly once on any number of replicas. Keras divides the loss by all rows of
-    a batch instead. Without `pad` the last batch is smaller, images that can't be decoded are left out and all
-    weights are 1, so every loss and metric is exact.
+    With `pad` every batch is full, so that replicas share each equally. The weight is 1 for an image of the data set,
+    and 0 for the padding of the last batch and for an image that cannot be decoded. Weighted means, such as Keras'
+    `weighted_metrics`, therefore count every image exactly once on any number of replicas. Keras divides the loss by
+    all rows of a batch instead. Without `pad` the last batch is smaller, images that cannot be decoded are left out
+    and all weights are 1, so every loss and metric is exact.
 
     Args:
         source, batch_size, image_size, cache, dtype, ram_budget: as in `train_pipeline`.
         transform, eval_crop: see `image.eval_image`.
         corrupt: as in `train_pipeline`.
-        scaled_decoding: decode JPEGs at 1/2, 1/4 or 1/8 where they are that much larger than needed. It is faster
-            on large photos and not exact.
-        worker, workers: give the rows of one of so many workers alone: B // workers of each batch, those that follow
-            the rows of the workers before it. All have as many batches; one of them may be nothing but padding.
-        pad: fill every batch to B rows. Without it the number of batches is unknown where `corrupt` lets images fail.
+        scaled_decoding: whether to decode JPEGs at 1/2, 1/4 or 1/8 scale where they are that much larger than
+            needed. This is faster for large photos but not exact.
+        worker, workers: index of this worker and number of workers. The pipeline returns only this worker's
+            B // workers consecutive rows of each batch. All workers have the same number of batches; a worker's last
+            batch may contain only padding.
+        pad: whether to fill every batch to B rows. Without it the number of batches is unknown if `corrupt` allows
+            images to fail.
 
     Raises:
-        MisuseError: an argument is out of its range, the workers don't divide B, or several workers without `pad`.
+        MisuseError: an argument is out of range, B is not divisible by `workers`, or several workers without `pad`.
     """
     _check(eval_crop, dtype, transform, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)
     rows = eval_rows(batch_size, worker, workers)
@@ -68,11 +70,11 @@ def eval_pipeline(
     batches = evaluation_batches(source, rows, make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
     if pad or corrupt is None or source.in_memory:
         return batches
-    return batches.filter(lambda images, labels, weights: tf.size(weights) > 0)  # a batch may hold no whole image
+    return batches.filter(lambda images, labels, weights: tf.size(weights) > 0)  # batches without any decodable image
 
 
 def preprocess_eval(images: tf.Tensor, image_size: int, transform: str, eval_crop: float = 0.875) -> tf.Tensor:
-    """What `eval_pipeline` does to decoded images, as a graph to export with a model.
+    """Applies the preprocessing of `eval_pipeline` to decoded images, for export with a model.
 
     Args:
         images: uint8 or float (B, H, W, 3), 0..255, of any size.

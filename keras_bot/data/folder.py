@@ -1,5 +1,5 @@
-"""A folder of images: `train/CLASS/*.jpg` and `val/CLASS/*.jpg`. Classes are `train`'s folders, sorted, or as
-`classes.csv` orders and names them. Folders inside a class folder belong to that class.
+"""Image folders: `train/CLASS/*.jpg` and `val/CLASS/*.jpg`. The classes are the folders of `train`, sorted, or ordered
+and named by `classes.csv`. Folders inside a class folder belong to that class.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from keras_bot.errors import MisuseError
 
 _EVAL_FOLDERS = ("val", "validation", "test")
 _LAYOUT = f"expected train/CLASS/*.jpg and val/CLASS/*.jpg (or {', '.join(SUFFIXES[1:])})"
-_BLOCK = 64  # file names in one string of the graph's constant: a look-up copies its block
+_BLOCK = 64  # file names per string of the constant: a lookup copies its block
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """A folder whose layout is right.
+    """An image folder with a valid layout.
 
     Attributes:
         root: the folder.
-        folders: names of the class folders, one for each label.
-        class_names: names to show, one for each label.
+        folders: names of the class folders, one per label.
+        class_names: display names, one per label.
     """
 
     root: pathlib.Path
@@ -38,7 +38,7 @@ class ImageFolder:
     class_names: tuple[str, ...]
 
     def directory(self, split: str) -> pathlib.Path:
-        """Where the images of "train" or "eval" are. Raises MisuseError if there is no such folder."""
+        """Returns the directory of "train" or "eval". Raises MisuseError if there is no evaluation folder."""
         if split == "train":
             return self.root / "train"
         for name in _EVAL_FOLDERS:
@@ -49,10 +49,10 @@ class ImageFolder:
         )
 
     def listing(self, split: str) -> Listing:
-        """The images of "train" or "eval"; what is skipped is one line on stderr.
+        """Lists the images of "train" or "eval"; prints one line about skipped entries to stderr.
 
         Raises:
-            MisuseError: a class has no images, or `train` lacks it, or a folder can't be read.
+            MisuseError: a class has no images or is not in `train`, or a folder cannot be read.
         """
         try:
             listing = list_images(self.directory(split), self.folders)
@@ -64,10 +64,10 @@ class ImageFolder:
 
 
 def open_layout(folder: str) -> ImageFolder:
-    """Find the classes of an image folder.
+    """Finds the classes of an image folder.
 
     Raises:
-        MisuseError: the folder has another layout, or `classes.csv` doesn't agree with it.
+        MisuseError: the folder has a different layout, or `classes.csv` is inconsistent with it.
     """
     root = pathlib.Path(folder).expanduser()
     if not root.is_dir():
@@ -83,17 +83,17 @@ def open_layout(folder: str) -> ImageFolder:
 
 
 def open_folder(folder: str, split: str, num_classes: int) -> Source:
-    """Open one split of a folder; only names are read, the images when a pipeline wants them.
+    """Opens one split of an image folder. It only lists file names; the pipeline reads the images.
 
     Args:
-        folder: holds `train` and one of `val`, `validation`, `test`, and perhaps `classes.csv`: a header, then a
-            line for each class in the order of the labels, with the class folder first and a readable name second.
+        folder: contains `train` and one of `val`, `validation`, `test`, and optionally `classes.csv`: a header, then
+            one line per class in label order, with the class folder first and a readable name second.
         split: "train" or "eval".
-        num_classes: 0, or what is expected.
+        num_classes: 0, or the expected number.
 
     Raises:
-        MisuseError: the folder has another layout, a class without images, or in `val` a class that `train` lacks;
-            `classes.csv` and `train` disagree.
+        MisuseError: the folder has a different layout, a class without images, or an evaluation class that `train`
+            lacks; or `classes.csv` and `train` disagree.
     """
     layout = open_layout(folder)
     check_num_classes(str(layout.root), num_classes, len(layout.folders))
@@ -129,7 +129,7 @@ def _source(layout: ImageFolder, listing: Listing) -> Source:
 
 
 def _names(listing: Listing) -> Callable[[tf.Tensor], tf.Tensor]:
-    """In a graph: positions, int64 of any shape -> file names. The names are one constant of long strings."""
+    """Returns a graph function: indices, int64 of any shape -> file names, stored in one constant of long strings."""
     bounds = listing.offsets[np.append(np.arange(0, len(listing), _BLOCK), len(listing))]
     blocks = cpu_constant([listing.names[begin:end] for begin, end in itertools.pairwise(bounds)])
     offsets = cpu_constant(listing.offsets)

@@ -1,4 +1,4 @@
-"""A picture of what the network is shown: augmented samples with their labels, to look at before a run."""
+"""Image grid of augmented samples with their labels, for inspection before a run."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from keras_bot.durable import write_whole
 from keras_bot.figures import label_text, plain_text
 
 _SHOWN = 0.05
-_WIDTH = 24  # characters of a class name, about as many as an image is wide
+_WIDTH = 24  # characters of a class name, about the width of an image
 
 
 def sample_grid(
@@ -25,16 +25,16 @@ def sample_grid(
     rows: int = 4,
     columns: int = 8,
 ) -> None:
-    """Writes the first rows * columns images of a pipeline as a PNG, de-normalised, each under its label.
+    """Saves the first rows * columns images of a pipeline as a PNG, denormalised and titled with their labels.
 
     Args:
         dataset: batches (images float (B, S, S, 3) normalised, labels float32 (B, K)), as from `train_pipeline`.
-        class_names: K names. A mixed label is shown with the share of each class of at least 5 %.
-        path: of the PNG; its folder must exist.
-        rows, columns: of the grid; places stay empty if the data set has fewer images.
+        class_names: K names. A mixed label shows up to three classes with a share of at least 5 % each.
+        path: path of the PNG; its folder must exist.
+        rows, columns: size of the grid; cells stay empty if the data set has fewer images.
 
     Raises:
-        RunError: if the picture can't be written.
+        RunError: the file cannot be written.
     """
     images, labels = _first(dataset, rows * columns)
     titles = [_title(label, class_names) for label in labels]

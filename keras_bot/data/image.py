@@ -1,11 +1,11 @@
-"""Geometry of one image: random resized crop, flip, the crop of evaluation. Random by seed only.
+"""Geometric image transforms: random resized crop, flip and evaluation crop, all deterministic given the seed.
 
-A record's image is either encoded bytes (a string scalar: JPEG, PNG, GIF's first frame, BMP) or a uint8 array
-(H, W, C). All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Training images leave
-as uint8, rounded; those of evaluation as float32 in 0..255, exact.
+A record's image is either encoded bytes (a string scalar in any format of `decode`) or a uint8 array (H, W, C).
+All functions work eagerly, inside tf.data and, on arrays, in an exported graph. Training images are returned as
+uint8, rounded; evaluation images as float32 in 0..255, unrounded.
 
-Resizing is bilinear without antialiasing, as OpenCV does it for MXNet and GluonCV; PIL's and torchvision's
-bilinear filter the image when they shrink it and so give slightly softer images.
+Resizing is bilinear without antialiasing, as in OpenCV, which MXNet and GluonCV use. PIL and torchvision apply an
+antialiasing filter when they downscale, which gives slightly softer images.
 """
 
 import math
@@ -21,17 +21,17 @@ _TRIES = 10
 
 
 def sample_crop(shape: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
-    """The window of the random resized crop (paper 2.1): area U(min_area, 1), aspect 3/4..4/3.
+    """Samples the window of a random resized crop (paper 2.1): area U(min_area, 1), aspect ratio 3/4..4/3.
 
-    The aspect ratio (width / height) is log-uniform, as in MXNet since 1.5 and in torchvision, so that wide
-    and tall are equally likely; the paper doesn't say. Of ten draws the first that fits is taken. If none
-    fits, it is the largest centred window whose aspect ratio is in the range. It runs for every image, so in few
-    operations: each costs a microsecond or two.
+    The aspect ratio (width / height) is log-uniform, as in MXNet since 1.5 and in torchvision, so wide and tall
+    windows are equally likely; the paper does not specify it. The first of ten draws that fits is used. If none
+    fits, the window is the largest centred one with an aspect ratio in the range. It runs for every image and so
+    uses few operations: each costs 1-2 microseconds.
 
     Args:
-        shape: of the image, int32 (2,): height, width.
-        uniform: float32 (22,) in [0, 1): ten areas, ten aspect ratios, the place down and across.
-        min_area: smallest part of the image's area, 0..1.
+        shape: height and width of the image, int32 (2,).
+        uniform: float32 (22,) in [0, 1): ten areas, ten aspect ratios, vertical and horizontal position.
+        min_area: smallest fraction of the image's area, 0..1.
 
     Returns:
         int32 (4,): top, left, height, width.
@@ -39,7 +39,7 @@ def sample_crop(shape: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Ten
     full = tf.cast(shape, tf.float32)
     low, high = math.log(_ASPECT[0]) / 2, math.log(_ASPECT[1]) / 2
     edges = tf.sqrt((min_area + (1.0 - min_area) * uniform[:_TRIES]) * tf.reduce_prod(full))
-    roots = tf.exp(low + (high - low) * uniform[_TRIES : 2 * _TRIES])  # of the aspect ratios
+    roots = tf.exp(low + (high - low) * uniform[_TRIES : 2 * _TRIES])  # square roots of the aspect ratios
     sizes = tf.maximum(tf.round(tf.stack([edges / roots, edges * roots], axis=1)), 1.0)
     fits = tf.reduce_all(sizes <= full, axis=1)
     first = tf.argmax(fits)
@@ -58,7 +58,7 @@ def sample_crop(shape: tf.Tensor, uniform: tf.Tensor, min_area: float) -> tf.Ten
 
 
 def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_area: float) -> tf.Tensor:
-    """`sample_crop`, cut out and resized: uint8 (size, size, 3). Of a JPEG only the window is decoded."""
+    """Crops to `sample_crop` and resizes: uint8 (size, size, 3). Only the window of a JPEG is decoded."""
 
     def from_whole() -> tf.Tensor:
         whole = decode(image)
@@ -75,14 +75,14 @@ def random_resized_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, min_are
 
 
 def random_crop(image: tf.Tensor, size: int, uniform: tf.Tensor, padding: int) -> tf.Tensor:
-    """CIFAR's crop: black pixels `padding` wide on each side, then a window of (size, size) anywhere.
+    """Applies the CIFAR crop: pads with black pixels, then cuts out a random (size, size) window.
 
     Args:
         image: (size, size, 3).
-        size: edge of the window.
-        uniform: float32 (2,) in [0, 1): the place down and across.
-        padding: pixels on each side, zeros before normalisation, as in GluonCV's and He et al.'s CIFAR
-        recipes.
+        size: edge length of the window.
+        uniform: float32 (2,) in [0, 1): vertical and horizontal position.
+        padding: pixels added to each side, zeros before normalisation, as in the CIFAR recipes of GluonCV and
+            He et al.
     """
     padded = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
     place = tf.cast(tf.floor(uniform * (2.0 * padding + 1.0)), tf.int32)
@@ -100,15 +100,15 @@ def train_image(
     min_area: float,
     crop_padding: int,
 ) -> tf.Tensor:
-    """One training image; every draw comes from `seed`.
+    """Returns one augmented training image; all randomness comes from `seed`.
 
     Args:
         image: encoded bytes, or uint8 (H, W, 1 or 3).
-        size: edge of the result.
-        transform: "imagenet" (random resized crop, flip), "cifar" (resize if need be, pad, random crop,
+        size: edge length of the result.
+        transform: "imagenet" (random resized crop, flip), "cifar" (resize if necessary, pad, random crop,
             flip) or "plain" (resize, nothing random).
         seed: stateless seed, integer (2,).
-        flip: mirror left-right with probability 1/2.
+        flip: whether to flip horizontally with probability 1/2.
         min_area: for "imagenet"; see `sample_crop`.
         crop_padding: for "cifar"; see `random_crop`.
 
@@ -128,10 +128,10 @@ def train_image(
 
 
 def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:
-    """The deterministic view of evaluation, of one image (H, W, 3) or a batch (B, H, W, 3) of any size.
+    """Applies the deterministic evaluation transform to one image (H, W, 3) or a batch (B, H, W, 3) of any size.
 
-    "imagenet": the shorter edge becomes round(size / eval_crop), the aspect ratio is kept, and the middle is
-    cut out. "cifar", "plain": resize only.
+    "imagenet": resizes the shorter edge to round(size / eval_crop), keeping the aspect ratio, and takes the centre
+    crop. "cifar", "plain": resizes only.
 
     Returns:
         float32 ([B,] size, size, 3) in 0..255.
@@ -146,10 +146,10 @@ def eval_image(images: tf.Tensor, size: int, transform: str, eval_crop: float) -
 
 
 def eval_one(image: tf.Tensor, size: int, transform: str, eval_crop: float) -> tf.Tensor:
-    """`eval_image` of one image (H, W, 3), in little memory also where it is much longer than wide, or wider than long.
+    """Applies `eval_image` to one image (H, W, 3) with bounded memory, even for extreme aspect ratios.
 
-    Of a 20000x10 image `eval_image` makes 512,000x256 pixels to cut 224x224 from; here only these are computed, by
-    an operation that is slower for other images.
+    `eval_image` resizes a 20000x10 image to 512,000x256 pixels to crop 224x224 of them. Here only the crop is
+    computed, by an operation that is slower for ordinary images.
     """
 
     def cut_out() -> tf.Tensor:
@@ -171,19 +171,19 @@ def eval_one(image: tf.Tensor, size: int, transform: str, eval_crop: float) -> t
 
 
 def eval_edge(size: int, eval_crop: float) -> int:
-    """Pixels of the shorter edge that evaluation's centre crop is cut from: 256 for 224 (paper 2.1)."""
+    """Returns the shorter edge, in pixels, before the evaluation centre crop: 256 for 224 (paper 2.1)."""
     return round(size / eval_crop)
 
 
 def _scaled_shape(shape: tf.Tensor, edge: int) -> tf.Tensor:
-    """Height and width, int32 (2,), once the shorter of them has become `edge`."""
+    """Returns height and width, int32 (2,), after resizing the shorter edge to `edge`."""
     shorter = tf.reduce_min(shape)
     return (shape * edge + shorter // 2) // shorter
 
 
 def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-    """Bilinear, to float32; images that have that size already are only cast."""
-    images = tf.cast(images, tf.float32)  # of uint8 the operation is slower
+    """Resizes bilinearly to float32; images that statically have this size are only cast."""
+    images = tf.cast(images, tf.float32)  # resizing uint8 is slower
     known = isinstance(height, int) and isinstance(width, int)
     if known and tuple(images.shape[-3:-1]) == (height, width):
         return images
@@ -191,5 +191,5 @@ def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Rounded; `images` are float in 0..255."""
+    """Rounds float images in 0..255 to uint8."""
     return tf.cast(images + 0.5, tf.uint8)

@@ -1,9 +1,9 @@
-"""Python within TensorFlow's graphs, so that a process still ends when a pipeline is left in the middle.
+"""Python functions in TensorFlow graphs that cannot hang interpreter shutdown if a pipeline is abandoned midway.
 
-A thread of a pipeline that waits for its turn in Python while the interpreter ends is ended itself, and what it
-was to do is never done. TensorFlow waits for that when it takes the pipeline down, so the process hangs after its last
-line: one training in six that met too many broken images (CPython 3.11, TensorFlow 2.21). So pipelines that nobody
-holds any more are taken down before the interpreter ends, while Python still has turns to give.
+If the interpreter shuts down while a pipeline thread waits for the GIL, the thread is terminated and its Python call
+never completes. TensorFlow waits for that call when it destroys the pipeline, so the process hangs at exit: this
+happened in one of six training runs that met too many corrupt images (CPython 3.11, TensorFlow 2.21). Unreferenced
+pipelines are therefore destroyed at exit, while Python code can still run.
 """
 
 import atexit
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 
 def in_python(function: Callable, inputs: Sequence[tf.Tensor], dtypes, stateful: bool = True):
-    """`tf.numpy_function`, in a process that ends. All of keras_bot's Python in graphs goes by it."""
+    """Calls `tf.numpy_function` so that it cannot hang interpreter shutdown. Use it for all Python code in graphs."""
     _end_in_order()
     return tf.numpy_function(function, inputs, dtypes, stateful=stateful)
 
@@ -27,7 +27,7 @@ def _end_in_order():
 
 
 def _take_down():
-    """Collects iterators that only cycles and the last error's frames hold; TensorFlow waits for their calls here."""
+    """Collects iterators kept alive only by cycles or the last traceback; TensorFlow waits for their calls here."""
     for name in ("last_exc", "last_value", "last_traceback"):
         if hasattr(sys, name):
             setattr(sys, name, None)

@@ -1,4 +1,4 @@
-"""The input pipeline in one call, for anybody's `model.fit`."""
+"""The input pipeline in one call, for use with any `model.fit`."""
 
 import os
 from collections.abc import Callable
@@ -26,36 +26,37 @@ def pipeline(
     read_config=None,
     **options,
 ) -> tf.data.Dataset:
-    """The paper's input pipeline (2.1) as a `tf.data.Dataset`, to be used as it is or with a `map` of your own.
+    """Builds the paper's input pipeline (2.1) as a `tf.data.Dataset`, to use as it is or with further `map`s.
 
         train = keras_bot.data.pipeline("photos", batch_size=64, epochs=20)
         held_out = keras_bot.data.pipeline("photos", "eval", batch_size=64)
         model.fit(train, epochs=20, steps_per_epoch=len(train) // 20, validation_data=held_out)
 
-    One stream covers all epochs, since each has an order and augmentations of its own: tell `fit` the steps of one.
+    One training stream covers all epochs, since each has its own order and augmentations. Pass the number of steps per
+    epoch to `fit`.
 
     Args:
-        dataset: what `open_source` takes (a folder, a TFDS name, TFRecord shards, an .npz file, "synthetic"), or a
-            `Source`.
+        dataset: the `dataset` argument of `open_source` (a folder, a TFDS name, TFRecord shards, an .npz file,
+            "synthetic"), or a `Source`.
         split: "train" or "eval".
-        batch_size: images in a batch.
+        batch_size: images per batch.
         image_size: height and width of the images.
-        epochs: how many the stream covers; "train" needs it, "eval" is one pass.
-        data_dir, num_classes, tfds_split, first_label, read_config: see `open_source`; not for a `Source`.
-        **options: the others of `train_pipeline` or `eval_pipeline`: transform, seed, color_jitter, first_epoch,
+        epochs: number of epochs in the stream; required for "train", not allowed for "eval", which is one pass.
+        data_dir, num_classes, tfds_split, first_label, read_config: see `open_source`; not allowed with a `Source`.
+        **options: other arguments of `train_pipeline` or `eval_pipeline`: transform, seed, color_jitter, first_epoch,
             first_step, cache, dtype, corrupt, pad, …
 
     Returns:
-        "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": these and weights float32
-        (B,). The last batch of "eval" holds the images that are left, all weights are 1, and Keras' `evaluate` gives
-        the exact mean of any loss and metric. Where replicas share a batch it is padded (`pad`), and the weights make
-        the loss of `evaluate` exact: above 1 for images and 0 for padding. That holds for Keras' usual mean
-        ("sum_over_batch_size") where every image can be decoded, as a broken one counts with a loss of 0; use
-        `weighted_metrics`, which are exact, for all else.
+        "train": (images (B, S, S, 3) normalised, one-hot labels float32 (B, K)); "eval": the same and weights float32
+        (B,). By default the last batch of "eval" is smaller, all weights are 1, and Keras' `evaluate` returns the exact
+        mean of any loss and metric. With several replicas or workers, batches are padded (`pad`), and the weights, >= 1
+        for images and 0 for padding, make the loss of `evaluate` exact. This holds for Keras' default reduction
+        ("sum_over_batch_size") if every image can be decoded, as a corrupt one counts with a loss of 0. For anything
+        else use `weighted_metrics`, which are exact.
 
     Raises:
-        MisuseError: there is no such data set, or an argument is out of its range.
-        TypeError: for an option that the pipeline doesn't have.
+        MisuseError: there is no such data set, or an argument is out of range.
+        TypeError: the pipeline has no such option.
     """
     if split not in ("train", "eval"):
         raise MisuseError(f"Expected split 'train' or 'eval', received {split!r}.")
@@ -78,6 +79,6 @@ def pipeline(
 
 
 def _spread_over(size: int, batch_size: int) -> Callable:
-    """Scales the weights for Keras' mean over all rows, padding included; weighted metrics stay the same."""
+    """Returns a map that scales the weights for Keras' mean over all rows, padding included, not weighted metrics."""
     share = -(-size // batch_size) * batch_size / size
     return lambda images, labels, weights: (images, labels, weights * share)

@@ -1,9 +1,9 @@
-"""The images in the class folders of one split, and what is skipped there.
+"""Listing of the images in the class folders of one split, and a report of skipped entries.
 
-Folders inside a class folder belong to it, and links are followed. Skipped are files without the suffix of an image,
-hidden ones, and what isn't a regular file.
+Folders inside a class folder belong to it, and symbolic links are followed. Files without an image suffix, hidden
+files and anything that is not a regular file are skipped.
 
-A listing of millions of files is one byte string and an array of offsets, about 30 bytes a file.
+A listing of millions of files is one byte string and an array of offsets, about 30 bytes per file.
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ import numpy as np
 from keras_bot.data.decode import SUFFIXES
 from keras_bot.errors import SHOWN, MisuseError, first_few, one_line
 
-_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by file managers, not worth a report
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by file managers, not reported
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The images of one split in the order of their labels, each class's sorted by name.
+    """The images of one split, ordered by label and then by name.
 
     Attributes:
-        directory: of the split.
-        folders: the class folders' names, one for each label.
-        starts: position of each class's first image, int64 (K,).
-        names: the file names within their class folders, one after the other.
-        offsets: where each begins in `names`, and the end; int64 (N + 1,).
-        skipped: a sentence on the files that are not in it, or "".
+        directory: directory of the split.
+        folders: names of the class folders, one per label.
+        starts: index of each class's first image, int64 (K,).
+        names: the file names relative to their class folders, concatenated.
+        offsets: start of each name in `names`, and the end; int64 (N + 1,).
+        skipped: a sentence on the skipped files, or "".
     """
 
     directory: pathlib.Path
@@ -45,17 +45,17 @@ class Listing:
         return len(self.offsets) - 1
 
     def label(self, index: int) -> int:
-        """The label of one image."""
+        """Returns the label of one image."""
         return int(np.searchsorted(self.starts, index, side="right")) - 1
 
     def path(self, index: int) -> bytes:
-        """The path of one image, as the file system has it."""
+        """Returns the path of one image, as raw file system bytes."""
         name = self.names[self.offsets[index] : self.offsets[index + 1]]
         return os.path.join(os.fsencode(self.directory / self.folders[self.label(index)]), name)
 
 
 def subfolders(directory: pathlib.Path) -> list[str]:
-    """The names of the folders in a folder that aren't hidden, sorted; none if it doesn't exist."""
+    """Returns the sorted names of the non-hidden folders in a directory; [] if it does not exist."""
     if not directory.is_dir():
         return []
     with os.scandir(directory) as entries:
@@ -63,15 +63,15 @@ def subfolders(directory: pathlib.Path) -> list[str]:
 
 
 def list_images(directory: pathlib.Path, folders: tuple[str, ...]) -> Listing:
-    """The images of one split.
+    """Lists the images of one split.
 
     Args:
-        directory: of the split.
-        folders: the class folders, one for each label; some may be missing.
+        directory: directory of the split.
+        folders: names of the class folders, one per label; some may be missing.
 
     Raises:
-        MisuseError: a class has no images, or `train` lacks it.
-        OSError: a folder can't be read.
+        MisuseError: a class folder has no images or is not in `folders`, or there are no class folders.
+        OSError: a folder cannot be read.
     """
     present = subfolders(directory)
     for name in present:
@@ -104,7 +104,7 @@ def list_images(directory: pathlib.Path, folders: tuple[str, ...]) -> Listing:
 
 
 def _image_files(directory: pathlib.Path, folder: str, skipped: "_Skipped") -> list[bytes]:
-    """Paths of the images within one class folder, sorted."""
+    """Returns the sorted paths of the images, relative to their class folder."""
     path, before = os.fsencode(directory / folder), skipped.count
     files = sorted(_walk(path, b"", skipped, ()))
     if not files:
@@ -117,7 +117,7 @@ def _image_files(directory: pathlib.Path, folder: str, skipped: "_Skipped") -> l
 
 
 def _walk(path: bytes, prefix: bytes, skipped: "_Skipped", parents: tuple) -> Iterator[bytes]:
-    """The images below a folder, as paths within the class folder; a link to a folder above is skipped."""
+    """Yields the images below a folder, as paths relative to the class folder; skips links to a parent folder."""
     status = os.stat(path)
     parents = (*parents, (status.st_dev, status.st_ino))
     with os.scandir(path) as entries:
@@ -136,12 +136,12 @@ def _walk(path: bytes, prefix: bytes, skipped: "_Skipped", parents: tuple) -> It
 
 
 def _is_readable(entry: os.DirEntry) -> bool:
-    """Whether it is a file, or a link that leads nowhere, which counts as a broken image; a pipe would block."""
+    """Returns whether it is a file or a dangling link, which counts as a corrupt image. Reading a pipe would block."""
     return entry.is_file() or not os.path.exists(entry.path)
 
 
 class _Skipped:
-    """Counts what is no image, and keeps the first few names."""
+    """Counter of entries that are not images, with the first few paths."""
 
     def __init__(self):
         self.count = 0
@@ -149,7 +149,7 @@ class _Skipped:
         self._paths: list[bytes] = []
 
     def extend(self, entries: Iterable[os.DirEntry], images: str = "no regular files") -> None:
-        """Counts entries, except the litter of file managers; `images` is the reason for those named like images."""
+        """Counts entries not left by file managers; `images` is the reason reported for those with an image suffix."""
         for entry in entries:
             name = printable(os.fsdecode(entry.name))
             if name in _LITTER or name.startswith("._"):
@@ -163,7 +163,7 @@ class _Skipped:
                 self._paths.append(entry.path + b"/" * is_folder)
 
     def sentence(self, directory: pathlib.Path) -> str:
-        """What was skipped below a folder, by kind, with the first few names; "" if nothing was."""
+        """Returns a summary of the skipped entries by kind, with the first few names; "" if there are none."""
         if not self.count:
             return ""
         kinds = ", ".join(f"{kind}: {count}" for kind, count in self._kinds.most_common(5))
@@ -175,5 +175,5 @@ class _Skipped:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 are replaced."""
+    """Returns a file name as valid Unicode text: bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`manifest.json` of a folder of TFRecord shards, as `keras-bot data convert` writes it: read and checked."""
+"""Reading and validation of the `manifest.json` that `keras-bot data convert` writes for TFRecord shards."""
 
 import json
 import os
@@ -14,7 +14,7 @@ UNFINISHED = "manifest.partial.json"
 
 
 def read_manifest(root: pathlib.Path, split: str) -> tuple[list[Records], tuple[str, ...], int]:
-    """The files with their records, the class names, and the first label; the files' sizes are checked."""
+    """Returns the shards with their records, the class names and the first label, after checking the file sizes."""
     name = "train" if split == "train" else "validation"
     try:
         manifest = json.loads((root / MANIFEST).read_bytes())
@@ -43,7 +43,7 @@ def read_manifest(root: pathlib.Path, split: str) -> tuple[list[Records], tuple[
 
 
 def _check_manifest(names: Any, first_label: int, part: dict, shards: list[tuple[pathlib.Path, int, int]]) -> None:
-    """Raises ValueError for what `convert` would never write."""
+    """Raises ValueError for contents that `convert` never writes."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names is no list of names")
     files = [shard["file"] for shard in part["shards"]]

@@ -1,4 +1,4 @@
-"""What the tricks need of `keras.ops`, by TensorFlow: in tf.data Keras' own would run on its backend, maybe JAX."""
+"""TensorFlow versions of the `keras.ops` that the tricks use in tf.data, where Keras' backend may be JAX."""
 
 import tensorflow as tf
 
@@ -10,5 +10,5 @@ sqrt = tf.sqrt
 
 
 def flip(x: tf.Tensor, axis: int) -> tf.Tensor:
-    """`x` reversed along an axis."""
+    """Reverses `x` along an axis."""
     return tf.reverse(x, [axis])

@@ -1,8 +1,8 @@
-"""TFRecord files as one stream of serialised records, in an order that a seed alone decides.
+"""TFRecord files as one stream of serialised records, in an order that depends only on the seed.
 
-A shuffled pass takes the files in random order, a group at a time, interleaves a group's files, cuts the stream in
-blocks and shuffles each. Nothing in it depends on timing or on earlier passes, and the files' counts are known: so
-a pass can begin anywhere, and a file that holds less than it should is found out.
+A shuffled pass reads the files in random order, one group at a time, interleaves the files of a group, splits the
+stream into blocks and shuffles each block. Nothing depends on timing or on earlier passes, and the record counts of
+the files are known. A pass can therefore start anywhere, and a file with too few records is detected.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from keras_bot.data.in_python import in_python
 from keras_bot.data.source import Share, cpu_constant
 from keras_bot.errors import MisuseError, RunError
 
-_HEADER = struct.Struct("<Q4x")  # a record's length and that number's checksum
-_FOOTER = 4  # the record's checksum, behind it
+_HEADER = struct.Struct("<Q4x")  # a record's length and the checksum of the length
+_FOOTER = 4  # the record's checksum, after the data
 _READERS = 8
 _TABLE = (("path", tf.string), ("skip", tf.int64), ("take", tf.int64))
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """A range of one file's records: `take` of them behind the first `skip`."""
+    """A range of one file's records: `take` records after the first `skip`."""
 
     path: str
     skip: int
@@ -36,18 +36,18 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a shuffled pass reads: `cycle_length` files at a time, `block_length` records of each in turn."""
+    """Interleaving of a shuffled pass: `cycle_length` files at a time, `block_length` records from each in turn."""
 
     cycle_length: int = 16
     block_length: int = 16
 
 
 def reading_of(read_config: Any) -> Reading:
-    """What a `tfds.ReadConfig` says about interleaving, and the defaults where it, or all of it, isn't set."""
+    """Returns the interleaving set by a `tfds.ReadConfig`, or None; unset fields get the defaults."""
     given = {}
     for name in ("cycle_length", "block_length"):
         value = getattr(read_config, f"interleave_{name}", None)
-        if not isinstance(value, int):  # None, or the mark that TFDS leaves in what isn't set
+        if not isinstance(value, int):  # None, or the TFDS placeholder for an unset field
             continue
         if value < 1:
             raise MisuseError(f"Expected interleave_{name} >= 1 in read_config, received {value}.")
@@ -56,7 +56,7 @@ def reading_of(read_config: Any) -> Reading:
 
 
 def take_share(files: Sequence[Records], share: Share) -> list[Records]:
-    """One worker's part: records that follow each other, so that it reads no others' files."""
+    """Returns one worker's contiguous share of the records, so that it only reads the files it needs."""
     begin, end = share.start, share.start + share.size
     taken = []
     for file in files:
@@ -68,18 +68,19 @@ def take_share(files: Sequence[Records], share: Share) -> list[Records]:
 
 
 def record_keys(files: Sequence[Records], reading: Reading) -> Callable[..., tf.data.Dataset]:
-    """The `keys` of a source in record files: (serialised record, path of the file, index in the file).
+    """Returns the `keys` of a source in record files: (serialised record, path of the file, index in the file).
 
-    With a seed, blocks of a third of `buffer` are shuffled: one is read while one waits and one is in use. Without,
-    the files follow each other. A pass from `first` on reads at most one block, and a few records, for nothing.
+    With a seed, blocks of a third of `buffer` are shuffled: one is being read, one waits and one is in use. Without a
+    seed, the files are read one after the other. A pass that starts at `first` begins at that position's block and
+    discards the records before it.
 
     Args:
-        files: in their natural order; none of them empty.
-        reading: of a shuffled pass.
+        files: the files in natural order, none of them empty.
+        reading: interleaving of a shuffled pass.
 
     Returns:
-        The `keys`. A file that is cut, damaged or gone raises in the data set: the `run_error` of what TensorFlow
-        makes of it names the file, and the byte at which what is whole of it ends.
+        The `keys`. A file that is truncated, damaged or missing raises in the data set. `run_error` recovers the
+        message, which contains the file and, where known, the byte offset of the fault.
     """
     table = tuple(cpu_constant([getattr(file, part) for file in files], dtype) for part, dtype in _TABLE)
 
@@ -98,12 +99,12 @@ def record_keys(files: Sequence[Records], reading: Reading) -> Callable[..., tf.
 
 
 def record_name(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """The file's name with the record's index in brackets."""
+    """Returns the file's name with the record's index in brackets."""
     return tf.strings.join([tf.strings.regex_replace(file, ".*/", ""), "[", tf.strings.as_string(index), "]"])
 
 
 def _stream(table: Sequence[tf.Tensor], first: tf.Tensor, reading: Reading) -> tf.data.Dataset:
-    """The keys from `first` on: the files of `table` in groups, each group's interleaved."""
+    """Returns the keys from `first` on: the files of `table` in groups, interleaved within each group."""
     takes, cycle = table[2], reading.cycle_length
     groups = -(-takes.shape[0] // cycle)
     sizes = tf.math.segment_sum(takes, tf.range(takes.shape[0]) // cycle)
@@ -121,9 +122,9 @@ def _stream(table: Sequence[tf.Tensor], first: tf.Tensor, reading: Reading) -> t
 def _read_group(
     paths: tf.Tensor, skips: tf.Tensor, takes: tf.Tensor, first: tf.Tensor, reading: Reading
 ) -> tf.data.Dataset:
-    """The keys of one group from its record `first` on."""
+    """Returns the keys of one group from its record `first` on."""
     length = reading.block_length
-    # How far each file has come after so many whole turns: the last turn that begins at `first` or before it.
+    # Records read after each number of whole turns, to find the last turn that starts at or before `first`.
     most = tf.reduce_max(tf.minimum(takes, first)) // length + 1
     turns = tf.range(most + 1)
     passed = tf.reduce_sum(tf.minimum(takes[:, None], turns[None] * length), 0)
@@ -141,13 +142,13 @@ def _read_group(
 
 
 def _read_file(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
-    """A range of a file's records. TensorFlow's own errors name no file, and a cut between records is none to it."""
+    """Reads a range of a file's records. TensorFlow's errors lack the file name and miss a cut between records."""
 
     def complain(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         record = in_python(_raise_fault, [path, index], tf.string)
         return index, tf.ensure_shape(record, [])
 
-    # A file that can't be opened would fail for ever; the numbers in front let it do so `take` times.
+    # A file that cannot be opened would fail endlessly; zipping with the numbers limits it to `take` failures.
     numbers = tf.data.Dataset.range(skip, skip + take)
     records = tf.data.Dataset.zip((numbers, tf.data.TFRecordDataset(path).skip(skip))).ignore_errors()
     records = records.concatenate(tf.data.Dataset.from_tensors(skip + take).map(complain)).take(take)
@@ -155,8 +156,8 @@ def _read_file(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dat
 
 
 def _shuffled(window: tuple, size: int, seed: tf.Tensor, number: tf.Tensor) -> tf.data.Dataset:
-    """One block in an order of its own. The records stay where they are in memory."""
-    # Otherwise the graph's seed, that is tf.random.set_seed's, would have a say too.
+    """Shuffles one block with its own seed, without copying the records."""
+    # Otherwise the graph seed, set by tf.random.set_seed, would change the order.
     tf.compat.v1.get_default_graph().seed = None
     own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int64), number)
     mixed = tf.random.stateless_uniform([], own, 1, 2**62, tf.int64)
@@ -168,14 +169,14 @@ def _raise_fault(path: bytes, expected: np.int64) -> None:
 
 
 def measure(path: str) -> tuple[int, int, int]:
-    """Hop over a TFRecord file's records, reading their headers alone.
+    """Counts a TFRecord file's records by reading only their headers.
 
     Returns:
         Number of whole records, the byte at which the last of them ends, and the file's size. The latter two
-        differ if the file is cut, or something else.
+        differ if the file is truncated or not a TFRecord file.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
         size, end, count = os.fstat(file.fileno()).st_size, 0, 0
@@ -188,7 +189,7 @@ def measure(path: str) -> tuple[int, int, int]:
 
 
 def fault(path: str, expected: int) -> str:
-    """What is wrong with a TFRecord file that didn't give its first `expected` records; reads all of it."""
+    """Returns the error message for a TFRecord file with fewer than `expected` readable records; reads all of it."""
     try:
         count, end, size = measure(path)
     except OSError as error:
@@ -208,7 +209,7 @@ def fault(path: str, expected: int) -> str:
 
 
 def cut(path: str, end: int, size: int) -> str:
-    """The message for a file whose last whole record ends at byte `end` of the `size` that it has or should have."""
+    """Returns the message for a file of actual or expected `size` whose last whole record ends at byte `end`."""
     return (
         f"{path} is cut or damaged, or no plain TFRecord file: its last whole record ends at byte {end} of {size}. "
         "Copy it again."

@@ -1,4 +1,4 @@
-"""One TFRecord shard of an image folder in the ImageNet layout, written so that it is whole or not there."""
+"""Atomic writing of one TFRecord shard in the ImageNet layout from an image folder."""
 
 import collections
 import concurrent.futures
@@ -32,27 +32,27 @@ def write_shard(
     first_label: int,
     on_image: Callable[[], None],
 ) -> dict:
-    """Write one shard under another name, sync it, read it back for its checksum, rename it.
+    """Writes one shard to a temporary file, syncs it, reads it back for its checksum, and renames it.
 
     Args:
-        path: of the shard.
-        listing: where the images are.
-        order: which of them, in this order.
-        class_names: one for each label.
-        first_label: what is stored for label 0.
-        on_image: called after each.
+        path: path of the shard.
+        listing: the images.
+        order: indices of the images to write, in this order.
+        class_names: one per label.
+        first_label: the number stored for label 0.
+        on_image: called after each image.
 
     Returns:
-        {"bytes": its size, "sha256": its checksum in hex}.
+        {"bytes": the size, "sha256": the checksum in hex}.
 
     Raises:
-        RunError: an image can't be read.
-        OSError, tf.errors.OpError: the shard can't be written; nothing of it is left.
+        RunError: an image cannot be read.
+        OSError, tf.errors.OpError: the shard cannot be written; the temporary file is removed.
     """
-    partial = path.with_name(path.name.split("-of-")[0] + PARTIAL)  # a name that nobody takes for a shard's
+    partial = path.with_name(path.name.split("-of-")[0] + PARTIAL)  # not a shard name
     try:
         with tf.io.TFRecordWriter(os.fsencode(partial)) as writer, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's opinions on headers
+            warnings.simplefilter("ignore")  # Pillow warns about odd headers
             for index, data in _read_ahead(listing, order):
                 writer.write(_example(listing, index, data, class_names, first_label))
                 on_image()
@@ -67,7 +67,7 @@ def write_shard(
 
 
 def checksum(path: pathlib.Path, sync: bool = False) -> dict:
-    """Size and SHA-256 of a file; with `sync`, after what is in it is on the disk."""
+    """Returns size and SHA-256 of a file; `sync` flushes it to disk first."""
     digest, size = hashlib.sha256(), 0
     with open(path, "rb") as file:
         if sync:
@@ -79,7 +79,7 @@ def checksum(path: pathlib.Path, sync: bool = False) -> dict:
 
 
 def _read_ahead(listing: Listing, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-    """The images' bytes in order, a few being read beforehand."""
+    """Yields index and bytes of each image in order, reading a few ahead in parallel."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         waiting: collections.deque = collections.deque()
         for index in order:
@@ -107,7 +107,7 @@ def _read(path: bytes) -> bytes:
 
 
 def _example(listing: Listing, index: int, data: bytes, class_names: tuple[str, ...], first_label: int) -> bytes:
-    """A serialised tf.train.Example, its features sorted by name: the same bytes in every run."""
+    """Returns a tf.train.Example, serialised deterministically: the same bytes in every run."""
     label = listing.label(index)
     kind, height, width = _header(data)
     example = tf.train.Example()
@@ -130,12 +130,12 @@ def _example(listing: Listing, index: int, data: bytes, class_names: tuple[str, 
 
 
 def _header(data: bytes) -> tuple[str, int, int]:
-    """Format, height and width in pixels by the header alone; "", 0, 0 where it tells none."""
+    """Returns format, height and width in pixels from the header alone; "", 0, 0 if it cannot be parsed."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a preview behind
+            kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with an appended preview
             return kind, image.height, image.width
-    except Exception:  # Pillow raises a dozen kinds for a broken header, which is no concern of a copy
+    except Exception:  # Pillow raises many types for a broken header; the file is copied regardless
         return "", 0, 0

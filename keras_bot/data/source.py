@@ -1,4 +1,4 @@
-"""`Source`: where records come from, in two halves: a cheap order of keys, and a costly read of each."""
+"""`Source`: access to a data set's records, split into a cheap ordering of keys and an expensive read per key."""
 
 import dataclasses
 import hashlib
@@ -19,21 +19,20 @@ _AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set's split.
+    """One split of a data set.
 
     Attributes:
-        name: what the user called it, with the split.
+        name: the name given by the user, with the split.
         num_classes: labels are 0..num_classes-1.
-        class_names: one for each class.
+        class_names: one per class.
         size: number of records.
-        keys: `keys(seed, buffer, first=0)` -> data set of `size - first` keys, tuples of scalars, cheap to make: a
-            pass from position `first` on, without reading what comes before. With a seed, integer tensor (2,),
-            shuffled by it; with None in their natural order. `buffer` matters only to sources that can be read
-            no other way than in sequence.
-        read: the parts of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
+        keys: `keys(seed, buffer, first=0)` -> data set of `size - first` keys, tuples of scalars, cheap to make: one
+            pass from position `first` on, skipping earlier records cheaply. A seed, integer tensor (2,), shuffles
+            the keys; None keeps their natural order. `buffer` is only used by sources that must be read sequentially.
+        read: components of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
             string}. Runs in parallel, in a graph.
-        record_name: the parts of a key, or of a batch of keys -> name, also of a record that can't be read.
-        in_memory: the records are arrays: reading and decoding can't fail.
+        record_name: components of a key, or of a batch of keys -> name, even if the record cannot be read.
+        in_memory: whether the records are arrays, so that reading and decoding cannot fail.
     """
 
     name: str
@@ -49,13 +48,13 @@ class Source:
         check_distinct(self.name, self.class_names)
 
     def records(self) -> tf.data.Dataset:
-        """All records in their natural order, read in parallel; raises where one can't be read."""
+        """Returns all records in natural order, read in parallel; iteration raises if one cannot be read."""
         return self.keys(None, 1).map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def fingerprint(self, samples: int = 16) -> str:
-        """A checksum of so many records, evenly spread over the natural order: labels and images as they are stored.
+        """Returns a checksum, 16 hex digits, of the labels and stored images of `samples` evenly spaced records.
 
-        One that can't be read counts as empty. 16 hexadecimal digits.
+        A record that cannot be read is hashed as a fixed placeholder.
         """
         digest = hashlib.sha256()
         for record in sample(self, samples):
@@ -66,7 +65,7 @@ class Source:
     def batches(
         self, keys: tf.data.Dataset, make: Callable, batch_size: int, drop_remainder: bool = False
     ) -> tf.data.Dataset:
-        """`guarded_batches`; for arrays, of which none can fail, the same elements in the plain, faster way."""
+        """Calls `guarded_batches`, or for arrays, which cannot fail, builds the same elements by a faster plain map."""
         if not self.in_memory:
             return guarded_batches(keys, make, batch_size, drop_remainder)
         made = keys.map(lambda *key: (key, make(*key)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -74,7 +73,7 @@ class Source:
         return made.map(lambda key, parts: (key, tf.range(tf.shape(key[0])[0]), parts))
 
     def shared(self, share: "Share") -> "Source":
-        """One worker's part of a source whose keys are `indices`: each `workers`th record, so all classes."""
+        """Returns one worker's share of a source with `indices` keys: every `workers`th record, so all classes."""
         if share.workers == 1:
             return self
         own = indices(share.size)
@@ -85,13 +84,12 @@ class Source:
         return dataclasses.replace(self, size=share.size, keys=keys)
 
     def cached(self) -> "Source":
-        """The same source with all its records in memory, still encoded; arrays in memory stay as they are.
+        """Reads all records into memory, still encoded, and returns the cached source; no-op for in-memory arrays.
 
-        Reads everything once, now. A record that can't be read becomes one of zero bytes, which can't
-        be decoded either.
+        A record that cannot be read becomes zero bytes, which cannot be decoded either.
 
         Raises:
-            RunError: a record file is cut, damaged or gone.
+            RunError: a record file is truncated, damaged or missing.
         """
         if self.in_memory:
             return self
@@ -127,12 +125,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """One worker's part of a set: `size` records; which, is `start` or `worker` to say.
+    """One worker's shard of `size` records.
 
     Attributes:
-        worker, workers: its number, from 0, and how many there are.
-        size: the number of its records.
-        start: where they begin if each worker's records follow each other.
+        worker, workers: index of the worker, from 0, and number of workers.
+        size: number of records in the shard.
+        start: index of the first record, if shards are contiguous.
     """
 
     worker: int
@@ -142,13 +140,13 @@ class Share:
 
 
 def share_of(read_config: Any, size: int, split: str) -> Share:
-    """The share of the worker that a `tfds.ReadConfig` names; all of the set if it, or its `input_context`, is None.
+    """Returns the share of a `tfds.ReadConfig`'s worker; the whole set if it, or its `input_context`, is None.
 
-    Training shares are of one size, so that workers take as many steps, and leave out the remainder. In evaluation
-    the first shares hold one record more.
+    Training shares have the same size, so that all workers take the same number of steps; the remainder is dropped.
+    In evaluation the remainder is distributed over the first shares, one record each.
 
     Raises:
-        MisuseError: there are more workers than records, or the worker is none of them.
+        MisuseError: there are more workers than records, or the worker's index is out of range.
     """
     context = getattr(read_config, "input_context", None)
     if context is None:
@@ -165,15 +163,15 @@ def share_of(read_config: Any, size: int, split: str) -> Share:
 
 
 def indices(size: int) -> Callable[..., tf.data.Dataset]:
-    """The `keys` of a source that can be read in any order: 0..size-1, shuffled as a whole without memory."""
+    """Returns the `keys` of a random-access source: 0..size-1, shuffled globally without a buffer."""
 
     def keys(seed: tf.Tensor | None, buffer: int, first: int | tf.Tensor = 0) -> tf.data.Dataset:
-        del buffer  # a permutation of everything needs none
+        del buffer  # a global permutation needs none
         ordered = tf.data.Dataset.range(tf.cast(first, tf.int64), size)
         if seed is None:
             return ordered.map(lambda i: (i,))
         shuffle = tf.random.experimental.index_shuffle
-        # Many at a time: a call for each would cost 0.025 ms an image, as much as the sampling of its window.
+        # In batches: a call per key would cost 0.025 ms per image, as much as sampling its crop window.
         shuffled = ordered.batch(_AT_ONCE).map(lambda i: (shuffle(i, seed, tf.constant(size - 1, tf.int64)),))
         return shuffled.unbatch()
 
@@ -181,11 +179,11 @@ def indices(size: int) -> Callable[..., tf.data.Dataset]:
 
 
 def sample(source: Any, count: int) -> Iterator[dict[str, tf.Tensor] | None]:
-    """So many records of a source, evenly spread over its natural order; None in the place of one that can't be read.
+    """Yields records evenly spaced over a source's natural order; None for a record that cannot be read.
 
     Args:
-        source: has `size`, `keys` and `read` as `Source` has them.
-        count: how many at most; no record comes twice.
+        source: has `size`, `keys` and `read` like `Source`.
+        count: maximum number of records; none is repeated.
     """
     places = np.unique(np.linspace(0, source.size - 1, count, dtype=np.int64))
     chosen = tf.data.Dataset.from_tensor_slices(places).flat_map(lambda place: source.keys(None, 1, place).take(1))
@@ -199,19 +197,19 @@ def sample(source: Any, count: int) -> Iterator[dict[str, tf.Tensor] | None]:
 
 
 def run_error(error: tf.errors.OpError) -> RunError | None:
-    """The RunError, if it was one, that was raised inside a data set and became an error of TensorFlow's."""
+    """Returns the RunError that was raised inside a data set and wrapped in a TensorFlow error, or None."""
     own = re.search(r"RunError: (.*)", error.message)
     return RunError(own[1]) if own else None
 
 
 def cpu_constant(values, dtype: tf.DType | None = None) -> tf.Tensor:
-    """A tensor in the host's memory, also where there is a GPU; data sets then share it and copy nothing."""
+    """Returns a tensor in host memory, even if there is a GPU; data sets share it without a copy."""
     with tf.device("CPU:0"):
         return tf.constant(values, dtype)
 
 
 def check_distinct(source: str, class_names: Sequence[str]) -> None:
-    """MisuseError if two classes share a name: heads, teachers and exports tell classes apart by it."""
+    """Raises MisuseError if two classes share a name: heads, teachers and exports identify classes by name."""
     if len(set(class_names)) == len(class_names):
         return
     shared = {
@@ -224,7 +222,7 @@ def check_distinct(source: str, class_names: Sequence[str]) -> None:
 
 
 def check_num_classes(source: str, num_classes: int, found: int) -> None:
-    """MisuseError unless `num_classes` is 0 (take what the data has) or equals `found`."""
+    """Raises MisuseError unless `num_classes` is 0 (use the data's) or equals `found`."""
     if num_classes not in (0, found):
         raise MisuseError(
             f"Expected {num_classes} classes (num_classes), but {source} has {found}. "

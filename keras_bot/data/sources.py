@@ -1,4 +1,4 @@
-"""The one door to data: a name or a path -> `Source`."""
+"""Opens any supported data set, by name or path, as a `Source`."""
 
 import os
 import re
@@ -24,27 +24,27 @@ def open_source(
     first_label: int = 0,
     read_config: Any = None,
 ) -> Source:
-    """Open one split of a data set.
+    """Opens one split of a data set.
 
     Args:
         dataset: "synthetic"; a path ending in .npz; a path of an image folder, or of a folder of TFRecord shards in
             the ImageNet layout; or the name of a TFDS set, among them "digits", which needs no download.
         split: "train" or "eval".
-        data_dir: where TFDS keeps its data; the others don't look at it.
+        data_dir: the TFDS data directory; ignored for other data sets.
         num_classes: 0 takes it from the data (1000 for "synthetic"); otherwise it must agree with the data.
         synthetic_images: number of images of "synthetic".
         image_size: height and width of the images of "synthetic".
-        tfds_split: a split in TFDS's own notation, as "train[:90%]", instead of the one that `split` stands for.
+        tfds_split: a split in TFDS notation, such as "train[:90%]", that overrides `split`.
         first_label: 0 or 1: the label of the first class in TFRecord shards without a manifest. TensorFlow's
-            ImageNet shards begin with 1.
-        read_config: a `tfds.ReadConfig`, for any kind of set. With its `input_context` the source is one worker's
-            share: no record is in two; in training all shares are of one size and leave out the remainder of the
-            division, in evaluation the first ones hold one record more. Record files are read as its
-            `interleave_cycle_length` and `interleave_block_length` say. The rest of it doesn't count.
+            ImageNet shards start at 1.
+        read_config: a `tfds.ReadConfig`, for any kind of data set. With an `input_context` the source is one worker's
+            share; shares are disjoint. In training all shares have the same size and the remainder is dropped; in
+            evaluation it is distributed over the first shares. `interleave_cycle_length` and
+            `interleave_block_length` apply to record files. Other fields are ignored.
 
     Raises:
-        MisuseError: there is no such data set, or it has another form; says what was expected and what to do.
-        RunError: a TFDS set could not be prepared, or a TFRecord shard is cut.
+        MisuseError: there is no such data set, or its contents are not valid.
+        RunError: a TFDS set could not be prepared, or a TFRecord shard is truncated.
     """
     dataset = os.fspath(dataset)
     if split not in ("train", "eval"):
@@ -74,7 +74,7 @@ def open_source(
 
 
 def _is_folder(dataset: str) -> bool:
-    """Whether a path is meant: it exists, or has a separator and doesn't begin with a TFDS set's name."""
+    """Returns whether it is a path: it exists, or has a separator and does not start with the name of a TFDS set."""
     if os.path.exists(os.path.expanduser(dataset)):
         return True
     if os.sep not in dataset and "/" not in dataset:

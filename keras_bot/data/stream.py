@@ -1,15 +1,15 @@
-"""The stream of batches below the pipelines of all tasks: its order, its draws, broken records, a worker's rows.
+"""Batch stream shared by the pipelines of all tasks: order, random draws, corrupt records and sharding over workers.
 
-    keys in their order -> those of this worker -> batches of `make`, less what can't be decoded -> `check`
+    ordered keys -> this worker's keys -> batches of `make`, without undecodable records -> `check`
     -> fill the missing places -> `finish` -> prefetch
 
-A task says how it makes an example of a record and how it finishes a batch. Its source has `name`, `size`, `keys`,
-`read` and `record_name` as `data.source.Source` has them.
+A task defines how to make an example from a record and how to finish a batch. Its source has `name`, `size`, `keys`,
+`read` and `record_name` like `data.source.Source`.
 
-One training stream covers all epochs; no batch straddles two. Order and draws are a function of (seed, epoch,
-position) alone: each use has its own stream number, and within it the place counted over all epochs is the
-second half of a stateless seed. So a run resumed at any step sees exactly what an unbroken run sees from
-there, on any number of cores, and reads nothing of what comes before. Keeping that order costs no speed.
+One training stream covers all epochs; no batch spans two. Order and draws depend only on (seed, epoch, position):
+each use has its own stream number, and the position counted over all epochs is the second half of a stateless seed.
+A run resumed at any step therefore sees exactly the data of an uninterrupted run from there on, with any number of
+cores, and decodes none of the preceding images. Keeping that order costs no speed.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from keras_bot.data.corrupt import CorruptLog, full_batch, guarded_batches
 from keras_bot.data.worker_rows import WorkerRows
 from keras_bot.errors import MisuseError
 
-BATCH = 4  # the stream of `batch_transform`'s seeds
+BATCH = 4  # stream number of the seeds for `batch_transform`
 _ORDER, _EXAMPLE, _JITTER, _PCA = range(4)
 
 Check = Callable[[Any, tuple, tf.Tensor, tuple], tuple]
@@ -34,16 +34,16 @@ Check = Callable[[Any, tuple, tf.Tensor, tuple], tuple]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStream:
-    """Which records a training run sees, in which order and with which draws.
+    """The records of a training run, their order and their random draws.
 
     Attributes:
-        source: of the records.
-        rows: those of each batch that this worker makes.
+        source: the source of the records.
+        rows: the rows of each batch that this worker makes.
         epochs, seed, first_epoch, first_step, color_jitter, pca_noise: as in `train_pipeline`.
-        share: its `draws_of`.
+        share: `draws_of` of `train_pipeline`.
 
     Raises:
-        MisuseError: one is out of its range, or the batch is larger than the source.
+        MisuseError: an attribute is out of range, or the batch is larger than the source.
     """
 
     source: Any
@@ -77,11 +77,11 @@ class TrainingStream:
 
     @property
     def steps(self) -> int:
-        """The batches of an epoch."""
+        """Number of batches per epoch."""
         return self.source.size // self.rows.batch_size
 
     def keys(self, shuffle_buffer: int) -> tf.data.Dataset:
-        """(position counted over all epochs, parts of the key) of each record of these rows."""
+        """Returns (position counted over all epochs, components of the key) of each record of these rows."""
         size, steps = self.rows.batch_size, self.steps
 
         def positions(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -104,17 +104,17 @@ class TrainingStream:
         ram_budget: int = RAM_BUDGET,
         guarded: Callable = guarded_batches,
     ) -> tf.data.Dataset:
-        """The rest of the stream's batches, finished; in a broken record's place is another one of the same batch.
+        """Builds the batches from the first step on; another record of the same batch replaces a corrupt one.
 
         Args:
             make: (record, seed int64 (2,)) -> parts of an example.
-            finish: (parts (b, ...) of these rows, `color.draw_maps` of them, number of the batch int64) -> an element.
-            blank: the value of each part where a batch has no whole record at all.
-            check: (source, and what `guarded_batches` gives: keys, places, parts) -> parts; it may raise in the graph.
-            corrupt: counts the records that can't be made; None allows none.
+            finish: (parts (b, ...) of these rows, their `color.draw_maps`, batch number int64) -> an element.
+            blank: the value of each part if no record of a batch can be decoded.
+            check: (source, and the keys, places and parts from `guarded_batches`) -> parts; may raise in the graph.
+            corrupt: counts the records that cannot be decoded; None allows none.
             shuffle_buffer: see `Source.keys`.
-            ram_budget: MiB that tf.data may tune its buffers to.
-            guarded: `guarded_batches`, or another function that does the same.
+            ram_budget: upper limit in MiB for the buffers that tf.data autotunes.
+            guarded: `guarded_batches`, or an equivalent function.
         """
         rows, log = self.rows, corrupt or CorruptLog(0)
 
@@ -147,15 +147,15 @@ def evaluation_batches(
     guarded: Callable = guarded_batches,
     pad: bool = True,
 ) -> tf.data.Dataset:
-    """One pass in the natural order, in full batches, or in batches of what could be made.
+    """Builds the batches of one pass in natural order, padded or without the undecodable records.
 
     Args:
         source, rows, check, corrupt, ram_budget, guarded: as in `TrainingStream`.
         make: record -> parts of an example.
-        finish: (parts (b, ...), weights float32 (b,)) -> an element. The weight is 0 for the last batch's padding and
-            for a record that can't be made, else 1.
+        finish: (parts (b, ...), weights float32 (b,)) -> an element. The weight is 0 for the padding of the last batch
+            and for a record that cannot be decoded, else 1.
         blank: the value of each part where the weight is 0.
-        pad: make every batch full. Without it each holds the records that could be made, all of weight 1.
+        pad: whether to make every batch full. Without it, batches contain only the decoded records, all of weight 1.
     """
     log = corrupt or CorruptLog(0)
 
@@ -170,16 +170,16 @@ def evaluation_batches(
 
 
 def _checked(source, log: CorruptLog, check: Check | None, keys: tuple, places: tf.Tensor, made: tuple) -> tuple:
-    """The parts that could be made, of which nothing is used before those that couldn't are reported."""
+    """Returns the decoded parts, checked, after reporting the failed records."""
     with tf.control_dependencies([log.report_missing(source, keys, places)]):
         made = tuple(map(tf.identity, made))
     return check(source, keys, places, made) if check else made
 
 
 def _finished(batches: tf.data.Dataset, finish: Callable, count: int, ram_budget: int) -> tf.data.Dataset:
-    """`count` batches, each finished; `ram_budget` bounds what tf.data tunes by itself, for all buffers together.
+    """Returns `count` finished batches; `ram_budget` limits all autotuned tf.data buffers together.
 
-    One thread an operation: images and batches keep the cores busy, and sharing out an image's pixels costs 4 %.
+    Each operation uses one thread: images and batches keep the cores busy, and splitting single images costs 4 %.
     """
     options = tf.data.Options()
     options.autotune.ram_budget = ram_budget * 2**20

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: prepared on first use if that takes no manual download, read as encoded bytes."""
+"""TensorFlow Datasets: prepared on first use unless a manual download is required, read as encoded bytes."""
 
 import contextlib
 import io
@@ -18,30 +18,30 @@ _EVAL_SPLITS = ("validation", "test", "val")
 
 
 def known_names() -> list[str]:
-    """The names of all TFDS sets, `digits` among them."""
+    """Returns the names of all TFDS sets, including `digits`."""
     return _tfds().list_builders(with_community_datasets=False)
 
 
 def is_name(text: str) -> bool:
-    """Whether a text has the form of a TFDS name: name, name/config or name/config:version."""
+    """Returns whether a text has the form of a TFDS name: name, with optional /config and :version."""
     return re.fullmatch(_NAME, text) is not None
 
 
 def open_tfds(
     dataset: str, split: str, data_dir: str | None, num_classes: int, tfds_split: str = "", read_config: Any = None
 ) -> Source:
-    """Open one split of a TFDS set with an `image` and a `label` feature, or others that its supervised_keys name.
+    """Opens one split of a TFDS set with features `image` and `label`, or those in its supervised_keys.
 
     Args:
         dataset: TFDS name, also "name/config:version".
-        split: "train" or "eval"; of the latter, the first of validation, test and val that exists.
-        data_dir: where TFDS keeps its data; None is TFDS's own default.
-        num_classes: 0, or what is expected.
-        tfds_split: a TFDS split like "train[:90%]" instead.
+        split: "train" or "eval"; "eval" uses the first of validation, test and val that exists.
+        data_dir: the TFDS data directory; None is the TFDS default.
+        num_classes: 0, or the expected number.
+        tfds_split: a TFDS split such as "train[:90%]" that overrides `split`.
         read_config: see `open_source`.
 
     Raises:
-        MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
+        MisuseError: the name or split is unknown, or the set needs a manual download or lacks these features.
         RunError: the set could not be downloaded or prepared.
     """
     builder = prepare(dataset, data_dir)
@@ -69,7 +69,7 @@ def open_tfds(
 
 
 def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
-    """The names of an Image and a ClassLabel: `image` and `label`, else those of the set's supervised_keys."""
+    """Returns the names of an Image and a ClassLabel: `image` and `label`, else those of the supervised_keys."""
     features = _tfds().features
     parts = dict(info.features.items()) if isinstance(info.features, features.FeaturesDict) else {}
     pairs = [("image", "label")]
@@ -87,7 +87,7 @@ def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
 
 
 def _tfds() -> Any:
-    """TFDS with `digits` registered; imported late, since it is slow and other sources need none of it."""
+    """Returns TFDS with `digits` registered; imported lazily because it is slow and other sources do not need it."""
     import tensorflow_datasets
 
     from keras_bot.data import digits
@@ -97,14 +97,14 @@ def _tfds() -> Any:
 
 
 def prepare(dataset: str, data_dir: str | None) -> Any:
-    """The builder of a set, its data on disk; prepared now if it isn't yet, which may download it.
+    """Returns the builder of a data set; downloads and prepares the set if it is not on disk yet.
 
     Args:
         dataset: TFDS name, also "name/config:version".
-        data_dir: where TFDS keeps its data; None is TFDS's own default.
+        data_dir: the TFDS data directory; None is the TFDS default.
 
     Raises:
-        MisuseError: unknown name, a set that needs a manual download, or one that isn't stored as TFRecord files.
+        MisuseError: the name is unknown, or the set needs a manual download or is not stored as TFRecord files.
         RunError: the set could not be downloaded or prepared.
     """
     builder = _prepared(dataset, data_dir)
@@ -118,7 +118,7 @@ def prepare(dataset: str, data_dir: str | None) -> Any:
 
 
 def _prepared(dataset: str, data_dir: str | None) -> Any:
-    """Without a look-up at Google Cloud, which would wait for a network."""
+    """Prepares the set without querying Google Cloud Storage, which would wait for the network."""
     tfds = _tfds()
     where = os.path.expanduser(data_dir) if data_dir else None
     try:
@@ -144,7 +144,7 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
     except ImportError as error:
         raise RunError(f"TFDS needs the package {error.name!r} to prepare {dataset!r}. Install it.") from error
     except Exception as error:
-        # Two processes may prepare a set at once: the first moves its folder into place, the other can't.
+        # Two processes may prepare a set at once: the first moves its folder into place, the second fails to.
         if not builder.data_path.exists():
             raise RunError(
                 f"TFDS set {dataset!r} could not be prepared in {builder.data_path}: {type(error).__name__}: "
@@ -157,7 +157,7 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
 
 @contextlib.contextmanager
 def _quietly(tfds: Any) -> Iterator[None]:
-    """Without TFDS's progress bars and prints, for what takes a moment."""
+    """Disables TFDS's progress bars and prints, for short preparations."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -167,13 +167,13 @@ def _quietly(tfds: Any) -> Iterator[None]:
 
 
 def split_info(builder: Any, dataset: str, split: str) -> Any:
-    """TFDS's SplitInfo.
+    """Returns TFDS's SplitInfo.
 
     Args:
-        builder: of the set.
-        dataset: what the user calls it.
-        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" is the first there is of
-            validation, test and val.
+        builder: builder of the set.
+        dataset: name given by the user, for error messages.
+        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" is the first of validation, test
+            and val that exists.
 
     Raises:
         MisuseError: there is no such split, or it is empty.
@@ -197,16 +197,16 @@ def split_info(builder: Any, dataset: str, split: str) -> Any:
 
 
 def record_files(info: Any) -> list[Records]:
-    """The files that a SplitInfo takes records of, in their natural order."""
+    """Returns the files and record ranges of a SplitInfo, in natural order."""
     return [Records(str(part.filename), part.skip, part.take) for part in info.file_instructions]
 
 
 def parser(features: Any, wanted: dict) -> Callable[[tf.Tensor], dict]:
-    """A function of a serialised record that gives some of its features, in a graph; images stay encoded.
+    """Returns a graph function that parses some features of a serialised record; images stay encoded.
 
     Args:
         features: the set's FeaturesDict.
-        wanted: the names of those to give, each with True, or with such a dict if it has features itself.
+        wanted: the names of the features to parse, each mapped to True, or to a nested dict of this form.
     """
     tfds = _tfds()
     chosen = tfds.decode.PartialDecoding(wanted).extract_features(features)

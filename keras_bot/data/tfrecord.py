@@ -1,7 +1,7 @@
 """TFRecord shards in the ImageNet layout: a folder of `train-00000-of-01024`, … and `validation-00000-of-00128`, ….
 
-`manifest.json`, which `keras-bot data convert` writes, tells what they hold. Without it the records are counted, and
-the class names are those of `labels.txt` if it is there.
+`manifest.json`, written by `keras-bot data convert`, contains the record counts and class names. Without it the records
+are counted, and the class names are read from `labels.txt` if it exists.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ _THREADS = 16
 
 
 def holds_shards(folder: str) -> bool:
-    """Whether a folder holds TFRecord shards, or the manifest of some."""
+    """Returns whether a folder contains TFRecord shards or a manifest."""
     root = pathlib.Path(folder).expanduser()
     if not root.is_dir():
         return False
@@ -39,18 +39,18 @@ def holds_shards(folder: str) -> bool:
 
 
 def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, read_config: Any = None) -> Source:
-    """Open one split of a folder of shards with the features `image/encoded` and `image/class/label`.
+    """Opens one split of a folder of shards with the features `image/encoded` and `image/class/label`.
 
     Args:
-        folder: holds the shards.
-        split: "train" or "eval"; of the latter, the first of validation, val and test that there is.
-        num_classes: 0, or what is expected; without manifest and `labels.txt` it must be given.
-        first_label: without manifest, what is stored for class 0.
+        folder: folder of the shards.
+        split: "train" or "eval"; "eval" uses the first of validation, val and test that exists.
+        num_classes: 0, or the expected number; required without a manifest and `labels.txt`.
+        first_label: the number stored for class 0, if there is no manifest.
         read_config: see `open_source`.
 
     Raises:
-        MisuseError: a shard is missing, or the folder has another form.
-        RunError: a shard is cut.
+        MisuseError: a shard is missing, or the folder's contents are not valid.
+        RunError: a shard is truncated.
     """
     root = pathlib.Path(folder).expanduser()
     if (root / MANIFEST).exists():
@@ -85,10 +85,10 @@ def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, r
 
 
 def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """The shard and the index in it, and what image was written there; runs Python, so for broken records only."""
+    """Returns shard, index and original file name of a record; calls Python, so only used for corrupt records."""
 
     def image_names(records: np.ndarray | bytes) -> np.ndarray:
-        records = np.asarray(records, object)  # one alone comes as bytes
+        records = np.asarray(records, object)  # a scalar is passed as bytes
         return np.array([_image_name(record) for record in records.ravel()], object).reshape(records.shape)
 
     names = tf.ensure_shape(in_python(image_names, [serialized], tf.string), serialized.shape)
@@ -96,7 +96,7 @@ def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf
 
 
 def _image_name(serialized: bytes) -> bytes:
-    """ " CLASS/FILE" as the converters store it; empty where they didn't."""
+    """Returns " CLASS/FILE" as stored by the converters, or b"" if absent."""
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
@@ -106,7 +106,7 @@ def _image_name(serialized: bytes) -> bytes:
 
 
 def _find_shards(root: pathlib.Path, split: str) -> list[str]:
-    """The paths of one split's shards, all there, in their order."""
+    """Returns the paths of one split's shards in order. Raises MisuseError if the set is not complete."""
     if (root / UNFINISHED).exists():
         raise MisuseError(f"{root} holds an unfinished conversion. Run the same `keras-bot data convert` again.")
     sets: dict[tuple[str, str], dict[int, str]] = {}
@@ -145,7 +145,7 @@ def _find_shards(root: pathlib.Path, split: str) -> list[str]:
 
 
 def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tuple[str, ...]:
-    """Those of `labels.txt`: one a line, or "label:name" as TensorFlow's own converters write it."""
+    """Reads `labels.txt`: one name per line, or "label:name" as TensorFlow's own converters write it."""
     path = root / _LABELS
     if not path.exists():
         if not num_classes:
@@ -175,7 +175,7 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
 
 
 def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Records]:
-    """The shards with their numbers of records."""
+    """Returns the shards with their record counts."""
 
     def look(path: str) -> Records:
         try:
@@ -194,7 +194,7 @@ def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Rec
 
 
 def _check_first(path: str, num_classes: int, first_label: int) -> None:
-    """Look whether a shard's first record has the right features, and a label that can be."""
+    """Validates the features and the label of a shard's first record."""
     try:
         serialized = next(iter(tf.data.TFRecordDataset(path))).numpy()
     except tf.errors.OpError as error:

@@ -1,9 +1,9 @@
-"""From records to batches for training. The order of a pass:
+"""Training input pipeline. The order of the steps:
 
-    shuffle (encoded bytes) -> batch of (read, decode, crop, flip) in uint8 -> one-hot -> fill broken images' places
+    shuffle (encoded bytes) -> batch of (read, decode, crop, flip) in uint8 -> one-hot -> replace corrupt images
     -> colour and normalise in one map -> batch_transform (smoothing, mixup) -> prefetch
 
-Order and draws are those of `data.stream`: a run can begin at any step.
+Order and random draws come from `data.stream`, so a run can start at any step.
 """
 
 import dataclasses
@@ -48,40 +48,41 @@ def train_pipeline(
     workers: int = 1,
     draws_of: int = 0,
 ) -> tf.data.Dataset:
-    """Batches for training: (images (B, S, S, 3) normalised, labels float32 (B, K)).
+    """Builds training batches: (images (B, S, S, 3) normalised, labels float32 (B, K)).
 
     Args:
-        source: where the records come from.
-        batch_size: B; an epoch has `source.size // B` steps and leaves out other images each time.
+        source: the source of the records.
+        batch_size: B; an epoch has `source.size // B` steps and drops the remainder, other images each time.
         image_size: S.
         epochs: the stream ends after epoch `epochs - 1`.
-        transform: "imagenet", "cifar" or "plain"; see `image.train_image`. "plain" has no augmentation of any
-            kind: `flip`, `color_jitter` and `pca_noise` don't count then.
+        transform: "imagenet", "cifar" or "plain"; see `image.train_image`. "plain" has no
+            augmentation and ignores `flip`, `color_jitter` and `pca_noise`.
         flip, min_area, crop_padding: see `image.train_image`.
         color_jitter, pca_noise: see the `color` module; 0 is off.
         seed: any integer.
-        first_epoch, first_step: where to start, counted from 0; the step is within that epoch.
-        corrupt: keeps the names of images that can't be decoded and raises when there are too many; None
-            allows none. In such an image's place stands another one of the same batch with its label. Should
-            a batch hold no whole image at all, it is black and of no class.
+        first_epoch, first_step: where to start, counted from 0; the step is relative to that epoch.
+        corrupt: records the names of images that cannot be decoded and raises if there are too many; None
+            allows none. Such an image is replaced by another one of the same batch, with its label. If no image
+            of a batch can be decoded, its images are black and its labels zero.
         batch_transform: (images, one-hot labels, seed int32 (2,), epoch int64) -> (images, labels), after
             normalisation.
-        shuffle_buffer: encoded records that shuffling a TFDS or TFRecord set holds in memory; other sources are
-            shuffled whole.
-        cache: hold all records in memory, still encoded, and so read a source once only.
-        dtype: of the images: float32, float16 or bfloat16.
-        augment_on: "device" leaves colour, normalisation and `batch_transform` to the training step: the elements
-            are then what `finish_batch` takes.
-        ram_budget: MiB that the buffers may grow to by tf.data's own tuning.
-        worker, workers: give the rows of one of so many workers alone, B // workers of each batch: together the
-            workers' batches are those of one process, and so are their draws, bit for bit, mixup's partners among
-            them (see `worker_rows`). Only the worker's own images are decoded; a broken one's place takes one of its.
-        draws_of: the number of the share, where the source is one worker's share of a set: each has an order and
-            augmentations of its own. The seeds that `batch_transform` gets are the same for all.
+        shuffle_buffer: number of encoded records held in memory to shuffle a TFDS or TFRecord set; other sources
+            are shuffled globally.
+        cache: whether to keep all records in memory, still encoded, so that the source is read only once.
+        dtype: dtype of the images: float32, float16 or bfloat16.
+        augment_on: "device" leaves colour, normalisation and `batch_transform` to the training step; the elements
+            are then the arguments of `finish_batch`.
+        ram_budget: upper limit in MiB for the buffers that tf.data autotunes.
+        worker, workers: index of this worker and number of workers. The pipeline returns only this worker's
+            B // workers rows of each batch. Together the workers' batches equal those of one process bit for bit,
+            including the random draws and the mixup partners (see `worker_rows`). Only the worker's own images are
+            decoded; a corrupt image is replaced by another one of the worker's rows.
+        draws_of: index of the share, if the source is one worker's share of a data set. Each share has its own order
+            and augmentations. The seeds passed to `batch_transform` are the same for all.
 
     Raises:
-        MisuseError: an argument is out of its range, the batch is larger than the source, or B can't be shared out:
-            twice the workers, if there are several, must divide it.
+        MisuseError: an argument is out of range, the batch is larger than the source, or there are several workers
+            and B is not divisible by 2 * workers.
     """
     at_least_one = {"batch_size": batch_size, "image_size": image_size, "shuffle_buffer": shuffle_buffer}
     check_form(dtype, transform, **at_least_one, ram_budget=ram_budget)
@@ -124,17 +125,17 @@ def finish_batch(
     dtype: str = "float32",
     apply_map: Callable = color.apply_map,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `augment_on="device"` leaves to the training step: colour, normalisation, `batch_transform`.
+    """Applies colour, normalisation and `batch_transform` in the training step, for `augment_on="device"`.
 
     Args:
         inputs: images uint8 (B, S, S, 3); the colour map's matrix (B, 3, 3) and shift (B, 3); seed int32 (B, 2)
-            and epoch int64 (B,) of the batch, the same in every row, so that replicas can share the batch.
+            and epoch int64 (B,) of the batch, repeated in every row so that the batch can be split over replicas.
         labels: float32 (B, K).
         batch_transform, dtype: as in `train_pipeline`.
-        apply_map: how the colour map is computed.
+        apply_map: function that applies the colour map.
 
     Returns:
-        What `train_pipeline` gives with `augment_on="host"`. A replica's batch is transformed by itself.
+        The elements of `train_pipeline` with `augment_on="host"`. Each replica's batch is transformed separately.
     """
     images, matrix, shift, seed, epoch = inputs
     images = apply_map(images, matrix, shift, dtype)
