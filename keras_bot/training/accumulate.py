@@ -1,4 +1,4 @@
-"""A batch in parts: one update from the mean gradient, with the memory of one part."""
+"""Gradient accumulation: one update from the mean gradient of several parts, with the memory of one part."""
 
 import keras
 import tensorflow as tf
@@ -8,19 +8,19 @@ from keras_bot.errors import MisuseError
 
 
 def accumulate_in_step(trainee: keras.Model, parts: int):
-    """Lets the training step of a compiled model take each replica's batch in equal parts, one after another.
+    """Patches the compiled model's `train_step` to process each replica's batch in equal parts, one after another.
 
-    The update is the whole batch's up to rounding, and so are the metrics, if the loss is a mean over images (Keras'
-    "sum_over_batch_size") and the network treats each image alone. Batch norm doesn't: it normalises by a part's
-    statistics, and moves its own once a part. Only this process's `train_step` changes, and it runs no
-    `train_step` that the model's class or an earlier wrapper defined: call it before others wrap it.
+    The update and the metrics equal those of the whole batch up to rounding if the loss is a mean over images (Keras'
+    "sum_over_batch_size") and the network treats each image independently. Batch norm does not: it normalises with the
+    statistics of one part and updates its moving statistics once per part. Only this process's `train_step` changes.
+    It replaces a `train_step` defined by the model's class or an earlier wrapper: call this before other wrappers.
 
     Args:
-        trainee: compiled. It takes batches of (x, y[, weights]); x and y may be nested.
-        parts: into how many to divide a replica's batch, in the order of its rows. Its size must be a multiple.
+        trainee: compiled model. It takes batches of (x, y[, weights]); x and y may be nested.
+        parts: number of consecutive parts per replica batch. The batch size must be a multiple of it.
 
     Raises:
-        MisuseError: for parts below 1; when the step is traced, for a batch that doesn't divide.
+        MisuseError: if `parts` is below 1 or, when the step is traced, if the batch size is not a multiple of `parts`.
     """
     check_parts(parts)
     if parts > 1:
@@ -28,13 +28,13 @@ def accumulate_in_step(trainee: keras.Model, parts: int):
 
 
 def check_parts(parts: int):
-    """MisuseError unless a batch can be divided into so many."""
+    """Raises MisuseError if `parts` is below 1."""
     if parts < 1:
         raise MisuseError(f"Expected at least 1 part to accumulate, received {parts}. Give 1 for the whole batch.")
 
 
 def check_divides(images: int, parts: int):
-    """MisuseError unless a batch of so many images divides into equal parts."""
+    """Raises MisuseError unless a batch of `images` images divides into `parts` equal parts."""
     if images % parts or not images:
         raise MisuseError(
             f"Expected a replica's batch of {images} images to divide into {parts} parts. "
@@ -43,7 +43,7 @@ def check_divides(images: int, parts: int):
 
 
 def _train_step(trainee, parts, batch):
-    """Keras' `train_step`, but for the loop."""
+    """Runs Keras' `train_step` with a loop over the parts."""
     x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
     rows = _count_rows(x, parts)
     divided = tf.nest.map_structure(_divide(parts, rows), (x, y, weights))
@@ -80,7 +80,7 @@ def _divide(parts, rows):
 
 
 def _sum_over_parts(trainee, parts, divided):
-    """The summed loss, the summed gradients in float32 (None where there is none), the predictions of all rows."""
+    """Returns the summed loss, the summed float32 gradients (None where there is none) and all rows' predictions."""
 
     def part(index):
         return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor[index], divided)
@@ -118,7 +118,7 @@ def _forward_backward(trainee, x, y, weights):
 
 
 def _spec_of_predictions(trainee, x):
-    """What the model will give for a part, without computing it: the loop must know shapes and dtypes beforehand."""
+    """Returns the TensorSpecs of the predictions for one part, which the loop needs before it runs."""
 
     def spec(tensor):
         return None if tensor is None else keras.KerasTensor(tensor.shape, tensor.dtype.name)

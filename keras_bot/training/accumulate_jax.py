@@ -1,4 +1,4 @@
-"""On JAX, a batch in parts: one update from the mean gradient, with the memory of one part."""
+"""Gradient accumulation on JAX: one update from the mean gradient of several parts, with the memory of one part."""
 
 import jax
 import keras
@@ -7,16 +7,16 @@ from keras_bot.training.accumulate import check_divides, check_parts
 
 
 def accumulate_in_jax_step(trainee: keras.Model, parts: int):
-    """`accumulate_in_step` on JAX, where the batch is the global one.
+    """Patches `train_step` like `accumulate_in_step`, for JAX, where a step sees the global batch.
 
-    Part k is the rows k, k + parts, …, so that every device has its share of each part.
+    Part k consists of rows k, k + parts, …, so that every device holds a share of each part.
 
     Args:
-        trainee: compiled. It takes batches of (x, y[, weights]); x and y may be nested.
-        parts: into how many to divide a batch. Its size must be a multiple.
+        trainee: compiled model. It takes batches of (x, y[, weights]); x and y may be nested.
+        parts: number of parts per global batch. The batch size must be a multiple of it.
 
     Raises:
-        MisuseError: as `accumulate_in_step`.
+        MisuseError: as in `accumulate_in_step`.
     """
     check_parts(parts)
     if parts > 1:
@@ -24,7 +24,7 @@ def accumulate_in_jax_step(trainee: keras.Model, parts: int):
 
 
 def _train_step(trainee, parts, state, batch):
-    """Keras' `train_step`, but for the loop."""
+    """Runs Keras' `train_step` with a loop over the parts."""
     trainable, untrained, optimizer, metrics = state
     data = keras.utils.unpack_x_y_sample_weight(batch)
     rows = next(leaf for leaf in jax.tree.leaves(data[0])).shape[0]
@@ -56,5 +56,5 @@ def _divide(leaf, parts):
 
 
 def _join(parts):
-    """The rows of `_divide`, where they were."""
+    """Restores the row order from before `_divide`."""
     return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])

@@ -1,6 +1,7 @@
-"""Recipe -> parts. The only file that knows all tricks; each is switched on by one line here.
+"""Model, optimizer, schedule and data of a recipe: the only module that knows all tricks.
 
-Order on the labels: one_hot (pipeline) -> smooth -> mixup -> teacher. Labels are float (batch, classes) throughout.
+Each trick is enabled by one line here. Labels are float (batch, classes) throughout. They are processed in this order:
+one_hot (pipeline) -> smooth -> mixup -> teacher.
 """
 
 import keras
@@ -18,10 +19,10 @@ from keras_bot.training.strategy import Strategy
 
 
 def build_model(recipe: Recipe, num_classes: int, class_names: tuple[str, ...] = ()) -> keras.Model:
-    """The network that is trained, giving logits, with what it starts from.
+    """Builds the network to train, which returns logits, and loads and freezes weights as the recipe asks.
 
     Raises:
-        MisuseError: if `init_from` can't be used, or images are too small for the network.
+        MisuseError: if `init_from` cannot be used, or `image_size` is too small for the network.
     """
     smallest = models.smallest_image_size(recipe.model)
     if recipe.image_size < smallest:
@@ -36,20 +37,20 @@ def build_model(recipe: Recipe, num_classes: int, class_names: tuple[str, ...] =
 
 
 def peak_learning_rate(recipe: Recipe) -> float:
-    """The learning rate after the warmup."""
+    """Returns the learning rate at the end of the warmup."""
     if recipe.linear_scaling:
         return tricks.linear_scaling(recipe.learning_rate, recipe.batch_size, REFERENCE_BATCH_SIZE)
     return recipe.learning_rate
 
 
 def count_warmup_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Steps in which the learning rate rises: never all there are before the end or the first decay, however few."""
+    """Returns the number of warmup steps, capped to leave at least one step before the first decay or the end."""
     end = recipe.decay_epochs[0] if recipe.schedule == "step" and recipe.decay_epochs else recipe.epochs
     return min(round(recipe.warmup_epochs * steps_per_epoch), end * steps_per_epoch - 1)
 
 
 def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate of every step. `decay_epochs` count from the start of the training, warmup included."""
+    """Builds the learning rate schedule. `decay_epochs` count from the start of training, including the warmup."""
     peak = peak_learning_rate(recipe)
     warmup_steps = count_warmup_steps(recipe, steps_per_epoch)
     if recipe.schedule == "step":
@@ -65,10 +66,10 @@ def build_schedule(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.sch
 
 
 def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Nesterov's method with L2 in the gradient, on kernels alone or on every weight; or AdamW.
+    """Builds AdamW, or Nesterov momentum with L2 in the gradient, on kernels only or on all weights.
 
     Raises:
-        MisuseError: for rates by layer with AdamW.
+        MisuseError: if `layer_decay` is combined with AdamW.
     """
     if recipe.optimizer == "adamw":
         if recipe.layer_decay < 1:
@@ -91,7 +92,7 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optim
 
 
 def build_batch_transform(recipe: Recipe):
-    """What happens to a batch of images and one-hot labels before the network: smoothing, then mixup."""
+    """Returns the transform of a batch of images and one-hot labels: label smoothing, then mixup."""
     last_mixed_epoch = recipe.epochs - recipe.mixup_off_epochs
 
     def transform(images, labels, seed, epoch):
@@ -110,9 +111,9 @@ def build_batch_transform(recipe: Recipe):
 def compile_trainee(
     recipe: Recipe, model: keras.Model, schedule, strategy: Strategy, *, teacher: keras.Model | None
 ) -> keras.Model:
-    """The compiled model that `fit` is called on: the network, its step prepared, or a Distiller around it.
+    """Compiles the model to fit: the network or, with a teacher, a Distiller around it.
 
-    With a `teacher_cache` the teacher isn't part of it: its targets come with the labels.
+    With a `teacher_cache` the Distiller does not contain the teacher; the cached targets come with the labels.
     """
     trainee = model if teacher is None else build_distiller(recipe, model, teacher)
     compile_for(recipe, trainee, model, schedule, strategy, loss=build_loss(), weighted_metrics=build_metrics())
@@ -125,7 +126,7 @@ def compile_trainee(
 
 
 def compile_for(recipe: Recipe, trainee: keras.Model, model: keras.Model, schedule, strategy: Strategy, **options):
-    """Compiles `trainee`, around the network `model`, with the recipe's optimizer, and prepares its step.
+    """Compiles `trainee`, which wraps the network `model` or is it, and prepares its training step.
 
     Args:
         options: loss and metrics, as in Keras' `compile`.
@@ -139,19 +140,19 @@ def compile_for(recipe: Recipe, trainee: keras.Model, model: keras.Model, schedu
 
 
 def image_dtype(recipe: Recipe) -> str:
-    """The dtype of training images: the one that the policy computes in."""
+    """Returns the dtype of training images, which is the compute dtype of the dtype policy."""
     return recipe.precision.removeprefix("mixed_")
 
 
 def build_loss() -> keras.losses.Loss:
-    """Cross-entropy of logits and (batch, classes) labels, in float32."""
+    """Returns the float32 cross-entropy loss of logits and (batch, classes) labels."""
     return keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32")
 
 
 def build_metrics() -> list[keras.metrics.Metric]:
-    """Top-1 and top-5 accuracy and the loss on (batch, classes) labels, for compile's `weighted_metrics`.
+    """Returns top-1 accuracy, top-5 accuracy and cross-entropy for (batch, classes) labels.
 
-    Of a padded batch only they are exact: see `evaluate.ExactLoss`.
+    Pass them as `weighted_metrics` of `compile`. On a padded batch only they are exact: see `evaluate.ExactLoss`.
     """
     return [
         keras.metrics.CategoricalAccuracy(name="top1", dtype="float32"),
@@ -171,7 +172,7 @@ def training_data(
     augment_on: str | None = None,
     strategy: Strategy | None = None,
 ) -> tf.data.Dataset:
-    """Batches of augmented images and soft labels from a step of an epoch on: of several workers, this one's rows."""
+    """Returns batches of augmented images and soft labels from the given step on; only this worker's rows of them."""
     stream = stream_options(recipe, corrupt, first_epoch, first_step)
     return data.train_pipeline(
         source,
@@ -189,7 +190,7 @@ def training_data(
 def stream_options(
     recipe: Recipe, corrupt, first_epoch: int, first_step: int, strategy: Strategy | None = None
 ) -> dict[str, object]:
-    """What the training pipelines of all tasks take."""
+    """Returns the arguments that the training pipelines of all tasks share."""
     return {
         "batch_size": recipe.batch_size,
         "flip": recipe.flip,
@@ -208,7 +209,7 @@ def stream_options(
 
 
 def _rows(recipe, batch_size, strategy):
-    """Which part of a batch the pipeline gives: all of it, or a worker's."""
+    """Returns the pipeline arguments that select this worker's rows of a batch."""
     if not strategy or strategy.workers == 1:
         return {"batch_size": batch_size}
     if recipe.shard == "file":
@@ -217,12 +218,12 @@ def _rows(recipe, batch_size, strategy):
 
 
 def sharing(strategy: Strategy | None) -> dict[str, int]:
-    """Which of the workers this one is, for a pipeline."""
+    """Returns the `worker` and `workers` arguments of a pipeline; none without a strategy."""
     return {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}
 
 
 def evaluation_data(recipe: Recipe, source, corrupt, strategy: Strategy | None = None) -> tf.data.Dataset:
-    """Batches of plainly preprocessed images, one-hot labels and weights, every image once, on one of the workers."""
+    """Returns batches of unaugmented images, one-hot labels and weights. Every image occurs once, on one worker."""
     return data.eval_pipeline(
         source,
         batch_size=recipe.batch_size,
@@ -238,10 +239,10 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy: Strategy | None =
 
 
 def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, class_names: tuple[str, ...] = ()):
-    """The records of the recipe's data set, split "train" or "eval"; where workers share out files, this one's.
+    """Opens the "train" or "eval" split of the recipe's data set; with file sharding, this worker's training shard.
 
     Raises:
-        MisuseError: if it can't be used, or has other classes than `class_names`, where they are given.
+        MisuseError: if the data set cannot be used, or its classes differ from non-empty `class_names`.
     """
     context = None
     if strategy and recipe.shard == "file" and split == "train" and strategy.workers > 1:
@@ -267,7 +268,11 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, cl
 
 
 def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
-    """Whole batches in the training set. Raises MisuseError if there is none, or nothing to tell apart."""
+    """Returns the number of whole batches per epoch.
+
+    Raises:
+        MisuseError: if it is 0, or there are fewer than 2 classes in a task other than detection.
+    """
     if source.num_classes < 2 and recipe.task != "detection":
         raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
     share = recipe.batch_size // workers if recipe.shard == "file" else recipe.batch_size
@@ -279,7 +284,7 @@ def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
 
 
 def active_tricks(recipe: Recipe) -> list[str]:
-    """Which tricks the recipe uses, in words."""
+    """Returns the names of the tricks that the recipe uses, with the paper's sections."""
     variant = models.variant(recipe.model)
     stated = {
         f"ResNet-{variant} (4)": variant not in (None, "A"),

@@ -1,4 +1,4 @@
-"""The strategy of the backend that Keras runs on."""
+"""Selection of the strategy for the active Keras backend."""
 
 import keras
 
@@ -9,12 +9,12 @@ from keras_bot.training.strategy import Strategy
 
 
 def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
-    """One device; one replica a GPU (where there is none, a CPU device); or such on each of several workers.
+    """Builds the strategy: one device, one replica per GPU (per CPU device if there is none), or several workers.
 
     Raises:
-        MisuseError: if the batch can't be divided among the replicas, they can't do what the recipe asks for, or
-            Keras runs on another backend.
-        RunError: if the workers can't be brought together.
+        MisuseError: if the batch cannot be divided among the replicas, they do not support an option of the recipe, or
+            the backend is neither TensorFlow nor JAX.
+        RunError: if the workers cannot be connected.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

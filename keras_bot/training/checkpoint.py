@@ -1,8 +1,9 @@
-"""The state of a run after a step: every variable of network and optimizer, and how far the run is.
+"""Checkpoints: every variable of network and optimizer, and the progress of the run, after a step.
 
-One .npz file each, which `np.load` opens; its zip comment is the SHA-256 of every byte before it. A file is written
-under another name, synced, renamed, and the folder synced, before the oldest is deleted: a kill or a full disk at any
-moment leaves the last good one in place. One that was cut or changed is found by its checksum and stepped over.
+A checkpoint is one .npz file, which `np.load` opens; its zip comment is the SHA-256 of all bytes before it. The file is
+written under a temporary name, synced and renamed, and the folder is synced, before the oldest one is deleted. A kill
+or a full disk at any moment therefore leaves the last good checkpoint in place. A truncated or modified file fails its
+checksum and is skipped.
 """
 
 import contextlib
@@ -30,35 +31,36 @@ class Checkpoints:
     """The checkpoints in one folder.
 
     Args:
-        folder: where they lie; made when the first is written.
-        variables: what is saved, under these names.
-        keep: how many of the newest are kept; the newest always is.
+        folder: directory of the checkpoints, created on the first write.
+        variables: the variables to save, by name.
+        keep: number of newest checkpoints to keep; the newest is always kept.
     """
 
     def __init__(self, folder: pathlib.Path, variables: dict[str, keras.Variable], *, keep: int = 2):
         self.folder = pathlib.Path(folder)
         self._variables = dict(variables)
         self._keep = max(1, keep)
-        self._damaged = set()  # those that could not be renamed
+        self._damaged = set()  # damaged files that could not be renamed
 
     def files(self) -> list[pathlib.Path]:
-        """The checkpoints there are, oldest first. Those found damaged have another name."""
+        """Returns the checkpoint files, oldest first. Files found damaged have been renamed and are not included."""
         found = [path for path in self.folder.glob("step-*.npz") if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: int(path.stem[5:]))
 
     def collect(self) -> dict[str, np.ndarray]:
-        """The value of every variable now."""
+        """Returns the current value of every variable."""
         return {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in self._variables.items()}
 
     def save(self, progress: dict, arrays: dict[str, np.ndarray] | None = None) -> pathlib.Path:
-        """Writes the state after progress["steps"] steps, then drops all but the newest files.
+        """Writes the state after progress["steps"] steps, then deletes all but the newest `keep` files.
 
         Args:
-            progress: how far the run is, as JSON can hold it.
-            arrays: what `collect` gave; None collects.
+            progress: progress of the run, serialisable as JSON.
+            arrays: result of `collect`; None collects now.
 
         Raises:
-            RunError: if a variable isn't finite (nothing is written then) or the file can't be written.
+            RunError: if a variable is not finite (nothing is written then), the file cannot be written, or an old one
+                cannot be deleted.
         """
         arrays = self.collect() if arrays is None else arrays
         broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
@@ -71,7 +73,7 @@ class Checkpoints:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sync_folder(self.folder.parent)
-            remove_partials(self.folder)  # they must not fill the disk
+            remove_partials(self.folder)  # leftovers must not fill the disk
             with replacing(path) as file:
                 file.write(data)
         except OSError as error:
@@ -87,12 +89,12 @@ class Checkpoints:
         return path
 
     def read_newest(self) -> tuple[dict, dict[str, np.ndarray]] | None:
-        """What `save` was given as progress, and the arrays, of the newest file whose checksum fits; None without any.
+        """Returns progress and arrays of the newest file with a valid checksum; None if there are no checkpoints.
 
-        A newer one that is damaged is told on stderr and renamed.
+        Newer, damaged files are reported on stderr and renamed.
 
         Raises:
-            RunError: if there are checkpoints but none is good, one can't be read, or it is of another version.
+            RunError: if no checkpoint is valid, one cannot be read, or it was written by another version.
         """
         damaged = []
         for path in reversed(self.files()):
@@ -116,12 +118,12 @@ class Checkpoints:
             aside = path.with_name(f"{path.name}.damaged")
             while aside.exists():
                 aside = aside.with_name(f"{aside.name}.damaged")
-            with contextlib.suppress(OSError):  # it is found damaged again
+            with contextlib.suppress(OSError):  # the next read detects the damage again
                 path.rename(aside)
         self._damaged.update(path for path in damaged if path.exists())
 
     def _refuse_remains(self, damaged):
-        """RunError if the folder holds what is left of a run: it must not begin anew unasked."""
+        """Raises RunError if unusable checkpoints remain: a run must not silently start over."""
         damaged = damaged or sorted(self.folder.glob("step-*.damaged"))
         remains = damaged or sorted(self.folder.glob("epoch-*.npz"))
         if remains:
@@ -130,7 +132,7 @@ class Checkpoints:
             raise RunError(f"No checkpoint in {self.folder} is usable; {why}: {names}. Use --overwrite to begin anew.")
 
     def check(self, arrays: dict[str, np.ndarray]):
-        """RunError if the arrays' names or shapes aren't those of the variables."""
+        """Raises RunError unless names and shapes of the arrays match the variables."""
         mine = {name: array.shape for name, array in self.collect().items()}
         theirs = {name: array.shape for name, array in arrays.items()}
         for name in (name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)):
@@ -141,15 +143,15 @@ class Checkpoints:
 
 
 def _to_bytes(progress, arrays):
-    """The file, made in memory, so that only one plain write can fail."""
+    """Serialises a checkpoint in memory, so that only a single plain write can fail."""
     buffer = io.BytesIO()
     dtypes = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin == 2}
     state = np.array(json.dumps({"progress": progress, "dtypes": dtypes}))
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in {**arrays, _STATE: state}.items():
-            if name in dtypes:  # bfloat16 and its like: .npy can't tell them from raw bytes
+            if name in dtypes:  # bfloat16 etc.: .npy can't distinguish them from raw bytes
                 array = array.view(f"u{array.dtype.itemsize}")
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:  # without the time
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:  # fixed timestamp
                 np.lib.format.write_array(file, array, allow_pickle=False)
         archive.comment = b"0" * _CHECKSUM
     data = buffer.getbuffer()

@@ -1,4 +1,4 @@
-"""Training a classifier: the task of `keras-bot train`."""
+"""Classification task of `keras-bot train`."""
 
 import pathlib
 
@@ -17,10 +17,10 @@ from keras_bot.training.teacher_targets import check_cache, with_targets
 
 
 def build_trainee(recipe: Recipe, source: data.Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
-    """The network for a training set and the compiled model to `fit`, in the scope of policy and strategy.
+    """Builds the network for a training set and the compiled model to fit, in the scope of policy and strategy.
 
     Raises:
-        MisuseError: if the teacher, its cache, the training set or what to start from can't be used.
+        MisuseError: if the teacher, its cache, the training set or the initial weights cannot be used.
     """
     model = assemble.build_model(recipe, source.num_classes, source.class_names)
     teacher = load_teacher(recipe, source.num_classes, source.class_names)
@@ -45,23 +45,27 @@ def training_data(
     first_step: int,
     strategy: Strategy,
 ) -> tf.data.Dataset:
-    """`assemble.training_data`; with a `teacher_cache` what the teacher says comes with the labels."""
+    """Returns `assemble.training_data`; with a `teacher_cache` the labels include the teacher's targets."""
     place = {"first_epoch": first_epoch, "first_step": first_step}
     batches = assemble.training_data(recipe, source, corrupt, strategy=strategy, **place)
     return with_targets(batches, recipe, source, strategy, **place) if recipe.teacher_cache else batches
 
 
 def evaluate_file(recipe: Recipe, path: pathlib.Path, source: data.Source, corrupt: data.CorruptLog) -> dict:
-    """Loss, top-1 and top-5 of a .keras file. Raises MisuseError if it can't be used, or has other classes."""
+    """Returns loss, top-1 and top-5 of a .keras file.
+
+    Raises:
+        MisuseError: if the file cannot be used, or its number of classes differs from that of the data.
+    """
     model = load_network(path, num_classes=source.num_classes)
     return evaluate(model, assemble.evaluation_data(recipe, source, corrupt), corrupt=corrupt)
 
 
 def save_float32(model: keras.Model, path: pathlib.Path):
-    """Saves a functional network in float32, uncompiled, with all of its layers trainable."""
+    """Saves a functional network in float32, uncompiled, with all layers trainable."""
     copy = tricks.recast(model, "float32")
     for layer in copy.layers:
-        layer.trainable = True  # what was frozen here is the next one's to decide
+        layer.trainable = True  # whoever loads the file decides what to freeze
     copy.save(path)
 
 

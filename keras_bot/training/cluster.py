@@ -1,7 +1,7 @@
-"""The workers of a run, as TF_CONFIG names them, and their meeting before TensorFlow brings them together.
+"""The workers of a run, read from TF_CONFIG, and their rendezvous before the backend connects them.
 
-TensorFlow waits long for a worker that doesn't come, and doesn't know that one trains by another recipe. So the workers
-meet first, at the chief's own address: the chief hears each one's facts and answers all of them with one verdict.
+TensorFlow waits a long time for a missing worker and does not notice that a worker trains with another recipe. The
+workers therefore connect to the chief's address first: each sends its facts, and the chief sends all the same verdict.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ from keras_bot.recipe import Recipe
 from keras_bot.training.meeting import Desk, Verdict, hello_line, listen, read_line
 
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
-CONNECT_SECONDS = 5.0  # of one attempt
+CONNECT_SECONDS = 5.0  # per attempt
 MEETING_SECONDS = 300.0
 PAUSE_SECONDS = 0.3  # between attempts
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes that train together, and which of them this is.
+    """The processes that train together, and the index of this one.
 
     Args:
-        addresses: "host:port" of each worker; the chief's is the first.
-        index: this worker's place among them.
+        addresses: "host:port" of each worker, the chief first.
+        index: index of this worker in `addresses`.
     """
 
     addresses: tuple[str, ...]
@@ -38,25 +38,25 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """Number of workers."""
         return len(self.addresses)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is worker 0, which alone reads and writes the run directory."""
+        """Whether this is worker 0, the only one that reads and writes the run directory."""
         return self.index == 0
 
 
 def names_workers(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether TF_CONFIG is set to something. Like TensorFlow, takes an empty one and {} as not set."""
+    """Returns whether TF_CONFIG is set. Like TensorFlow, treats an empty string and {} as not set."""
     return "".join(environ.get("TF_CONFIG", "").split()) not in ("", "{}")
 
 
 def read_cluster(environ: Mapping[str, str] = os.environ) -> Cluster:
-    """The workers that TF_CONFIG names. A `chief` job is counted as the first worker, as TensorFlow does.
+    """Parses the workers from TF_CONFIG. Like TensorFlow, counts a `chief` job as the first worker.
 
     Raises:
-        MisuseError: if TF_CONFIG is missing or can't be used.
+        MisuseError: if TF_CONFIG is missing or invalid.
     """
     if not names_workers(environ):
         raise MisuseError(
@@ -111,12 +111,12 @@ def _misshapen(expected, received):
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[::1]:port". Raises MisuseError if it is neither."""
+    """Splits "host:port" or "[::1]:port" into host and port. Raises MisuseError if it is neither."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s/]+):([0-9]{1,5})", address)
     try:
         host, port = match[1].strip("[]"), int(match[2])
         host.encode("idna")
-    except (TypeError, UnicodeError):  # no match; no name of a host
+    except (TypeError, UnicodeError):  # no match; invalid host name
         raise _misshapen("each worker as host:port", address) from None
     if not 0 < port < 65536:
         raise _misshapen("ports from 1 to 65535", address)
@@ -124,19 +124,19 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def meet(cluster: Cluster, facts: Mapping[str, str], timeout: float = 300.0):
-    """Waits until all workers are there and have compared their facts. Each worker calls it, before TensorFlow starts.
+    """Waits for all workers and compares their facts. Every worker must call this before TensorFlow starts.
 
     When it returns, the workers' ports are free again for TensorFlow.
 
     Args:
-        cluster: the workers, and which one calls.
-        facts: what must be the same everywhere, by name.
-        timeout: seconds to wait for workers that aren't there. A worker that has reached the chief waits for its
-            verdict, which comes when the chief's own time is over at the latest.
+        cluster: the workers and this worker's index.
+        facts: values, by name, that must be the same on every worker.
+        timeout: seconds to wait for missing workers. A worker that has connected to the chief waits for its verdict,
+            which is sent when the chief's own timeout expires at the latest.
 
     Raises:
-        MisuseError: if facts differ between workers, or two have the same index.
-        RunError: if workers don't come in time, or this worker's port is in use.
+        MisuseError: if facts differ between workers, or two workers have the same index.
+        RunError: if workers do not connect in time, or this worker's port is in use.
     """
     if cluster.workers == 1:
         return
@@ -162,7 +162,7 @@ def _own_port(cluster) -> socket.socket:
 
 
 def _ask(cluster, facts, timeout) -> Verdict:
-    """The chief's verdict. A chief whose host or port isn't there yet may be about to start, so it is tried again."""
+    """Requests the chief's verdict. Retries until the timeout, as the chief may not have started yet."""
     deadline = time.monotonic() + timeout
     chief, told = f"worker 0 ({cluster.addresses[0]})", False
     while True:
@@ -197,23 +197,23 @@ def _ask_once(cluster, facts, timeout, connect_seconds) -> Verdict:
 
 
 def find_cluster(recipe: Recipe) -> Cluster | None:
-    """The workers that TF_CONFIG names, None if the recipe asks for one or there are none.
+    """Returns the workers from TF_CONFIG if the strategy is "multi_worker", or "auto" with TF_CONFIG set; else None.
 
     Raises:
-        MisuseError: if TF_CONFIG can't be used.
+        MisuseError: if TF_CONFIG is needed but missing, or invalid.
     """
     wanted = recipe.strategy == "multi_worker" or (recipe.strategy == "auto" and names_workers())
     return read_cluster() if wanted else None
 
 
 def meet_workers(cluster: Cluster | None, facts: dict[str, str]):
-    """Waits for the other workers, if any, and compares facts with them. Before the backend starts.
+    """Waits for the other workers, if any, and compares facts with them. Call it before the backend starts.
 
-    KERAS_BOT_MEETING_SECONDS in the environment says how long to wait.
+    The environment variable KERAS_BOT_MEETING_SECONDS sets the timeout.
 
     Raises:
-        MisuseError: if workers differ in their facts, or that isn't a time.
-        RunError: if a worker doesn't come.
+        MisuseError: if workers differ in their facts, or KERAS_BOT_MEETING_SECONDS is not a positive number.
+        RunError: if a worker does not connect in time, or this worker's port is in use.
     """
     if cluster and cluster.workers > 1:
         meet(cluster, facts, _meeting_seconds(os.environ.get("KERAS_BOT_MEETING_SECONDS", "")))

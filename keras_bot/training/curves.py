@@ -1,11 +1,11 @@
-"""The picture of a run: loss, top-1 and learning rate over the epochs."""
+"""Training curves of a run: loss, metric and learning rate over the epochs."""
 
 import pathlib
 
 from keras_bot.durable import replacing
 from keras_bot.figures import label_text, optional_picture, plain_text
 
-LABELS = {  # of metrics, as the flagfiles' headers call them too
+LABELS = {  # metric names, the same as in the headers of the flag files
     "top1": "top-1",
     "top5": "top-5",
     "map": "mAP",
@@ -15,13 +15,13 @@ LABELS = {  # of metrics, as the flagfiles' headers call them too
 
 
 def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
-    """Writes a PNG of three panels; prints a warning if it can't, since by then the run itself is saved.
+    """Writes a PNG with three panels. Only prints a warning on failure, since the run itself is saved by then.
 
     Args:
-        history: one dict an epoch with epoch, loss, val_loss, learning_rate, the metric's val_ and perhaps the metric.
-        path: where the PNG goes.
-        metric: drawn beside the loss.
-        title: stands above the panels.
+        history: one dict per epoch with epoch, loss, val_loss, learning_rate, val_{metric} and optionally {metric}.
+        path: path of the PNG.
+        metric: metric of the second panel.
+        title: title above the panels.
     """
     with optional_picture(path), plain_text(), replacing(pathlib.Path(path)) as file:
         _draw(history, metric, label_text(title, 120)).savefig(file, format="png", dpi=110)

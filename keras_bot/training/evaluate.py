@@ -1,4 +1,4 @@
-"""Loss, top-1 and top-5 of a network on a data set."""
+"""Evaluation of a network on a data set: loss, top-1 and top-5 accuracy."""
 
 import keras
 import tensorflow as tf
@@ -8,12 +8,12 @@ from keras_bot.training.failures import clear_errors
 
 
 def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verbose: int = 0) -> dict[str, float]:
-    """Evaluates a network that gives logits.
+    """Evaluates a network that returns logits.
 
     Args:
-        model: takes float32 (batch, size, size, 3), gives (batch, classes) logits. It gets compiled.
-        dataset: batches of images, one-hot labels and weights, as `assemble.evaluation_data` gives.
-        corrupt: the data set's CorruptLog, for a clear error when too many images fail.
+        model: maps float32 images (batch, size, size, 3) to logits (batch, classes). This function compiles it.
+        dataset: batches of images, one-hot labels and weights, as from `assemble.evaluation_data`.
+        corrupt: CorruptLog of the data set, which provides the error when too many images fail.
         verbose: Keras' 0, 1 or 2.
 
     Returns:
@@ -34,9 +34,9 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
 
 
 class ExactLoss(keras.callbacks.Callback):
-    """Puts the exact loss of an evaluation in `fit`'s logs: before other callbacks, which then see it.
+    """Callback that puts the exact evaluation loss in `fit`'s logs. List it before the callbacks that read it.
 
-    Keras divides the weighted loss by the padded size of a batch; the metric `cross_entropy` divides by the weights.
+    Keras divides the weighted loss by the padded batch size; the metric `cross_entropy` divides by the sum of weights.
     """
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102

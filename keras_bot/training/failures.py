@@ -1,4 +1,4 @@
-"""What TensorFlow and JAX raise, as clear errors."""
+"""Conversion of TensorFlow and JAX errors into user errors."""
 
 import contextlib
 import re
@@ -12,9 +12,9 @@ from keras_bot.errors import RunError
 
 @contextlib.contextmanager
 def clear_errors(corrupt, workers: int = 1):
-    """Around what reads a pipeline: TensorFlow's errors become clear ones, too many broken images `corrupt.error()`.
+    """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images are broken.
 
-    With several workers it is also told that one of them was lost.
+    With several workers, errors that indicate a lost worker are reported as such.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def clear_errors(corrupt, workers: int = 1):
 
 
 def _is_jaxs(error) -> bool:
-    """Whether JAX's runtime raised it: some of its functions make a ValueError of the runtime's message."""
+    """Returns whether JAX's runtime raised it: some JAX functions turn the runtime's message into a ValueError."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -55,14 +55,14 @@ def _out_of_memory(error):
 
 def _lost_worker(error):
     reason = first_line(error).rstrip(".")
-    if reason.startswith("Detected at node"):  # TensorFlow tells where in its graph, not why
+    if reason.startswith("Detected at node"):  # TensorFlow reports the graph node, not the reason
         reason = "the workers can't reach each other any more"
     return RunError(f"Another worker was lost: {reason}. Look at its log, and start all workers again with --resume.")
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of a library's error."""
+    """Returns the first line of a library's error message, up to 300 characters, without graph node names."""
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    message = re.sub(r"\{\{.*?\}\}", "", message)  # TensorFlow names its graph's nodes first
+    message = re.sub(r"\{\{.*?\}\}", "", message)  # names of graph nodes
     message = message.replace("Graph execution error:", "").strip()
     return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]

@@ -1,4 +1,4 @@
-"""`fit` from any step of any epoch on, on any strategy."""
+"""`fit` that can start at any step of any epoch, with any strategy."""
 
 from collections.abc import Callable
 
@@ -22,19 +22,19 @@ def fit_from(
     callbacks: list[keras.callbacks.Callback],
     verbose: int,
 ):
-    """What is left of epoch `epoch` after its step `step`, then the other epochs up to `epochs`.
+    """Trains the remaining steps of epoch `epoch`, after its first `step` steps, then the other epochs up to `epochs`.
 
-    Keras begins epochs at their beginning only; the rest of an epoch is a `fit` of one epoch with fewer steps.
-    Callbacks count that epoch's steps from 0.
+    Keras can only start at the beginning of an epoch, so the rest of an epoch is a `fit` of one epoch with fewer steps.
+    Callbacks see that epoch's remaining steps numbered from 0.
 
     Args:
-        trainee: compiled, with its optimizer built.
-        train_data: `train_data(epoch, step)` gives the batches from there to the end of the training: a worker's own.
-        eval_data: batches of images, labels and weights: a worker's own.
-        strategy: the run's.
-        epoch, step: counted from 0; the step may be `steps_per_epoch`, when only the evaluation is left.
-        epochs, steps_per_epoch: of the whole training.
-        replica_batch: rows that a replica sees of a step.
+        trainee: compiled model with its optimizer built.
+        train_data: `train_data(epoch, step)` returns this worker's batches from there to the end of training.
+        eval_data: this worker's batches of images, labels and weights.
+        strategy: strategy of the run.
+        epoch, step: start, counted from 0. `step` may be `steps_per_epoch` if only the evaluation is left.
+        epochs, steps_per_epoch: totals of the whole training.
+        replica_batch: per-replica batch size.
         callbacks, verbose: as in Keras' `fit`.
     """
     strategy.build_from_spec(trainee, eval_data.rebatch(replica_batch))
@@ -66,7 +66,7 @@ def fit_from(
 
 
 def _evaluate_epoch(trainee, epoch, callbacks, eval_data, steps):
-    """The end of an epoch that has had all its training steps, as `fit` would have it."""
+    """Evaluates and calls the callbacks like `fit` at the end of an epoch whose training steps are all done."""
     callbacks = keras.callbacks.CallbackList(callbacks, model=trainee)
     trainee.reset_metrics()
     callbacks.on_train_begin()

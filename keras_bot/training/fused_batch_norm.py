@@ -1,11 +1,11 @@
-"""Batch norm in one TensorFlow kernel. The layers stay Keras' own, so nothing changes in what is saved.
+"""Batch norm in one TensorFlow kernel. The layers remain Keras layers, so saved files do not change.
 
-Keras 3's BatchNormalization is a dozen elementwise operations, each a pass over the activations, in float32 under
-a mixed policy: a third of a ResNet's training step on a CPU. TensorFlow's FusedBatchNorm is one kernel forward and
-one backward, takes half-precision activations as they are and keeps its statistics in float32.
+Keras 3's BatchNormalization is a dozen elementwise operations, each a pass over the activations, in float32 under a
+mixed policy. They take a third of a ResNet's training step on a CPU. TensorFlow's FusedBatchNorm is one kernel forward
+and one backward, takes half-precision activations without a cast and keeps its statistics in float32.
 
-On several replicas it normalises by each one's own batch, and their moving statistics are averaged after every step; or
-synchronised, by the batches of all.
+On several replicas each one normalises with the statistics of its own batch, and the moving statistics are averaged
+after every step. Synchronised batch norm normalises with the statistics of all replicas' batches.
 """
 
 import types
@@ -15,17 +15,16 @@ import tensorflow as tf
 
 
 def fuse_batch_norm(model: keras.Model, synchronised: bool = False) -> list[keras.layers.BatchNormalization]:
-    """Makes the batch norms of `model` train through TensorFlow's fused kernel; returns those it changed.
+    """Patches the batch norms of `model` to train with TensorFlow's fused kernel; returns the patched layers.
 
-    The result is the same up to rounding: the moving variance too is Keras' (the batch's, without Bessel's
-    correction). It holds for these layer objects in this process: `save`, `get_config` and `clone_model` see
-    Keras' layers. Call it before the training step is traced. A batch norm that the kernel can't do (another axis
-    than the last of four, Keras' own synchronised, renormalised, without gamma or beta) is left alone, and so is
-    inference.
+    The result is the same up to rounding. The moving variance, as in Keras, is updated with the batch variance without
+    Bessel's correction. Only these layer objects in this process change: `save`, `get_config` and `clone_model` see
+    Keras layers. Call this before the training step is traced. Inference does not change, nor do layers that the
+    kernel does not support: an axis other than the last of four, Keras' `synchronized` or `renorm`, no gamma or beta.
 
     Args:
-        model: with the batch norms, in models and layers within it too.
-        synchronised: take the statistics over the batches of all replicas, as if they were one batch.
+        model: model with batch norms, including those in nested models and layers.
+        synchronised: compute the statistics over the batches of all replicas, as if they were one batch.
     """
     norms = [layer for layer in model._flatten_layers() if _fusible(layer)]
     for norm in norms:
@@ -34,14 +33,14 @@ def fuse_batch_norm(model: keras.Model, synchronised: bool = False) -> list[kera
 
 
 def average_moving_statistics_in_step(trainee: keras.Model, model: keras.Model):
-    """After each training step, gives every replica the mean over replicas of the moving statistics in `model`.
+    """Patches `train_step` to average the moving statistics of `model` over replicas after each training step.
 
-    So one copy of the variables is the whole state. It takes one all-reduce of them together; on one replica, and for
-    batch norm that is synchronised over replicas anyway, nothing. Only this process's `train_step` changes.
+    One copy of the variables is then the whole state. All statistics share one all-reduce per step. There is none on
+    one replica, and synchronised batch norms are skipped. Only this process's `train_step` changes.
 
     Args:
-        trainee: compiled, the model that is fitted; `model` or one around it.
-        model: with the batch norms, in models and layers within it too.
+        trainee: compiled model that is fitted: `model` or a wrapper around it.
+        model: model with batch norms, including those in nested models and layers.
     """
     step = trainee.train_step
 
@@ -80,7 +79,7 @@ def _call_synchronised(self, inputs, training=None, mask=None):
     if replica is None or replica.num_replicas_in_sync == 1 or _is_plain(self, inputs, training, mask):
         return _call(self, inputs, training, mask)
     inputs = tf.cast(inputs, self.compute_dtype)
-    # A shift that is the same on all replicas and near the mean: without it the squares would lose digits.
+    # Subtracting the moving mean, which is the same on all replicas and near the mean, avoids cancellation.
     shift = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
 
     @tf.custom_gradient
@@ -109,12 +108,12 @@ def _count(x):
 
 
 def _fused(x, scale, offset, epsilon):
-    """Outputs, mean and (biased) variance."""
+    """Returns outputs, mean and biased variance."""
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=scale, offset=offset, mean=tf.zeros([0]), variance=tf.zeros([0]), epsilon=epsilon, is_training=True
     )
     count = _count(x)
-    return y, mean, variance * ((count - 1.0) / count)  # the kernel's is the unbiased one
+    return y, mean, variance * ((count - 1.0) / count)  # the kernel returns the unbiased variance
 
 
 def _move(self, mean, variance):
@@ -123,7 +122,7 @@ def _move(self, mean, variance):
 
 
 def _statistics_of_all(replica, x, shift):
-    """Count, mean and variance of the replicas' batches together, by one all-reduce. The kernel gives this one's."""
+    """Returns count, mean and variance over all replicas' batches, from the kernel's local ones and one all-reduce."""
     channels = x.shape[-1]
     _, mean, variance = _fused(x, tf.ones([channels]), tf.zeros([channels]), 1e-3)
     count, distance = _count(x), mean - shift
@@ -134,7 +133,11 @@ def _statistics_of_all(replica, x, shift):
 
 
 def _gradients_of_all(replica, slope, x, scale, count, mean, variance, epsilon):
-    """Of the loss summed over replicas, by x; of this replica's loss, by scale and offset, as optimizers expect."""
+    """Returns the gradients with respect to x, scale and offset.
+
+    The one for x is of the loss summed over replicas. Those for scale and offset are of this replica's loss, as
+    optimizers expect.
+    """
     _, dscale, doffset, *_ = tf.raw_ops.FusedBatchNormGradV3(  # for its sums over this replica's batch
         y_backprop=slope,
         x=x,

@@ -1,4 +1,4 @@
-"""The chief's side of the workers' meeting, and what goes over the wire: a line of JSON each way."""
+"""The chief's side of the workers' rendezvous, and its wire format: one line of JSON in each direction."""
 
 import dataclasses
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from keras_bot.errors import MisuseError, RunError, first_few
 
-TROUBLE = "trouble"  # the fact by which a worker tells that it can't begin
+TROUBLE = "trouble"  # the fact with which a worker reports that it can't start
 LONGEST_LINE = 1 << 20
 LONGEST_VALUE = 200
 PARTING_SECONDS = 5.0
@@ -20,23 +20,23 @@ _ERRORS = {"misuse": MisuseError, "failure": RunError}
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What all workers do after the meeting.
+    """Result of the rendezvous, the same for all workers.
 
     Args:
         kind: "go", "misuse" or "failure".
-        message: why they don't go on.
+        message: reason for not starting.
     """
 
     kind: str
     message: str = ""
 
     def line(self) -> bytes:
-        """As it is sent."""
+        """Serialises the verdict as a line of JSON."""
         return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
 
     @staticmethod
     def read(line: bytes) -> "Verdict":
-        """The verdict of a line. Raises ValueError if it is none."""
+        """Parses a verdict from a line. Raises ValueError if it is not one."""
         try:
             verdict = Verdict(**json.loads(line))
         except TypeError:
@@ -46,13 +46,13 @@ class Verdict:
         return verdict
 
     def enforce(self):
-        """Raises the error that it stands for, if any."""
+        """Raises the corresponding error unless the verdict is "go"."""
         if self.kind in _ERRORS:
             raise _ERRORS[self.kind](self.message)
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on a port of every address of this host. Raises OSError if the port is in use."""
+    """Returns a socket that listens on a port of all local addresses. Raises OSError if the port is in use."""
     if socket.has_dualstack_ipv6():
         try:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -63,12 +63,12 @@ def listen(port: int) -> socket.socket:
 
 
 def hello_line(index: int, facts: Mapping[str, str]) -> bytes:
-    """What worker `index` says to the chief."""
+    """Returns the message that worker `index` sends to the chief."""
     return json.dumps({"keras_bot_worker": index, "facts": dict(facts)}).encode() + b"\n"
 
 
 def read_line(connection: socket.socket) -> bytes:
-    """The first line. Raises ConnectionError if the other side closes before its end, ValueError if it is too long."""
+    """Reads one line. Raises ConnectionError if the peer closes before its end, ValueError if it is too long."""
     line = b""
     while not line.endswith(b"\n"):
         received = connection.recv(65536)
@@ -82,7 +82,7 @@ def read_line(connection: socket.socket) -> bytes:
 
 @dataclasses.dataclass(eq=False)
 class _Guest:
-    """A connection to the chief; one that has said hello has an index, others may be anyone's."""
+    """A connection to the chief. `index` is None until the peer has identified itself as a worker."""
 
     connection: socket.socket
     peer: str
@@ -92,12 +92,12 @@ class _Guest:
 
 
 class Desk:
-    """Where the chief hears the other workers. Whoever says something else is shown out, whoever leaves may come again.
+    """The rendezvous server on the chief. It drops connections that send anything else; lost workers may reconnect.
 
     Args:
-        listener: the chief's listening socket; closed before anyone gets the verdict.
-        addresses: of all workers, the chief's first.
-        facts: the chief's.
+        listener: the chief's listening socket, which is closed before the verdict is sent.
+        addresses: addresses of all workers, the chief's first.
+        facts: facts of the chief.
     """
 
     def __init__(self, listener: socket.socket, addresses: Sequence[str], facts: Mapping[str, str]):
@@ -107,10 +107,10 @@ class Desk:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def judge(self, timeout: float) -> Verdict:
-        """Waits for all workers, up to `timeout` seconds; the verdict, which those who came have got too."""
+        """Waits up to `timeout` seconds for all workers. Sends the verdict to the connected ones and returns it."""
         try:
             verdict = self._wait(timeout)
-            self._listener.close()  # TensorFlow's servers are the next to listen here
+            self._listener.close()  # TensorFlow's server listens on this port next
             self._tell(verdict)
         finally:
             self._listener.close()
@@ -143,14 +143,14 @@ class Desk:
     def _welcome(self):
         try:
             connection, peer = self._listener.accept()
-        except OSError:  # gone already
+        except OSError:  # the peer has already disconnected
             return
         connection.setblocking(False)
         self._guests.append(_Guest(connection, f"{peer[0].removeprefix('::ffff:')}:{peer[1]}"))
         self._selector.register(connection, selectors.EVENT_READ, self._guests[-1])
 
     def _hear(self, guest) -> bool:
-        """Takes what came from a connection; whether that makes it a worker."""
+        """Reads from a connection. Returns whether this completes the message that identifies a worker."""
         try:
             received = guest.connection.recv(65536)
         except BlockingIOError:
@@ -173,7 +173,7 @@ class Desk:
     def _show_out(self, guest):
         self._selector.unregister(guest.connection)
         self._guests.remove(guest)
-        # A reset, so that the port isn't left in TIME_WAIT.
+        # Reset the connection so that the port is not left in TIME_WAIT.
         guest.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         guest.connection.close()
 
@@ -190,14 +190,14 @@ class Desk:
         return ""
 
     def _tell(self, verdict):
-        """Answers the workers and lets each close first: the side that does holds its port for a while."""
+        """Sends the verdict and lets each worker close first, as the side that does keeps its port in TIME_WAIT."""
         deadline = time.monotonic() + PARTING_SECONDS
         told = [guest.connection for guest in self._guests if guest.index is not None]
         for connection in told:
             connection.settimeout(PARTING_SECONDS)
             try:
                 connection.sendall(verdict.line())
-            except OSError:  # it died meanwhile, as TensorFlow will find
+            except OSError:  # the worker has died; TensorFlow will detect that
                 continue
         for connection in told:
             try:
@@ -209,11 +209,11 @@ class Desk:
 
 
 def tell_differences(facts: Sequence[Mapping[str, str]], what: str = "recipe") -> str:
-    """What the facts of the workers, by index, differ in, or a worker's `TROUBLE`; empty if there is nothing.
+    """Returns a message with the first `TROUBLE` of a worker, or else the facts that differ; empty if there are none.
 
     Args:
-        facts: of each worker, by name.
-        what: they are of, for the message.
+        facts: facts of each worker, by name, in the order of worker indices.
+        what: subject of the facts, for the message.
     """
     for index, each in enumerate(facts):
         if each.get(TROUBLE):

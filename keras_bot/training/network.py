@@ -1,4 +1,4 @@
-"""The Keras network of a file: a .keras, a run directory or a SavedModel of ours. No code of the file's is run."""
+"""Loading of networks from .keras files, run directories and exported SavedModels, without running their code."""
 
 import json
 import os
@@ -21,18 +21,18 @@ CARD = "model.json"  # in the archive of an exported file
 
 
 def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
-    """The network with its weights, built anew from its configuration, and what is known of it.
+    """Rebuilds a network from its configuration, loads its weights, and returns it with its description.
 
     Args:
         path: a .keras file, the directory of a finished run, or a SavedModel that keras_bot exported.
 
     Returns:
-        The model, normalised images to logits, float32 and uncompiled; and the content of model.json in it or of
-        metrics.json beside it, {} if there is none.
+        The model, from normalised images to logits, float32 and uncompiled; and the content of its model.json or of
+        metrics.json in the same directory, {} if there is none.
 
     Raises:
-        MisuseError: if it is none of these, or can't be read.
-        RunError: if it has weights that are not finite.
+        MisuseError: if `path` is none of these, or the network can't be read.
+        RunError: if weights are not finite, or the description can't be read.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -53,15 +53,17 @@ def read_network(path: str | pathlib.Path) -> tuple[keras.Model, dict]:
 
 
 def class_names_of(known: dict) -> list[str]:
-    """The classes that `read_network` told of a network, by label; empty if it told none."""
+    """Returns the class names in a description from `read_network`, in label order; [] if it contains none."""
     return known.get("class_names") or known.get("dataset", {}).get("class_names", [])
 
 
 def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
-    """Loads a .keras file, without its training state and without running code from it; of an export the network in it.
+    """Loads a .keras file without its training state and without running code from it.
+
+    For an exported file, returns the network inside.
 
     Raises:
-        MisuseError: if it can't be read, or has another number of classes than `num_classes`.
+        MisuseError: if it can't be read, is not a classifier, or does not have `num_classes` classes.
         RunError: if it has weights that are not finite.
     """
     if not pathlib.Path(path).is_file():
@@ -74,7 +76,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     other = f"Expected {path} to hold a classifier, with one output (batch, classes); it holds another network."
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+    except Exception as error:  # Keras raises arbitrary exceptions for damaged files
         if "Could not locate class" in str(error):
             raise MisuseError(f"{other} Give a run or an export of --task=classification.") from None
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
@@ -90,7 +92,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
 
 
 def check_finite(variables: Iterable[keras.Variable | tf.Variable], path: str | os.PathLike):
-    """RunError, which names the variables, if some that were read from `path` are not finite."""
+    """Raises RunError with the variables' names if values read from `path` are not finite."""
     broken = []
     for variable in variables:
         values = np.asarray(variable)
@@ -102,7 +104,7 @@ def check_finite(variables: Iterable[keras.Variable | tf.Variable], path: str | 
 
 
 def takes_pixels(network: keras.Model) -> keras.Model:
-    """The network from "images" (B, H, W, 3) float32 in 0 … 255 to "probabilities"; `within` undoes it."""
+    """Wraps a network to map "images" (B, H, W, 3) float32 in 0 … 255 to "probabilities". `within` unwraps it."""
     images = keras.Input((None, None, 3), name="images")
     scale, offset = [1 / std for std in STD], [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
     x = network(keras.layers.Rescaling(scale, offset, name="normalise")(images))
@@ -110,7 +112,7 @@ def takes_pixels(network: keras.Model) -> keras.Model:
 
 
 def within(model):
-    """The network that `takes_pixels` was given, or the model itself."""
+    """Returns the network that `takes_pixels` wrapped, or the model itself if it is not wrapped."""
     match getattr(model, "layers", ()):
         case (
             keras.layers.InputLayer(),
@@ -123,7 +125,7 @@ def within(model):
 
 
 def read_card(path: str | os.PathLike) -> dict:
-    """The description in an exported file's archive, {} if it has none. RunError if it can't be read."""
+    """Reads the description in an exported file's archive, {} if it has none. Raises RunError if it can't be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(CARD)) if CARD in archive.namelist() else {}
@@ -132,7 +134,7 @@ def read_card(path: str | os.PathLike) -> dict:
 
 
 def check_savedmodel(path: str | os.PathLike):
-    """MisuseError unless there is a SavedModel at `path`."""
+    """Raises MisuseError unless there is a SavedModel at `path`."""
     if not (pathlib.Path(path) / "saved_model.pb").exists():
         raise MisuseError(f"Expected a SavedModel directory, received {os.fspath(path)}. `keras-bot export` makes one.")
 
@@ -154,14 +156,14 @@ def _from_savedmodel(path):
             values = [reader.get_tensor(name) for name in names]
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value)
-    except Exception as error:  # Keras and TensorFlow raise whatever they stumble over in damaged files
+    except Exception as error:  # Keras and TensorFlow raise arbitrary exceptions for damaged files
         raise MisuseError(f"Can't read the network of the SavedModel {path}: {first_line(error)}") from None
     check_finite(model.variables, path)
     return model, known
 
 
 def _of_a_run(path):
-    """What a run's metrics.json tells; {} for some other file of that name."""
+    """Reads a run's metrics.json; returns {} if the file of that name is something else."""
     told = _json(path)
     return told if all(isinstance(told.get(name), dict) for name in ("recipe", "dataset")) else {}
 

@@ -1,7 +1,7 @@
-"""Training on JAX's devices by `keras.distribution.DataParallel`: one program over the global batch.
+"""Training on JAX devices with `keras.distribution.DataParallel`: one program over the global batch.
 
-So a batch norm's statistics, a gradient, a loss scale and a metric are the whole batch's by themselves, and one copy of
-a variable is all of them. The input pipeline stays TensorFlow's, on the CPU.
+Batch norm statistics, gradients, loss scale and metrics therefore cover the global batch without further reduction, and
+one copy of a variable is its complete state. The input pipeline remains TensorFlow's, on the CPU.
 """
 
 import atexit
@@ -21,18 +21,18 @@ from keras_bot.training.accumulate_jax import accumulate_in_jax_step
 from keras_bot.training.cluster import Cluster
 from keras_bot.training.strategy import Parts, Strategy, fitting_parts
 
-LOST_SECONDS = 30  # without a sign of life, until a worker is taken for lost
+LOST_SECONDS = 30  # heartbeat and shutdown timeout after which a worker is considered lost
 
 
 class JaxStrategy(Strategy):
-    """One device, all of this worker's, or all of every worker's.
+    """Strategy for one JAX device, all devices of this worker, or all devices of all workers.
 
     Args:
-        recipe: says which.
-        cluster: the workers, None for one.
+        recipe: its `strategy` selects the devices.
+        cluster: the workers, None for a single one.
 
     Raises:
-        RunError: if the workers can't be brought together.
+        RunError: if the workers can't connect.
     """
 
     def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
@@ -55,12 +55,12 @@ class JaxStrategy(Strategy):
 
     @contextlib.contextmanager
     def fitting(self):
-        """With the distribution set. If it fails, this worker won't wait at its end for the others."""
+        """Sets the distribution. A worker that fails does not wait for the others at exit."""
         try:
             with self.scope():
                 yield
         except Exception as error:
-            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # those end all workers
+            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # these end all workers
                 _leave_at_once()
             raise
 
@@ -74,11 +74,11 @@ class JaxStrategy(Strategy):
             keras.distribution.set_distribution(distribution)
 
     def use_jit(self, recipe):
-        """Yes, unless the recipe says off: JAX is slow without."""
+        """Returns True unless the recipe sets jit=off: JAX is slow without it."""
         return recipe.jit != "off"
 
     def prepare_step(self, trainee, model, *, synchronised, parts):
-        """Batch norm is synchronised, asked for or not: the step sees one batch."""
+        """Adds accumulation. Batch norm is always synchronised, since the step sees the global batch."""
         accumulate_in_jax_step(trainee, parts)
 
     def spread(self, batches, replica_batch):  # noqa: D102
@@ -89,7 +89,7 @@ class JaxStrategy(Strategy):
             trainee._symbolic_build(data_batch=keras.tree.map_structure(_as_jax_sees, batches.element_spec))
 
     def settle(self, trainee):
-        """Keras holds them in the trainee's `_jax_state` during an epoch."""
+        """Copies the values that Keras keeps in `trainee._jax_state` during an epoch to the variables."""
         trainee.jax_state_sync()
 
     def parts(self, variables):  # noqa: D102
@@ -100,8 +100,11 @@ class JaxStrategy(Strategy):
 
 
 def _bring_together(cluster):
-    """`keras.distribution.initialize` gives neither time-outs nor, under SLURM, a worker all devices of its host."""
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
+    """Initialises JAX's distributed runtime.
+
+    `keras.distribution.initialize` supports neither timeouts nor, under SLURM, one worker with all devices of its host.
+    """
+    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM itself
     try:
         jax.distributed.initialize(
             cluster.addresses[0],
@@ -116,7 +119,7 @@ def _bring_together(cluster):
 
 
 def _devices(recipe, in_cluster) -> list[str]:
-    """What DataParallel names the devices that compute, of all workers."""
+    """Returns the names of the devices to use, of all workers, in DataParallel's format."""
     devices = keras.distribution.list_devices()
     automatic = recipe.strategy == "auto" or in_cluster
     several = jax.process_count() > 1 or (recipe.strategy == "mirrored" and not in_cluster)
@@ -126,14 +129,17 @@ def _devices(recipe, in_cluster) -> list[str]:
 
 
 def _leave_at_once():
-    """At the end of a worker that has failed JAX would wait for the others, which may be lost, and then abort."""
+    """Registers an immediate exit for a failed worker.
+
+    JAX would otherwise wait at exit for the other workers, which may be lost, and then abort.
+    """
 
     def leave():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
 
-    atexit.register(leave)  # the last one registered is the first one called
+    atexit.register(leave)  # atexit calls the handler registered last first
 
 
 def _as_jax_sees(spec):
@@ -141,7 +147,7 @@ def _as_jax_sees(spec):
 
 
 class _JaxParts(Parts):
-    """A metric's variables are those of the global batch: one part."""
+    """Metric state on JAX: one part, since the variables cover the global batch."""
 
     def __init__(self, variables: list[keras.Variable]):
         self._variables = variables

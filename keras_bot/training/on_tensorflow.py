@@ -1,4 +1,4 @@
-"""Training on TensorFlow's devices, and what Keras 3 needs mended for several of them, in this one place."""
+"""Training on TensorFlow devices, with the workarounds that Keras 3 needs for several of them."""
 
 import contextlib
 import functools
@@ -19,14 +19,14 @@ from keras_bot.training.strided_convolutions import subsample_before_convolving
 
 
 class TensorFlowStrategy(Strategy):
-    """A `tf.distribute` strategy: TensorFlow's own for one device, mirrored, or for several workers.
+    """A `tf.distribute` strategy: the default one for one device, mirrored, or multi-worker mirrored.
 
     Args:
-        recipe: says which.
-        cluster: the workers, None for one.
+        recipe: its `strategy` selects one.
+        cluster: the workers, None for a single one.
 
     Raises:
-        RunError: if the workers can't be brought together.
+        RunError: if the workers can't connect.
     """
 
     def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
@@ -36,7 +36,7 @@ class TensorFlowStrategy(Strategy):
         else:
             self._own = _one_worker(recipe, cluster is not None)
         self.replicas = self._own.num_replicas_in_sync
-        self._sums = {}  # a function each dtype, of any length: it is traced once
+        self._sums = {}  # one function per dtype, for any length, so that each is traced once
 
     def check(self, recipe):  # noqa: D102
         super().check(recipe)
@@ -47,9 +47,9 @@ class TensorFlowStrategy(Strategy):
 
     @contextlib.contextmanager
     def fitting(self):
-        """Mends the mean of the logs over replicas, where there are several workers.
+        """Patches the mean of the logs over replicas if there are several workers.
 
-        Keras takes it along an axis that scalars lack (keras issue 20585).
+        Keras reduces along an axis that scalars lack (keras issue 20585).
         """
         if self.workers == 1:
             yield
@@ -68,10 +68,10 @@ class TensorFlowStrategy(Strategy):
             keras_trainer.reduce_per_replica = theirs
 
     def use_jit(self, recipe):
-        """As the recipe says; `auto` says yes on a single GPU only.
+        """Returns the recipe's setting; `auto` enables XLA on a single GPU only.
 
-        On a CPU XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md), and a step over several replicas is no
-        program for one device (keras issue 21366).
+        On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). A step over several replicas is not a
+        single-device program (keras issue 21366).
         """
         if recipe.jit == "auto":
             return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
@@ -89,7 +89,7 @@ class TensorFlowStrategy(Strategy):
         return self._own.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
 
     def build_from_spec(self, trainee, batches):
-        """As the base class says. Keras would also average the replicas' parts, and fail (keras issue 20585)."""
+        """Builds loss and metrics. Disables Keras' own build, whose mean over replicas fails (keras issue 20585)."""
         with self.scope():
             trainee._symbolic_build(data_batch=batches.element_spec)
         trainee._maybe_symbolic_build = lambda **_: None
@@ -129,16 +129,16 @@ def _one_worker(recipe, in_cluster):
 
 @functools.cache
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """A process' only strategy on these devices.
+    """Returns this process's only MirroredStrategy for these devices.
 
-    Each strategy counts its collectives from the same number on, and TensorFlow takes one's for the other's: what was
-    trained on one of them can make another's step fail with a shape mismatch.
+    Each strategy numbers its collectives from the same start, and TensorFlow confuses those of two strategies: after
+    training on one, a step of the other can fail with a shape mismatch.
     """
     return tf.distribute.MirroredStrategy(list(devices))
 
 
 def check_replicas(recipe: Recipe, replicas: int):
-    """MisuseError for what TensorFlow can't do on several replicas."""
+    """Raises MisuseError if the recipe combines several replicas with jit=on, or with both sync_bn and accumulate."""
     if replicas > 1 and recipe.jit == "on":
         raise MisuseError(
             f"Expected --jit=auto or off for {replicas} replicas, received on: XLA compiles for one device."

@@ -1,4 +1,4 @@
-"""What a recipe will do, told without doing it: `keras-bot train --dry_run`."""
+"""Summary of a recipe's training without running it: `keras-bot train --dry_run`."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from keras_bot.training.task import Task
 
 
 def plan(recipe: Recipe, task: Task = CLASSIFICATION) -> str:
-    """The resolved recipe, the tricks, the steps, the learning rate, the decayed variables, the network's size.
+    """Returns the resolved recipe, tricks, data, steps, learning rates, network size, teacher and decayed variables.
 
     Raises:
         MisuseError: as `train` would.
@@ -44,7 +44,7 @@ def plan(recipe: Recipe, task: Task = CLASSIFICATION) -> str:
 
 
 def network_line(recipe: Recipe, model: keras.Model) -> str:
-    """The network's size."""
+    """Returns the network's parameter count and, for classification, its GFLOPs."""
     told = f"{recipe.model}: {models.count_parameters(model):,} parameters"
     if recipe.task != "classification":
         return f"{told}, head included"
@@ -53,7 +53,7 @@ def network_line(recipe: Recipe, model: keras.Model) -> str:
 
 
 def learning_rate_lines(recipe: Recipe, steps: int) -> list[str]:
-    """The learning rate at the steps where it turns."""
+    """Returns the learning rate at the schedule's milestones, one line per step."""
     schedule = assemble.build_schedule(recipe, steps)
     last = recipe.epochs * steps - 1
     warmup = assemble.count_warmup_steps(recipe, steps)
@@ -70,7 +70,7 @@ def learning_rate_lines(recipe: Recipe, steps: int) -> list[str]:
 
 
 def decay_sections(recipe: Recipe, model: keras.Model) -> dict[str, list[str]]:
-    """The variables that weight decay reaches, and those that it doesn't."""
+    """Returns two sections: the variables with and without weight decay."""
     decayed, spared = tricks.split_by_decay(model)
     if not recipe.no_bias_decay:
         decayed, spared = model.trainable_variables, []

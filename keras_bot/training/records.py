@@ -1,12 +1,12 @@
-"""What a run directory holds, and who writes it.
+"""Contents of a run directory, and the code that writes them.
 
-run.flags      the recipe, every knob a line: `keras-bot train --flagfile=run.flags` does it again
-history.csv    one line an epoch
+run.flags      the recipe, one line per flag: `keras-bot train --flagfile=run.flags` repeats the run
+history.csv    one line per epoch
 metrics.json   recipe, data set, network, versions, the result so far
 curves.png     loss, top-1 and learning rate over the epochs
 tensorboard/   the same for TensorBoard
-checkpoints/   what --resume goes on from
-best.keras     the network after the epoch of the best top-1 so far, as model.keras
+checkpoints/   training state for --resume
+best.keras     the network after the epoch with the best top-1 so far, in the format of model.keras
 model.keras    the network after the last epoch, float32, loads in any Keras 3
 """
 
@@ -25,23 +25,24 @@ from keras_bot.durable import is_partial, write_whole
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe, differences, read_flag_lines
 
-# Between a run and its resumption.
+# Fields that may change when a run is resumed.
 MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep", "teacher_cache")
-# Between workers: when to save all of them are asked, though the chief alone writes.
+# Fields that may differ between workers. Saving involves all of them, although only the chief writes.
 WORKERS_MAY_DIFFER = tuple(name for name in MAY_DIFFER if name != "checkpoint_every")
 
 
 class RunDirectory:
-    """A run directory that is ours to write. Nothing is written or deleted before `begin`.
+    """Run directory of one recipe. Nothing is written or deleted before `begin`.
 
     Args:
         path: the directory.
-        recipe: what is trained in it.
-        resume: go on with the run that it holds, if any.
-        overwrite: delete the run that it holds, if any.
+        recipe: the recipe to train.
+        resume: continue the run in the directory, if any.
+        overwrite: delete the run in the directory, if any.
 
     Raises:
-        MisuseError: if it holds a run and neither is asked for, another recipe's run to resume, or files of others.
+        MisuseError: if both are set, if there is a run and neither is set, if the run to resume has another recipe or
+            lost its checkpoints, or if the directory contains other files.
     """
 
     def __init__(self, path: str | pathlib.Path, recipe: Recipe, *, resume: bool = False, overwrite: bool = False):
@@ -72,7 +73,7 @@ class RunDirectory:
             self._refuse_lost_checkpoints()
 
     def _others(self):
-        """What is in the directory besides what a kill leaves of the first write."""
+        """Returns the files in the directory other than the lock and partial writes of a killed process."""
         names = (file.name for file in self.path.iterdir())
         return [name for name in names if name != ".lock" and not is_partial(name)]
 
@@ -80,7 +81,10 @@ class RunDirectory:
         return self.metrics.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     def _refuse_lost_checkpoints(self):
-        """The first epoch's row is written before its checkpoint, every other one after some checkpoint."""
+        """Raises MisuseError if more than one epoch is done but there are no checkpoints.
+
+        One epoch is not enough: its row is written before its checkpoint.
+        """
         epochs = read_metrics(self.path).get("result", {}).get("epochs", 0) if self.metrics.exists() else 0
         if epochs > 1 and not (self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
             raise MisuseError(
@@ -97,7 +101,7 @@ class RunDirectory:
             )
 
     def begin(self):
-        """In the directory, which `lock_run` has made: deletes what is to be overwritten, and writes run.flags."""
+        """Deletes the run to overwrite and writes run.flags. The directory must exist: `lock_run` creates it."""
         if self._delete:
             reports = (self.path / "table.md", self.path / "predictions.png")
             for file in (self.history, self.metrics, self.curves, self.model, self.best, *reports):
@@ -109,14 +113,14 @@ class RunDirectory:
 
 
 def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
-    """MisuseError if sizes or classes of the data set aren't what they were when the checkpoint was written.
+    """Raises MisuseError if the data set's sizes or classes differ from those in the checkpoint.
 
-    Other images of the same number are told on stderr.
+    A changed checksum of the images only prints a warning to stderr.
     """
     for fact, was in progress.get("dataset", {}).items():
         if fact == "name" or dataset.get(fact) == was:
             continue
-        if fact.endswith("_checksum"):  # one image mended, or all others: who knows
+        if fact.endswith("_checksum"):  # one repaired image or all new images: the checksum does not distinguish them
             told = f"some images are others than when {run.path} was stopped ({fact} was {was}, is {dataset.get(fact)})"
             print(f"keras-bot: {told}. The rest of the run is on what is there now.", file=sys.stderr, flush=True)
             continue
@@ -128,7 +132,7 @@ def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
 
 
 def run_flags(recipe: Recipe) -> str:
-    """The text of run.flags."""
+    """Returns the text of run.flags."""
     from keras_bot import __version__
 
     header = f"# keras_bot {__version__}: keras-bot train --flagfile=run.flags --run_dir=… does this run again.\n"
@@ -136,33 +140,33 @@ def run_flags(recipe: Recipe) -> str:
 
 
 def read_metrics(run_dir: str | pathlib.Path) -> dict:
-    """The metrics.json of a run directory. Raises MisuseError if there is none, RunError if it can't be read."""
+    """Reads the metrics.json of a run directory. Raises MisuseError if it is missing, RunError if it can't be read."""
     path = pathlib.Path(run_dir) / "metrics.json"
     if not path.exists():
         raise MisuseError(f"Expected a run directory with metrics.json, received {run_dir}. Train there first.")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        metrics["result"], metrics["dataset"]["class_names"]  # what all readers need
+        metrics["result"], metrics["dataset"]["class_names"]  # required by all readers
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"Can't read {path}: {error}. It was changed by hand or cut short.") from None
     return metrics
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """Keeps the history; writes history.csv, metrics.json and the best network at the end of every epoch.
+    """Callback that keeps the history and writes history.csv, metrics.json and the best network after every epoch.
 
     Args:
-        run: the directory to write to; None writes nothing, for workers that aren't the chief.
-        facts: what metrics.json tells besides the result.
+        run: the directory to write to; None on workers other than the chief, which write nothing.
+        facts: content of metrics.json besides the result.
         images_per_epoch: training images in an epoch, for the throughput.
-        corrupt: gives `names`, the images that could not be decoded.
+        corrupt: its `names` are the images that could not be decoded.
         save_best: called with the path when an epoch's top-1 is the best so far.
         history: rows of the epochs already done.
-        metrics: the evaluation's, see `Task`.
+        metrics: names of the evaluation metrics, see `Task`.
 
     Attributes:
-        history: a row an epoch.
-        columns: what is told of an epoch, in order.
+        history: one row per epoch.
+        columns: names of the values reported per epoch, in order.
     """
 
     def __init__(
@@ -191,7 +195,7 @@ class RunRecorder(keras.callbacks.Callback):
         self._seconds = None
 
     def seconds(self) -> float:
-        """How long this epoch has trained, the part before an interruption included."""
+        """Returns the training time of this epoch in seconds, including the part before an interruption."""
         return self.seconds_before + (self._seconds or time.perf_counter() - self._began)
 
     def on_test_begin(self, logs=None):  # noqa: D102
@@ -213,7 +217,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.write()
 
     def last_is_best(self) -> bool:
-        """Whether no epoch was better than the last."""
+        """Returns whether no epoch was better than the last."""
         first, result = self._metrics[0], self.result()
         return result[first] == result[f"best_{first}"]
 
@@ -233,7 +237,7 @@ class RunRecorder(keras.callbacks.Callback):
         write_whole(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def result(self) -> dict:
-        """The figures after the last epoch; images_per_second is the median of the epochs, the first left out."""
+        """Returns the metrics after the last epoch. images_per_second is the median over epochs, without the first."""
         last = self.history[-1]
         speeds = [row["images_per_second"] for row in self.history]
         return {
@@ -247,11 +251,11 @@ class RunRecorder(keras.callbacks.Callback):
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints one line an epoch, for logs that are no terminal.
+    """Callback that prints one line per epoch, for output that is not a terminal.
 
     Args:
-        epochs: of the whole training.
-        columns: what to print.
+        epochs: number of epochs of the whole training.
+        columns: names of the values to print.
     """
 
     def __init__(self, epochs: int, columns: tuple[str, ...]):

@@ -1,4 +1,4 @@
-"""One process at a time trains in a run directory."""
+"""Lock that lets only one process at a time train in a run directory."""
 
 import contextlib
 import errno
@@ -15,15 +15,16 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # som
 
 @contextlib.contextmanager
 def lock_run(folder: str | pathlib.Path) -> Iterator[None]:
-    """`with lock_run(run_dir)`: no other process gets in until the block ends or this process does, killed or not.
+    """Locks a run directory until the `with` block or this process ends, even if it is killed.
 
-    The file `.lock` in the directory tells who holds it, and stays. Where the system has no such locks, any may enter.
+    The file `.lock` contains the holder's process id and host, and is not deleted. Systems without file locks don't
+    exclude other processes.
 
     Args:
-        folder: the run directory; made if missing.
+        folder: the run directory; created if missing.
 
     Raises:
-        MisuseError: if another process holds it, or the directory can't be made.
+        MisuseError: if another process holds the lock, or the directory can't be created.
         RunError: if the directory can't be written to.
     """
     folder = pathlib.Path(folder)
@@ -73,7 +74,7 @@ def _take(fcntl, descriptor, folder):
 
 
 def _holder(descriptor):
-    """Who wrote the file, if it is written yet."""
+    """Returns the process id and host in the lock file as text, "" if it is not written yet."""
     pid, _, host = os.pread(descriptor, 1000, 0).decode(errors="replace").strip().partition(" ")
     return f" (pid {pid} on {host})" if pid.isdigit() and host else ""
 

@@ -1,8 +1,8 @@
-"""When the state of a run is saved: at the ends of epochs, every so many steps, and when the run is asked to end.
+"""Saving of a run's state: at the end of each epoch, every `checkpoint_every` steps, and on SIGTERM.
 
-The state is every variable of network and optimizer (velocity, schedule step, loss scale, seed generators among them),
-the place in the data (whole epochs, and steps within the next one), each replica's part of the running metrics, the
-history and the names of broken images. The data need no more: order and draws are functions of seed, epoch, position.
+The state is every variable of network and optimizer (including velocity, schedule step, loss scale, seed generators),
+the data position (whole epochs, and steps within the next one), per-replica metric state, the history and the names of
+corrupt images. The data pipeline has no other state: order and random draws are functions of seed, epoch and position.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from keras_bot.training.strategy import Strategy
 
 
 class Saver(keras.callbacks.Callback):
-    """Saves a run; last of the callbacks, so that the recorder has the epoch's row.
+    """Callback that saves a run. It must be the last one, so that the recorder already has the epoch's row.
 
     Args:
-        checkpoints: writes the state; None on workers that aren't the chief, which take part in reading it.
-        strategy: the run's.
-        recorder: has history, corrupt images and seconds.
-        steps_per_epoch: training steps.
-        every: steps between saves within an epoch; 0 is none.
-        progress: what the checkpoint that is resumed from holds, {} for none.
+        checkpoints: writes the state; None on workers other than the chief, which still take part in reading it.
+        strategy: strategy of the run.
+        recorder: provides history, corrupt images and seconds.
+        steps_per_epoch: training steps per epoch.
+        every: steps between saves within an epoch; 0 for none.
+        progress: progress in the checkpoint to resume from, {} for none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Saver(keras.callbacks.Callback):
             self._end()
 
     def on_test_begin(self, logs=None):  # noqa: D102
-        self._trained = self._totals.read()  # before Keras resets them for the evaluation
+        self._trained = self._totals.read()  # before Keras resets the metrics for the evaluation
 
     def on_test_batch_end(self, batch, logs=None):  # noqa: D102
         if self._strategy.any_worker(self.terminated):
@@ -110,7 +110,7 @@ class Saver(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def heeding_sigterm(saver: Saver):
-    """Within it SIGTERM lets the saver save and end the run after the current step, instead of killing it."""
+    """Handles SIGTERM: the saver saves the state and ends the run after the current step."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler
         return

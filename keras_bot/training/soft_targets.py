@@ -1,13 +1,13 @@
-"""Targets from the teacher: the logits that it gives in the step, or what its cache keeps of them.
+"""Soft targets: the teacher's logits, computed in the step or read from its cache.
 
-The cache keeps all logits of an image; or with k, at the temperature T of the recipe, the k greatest of
-q = softmax(r / T) and their classes. The others share what is missing to 1 equally, so that the soft loss is
+The cache stores all logits r of an image or, with `teacher_top_k` k, the k greatest of q = softmax(r / T) and their
+classes, with the recipe's temperature T. The other classes share the remaining probability equally, so the soft loss is
 
     -T^2 * (sum of q_i * log p_i over the kept + u * sum of log p_j over the others),  u = (1 - sum of q_i) / (K - k)
 
-with p = softmax(z / T). It is the exact loss for the distribution that is kept, and for k = K the one of all logits.
-The q depend on T: what was kept for one T serves no other. At T = 20 they are flat, and the others share much: with
-1,000 classes of logits within 10 of each other, no q is more than 1.6 times any other.
+with p = softmax(z / T). It is the exact loss for the stored distribution, and for k = K the loss over all logits.
+q depends on T, so a cache for one T cannot be used with another. At T = 20, q is flat and the other classes share much
+of it: with 1,000 classes and logits within 10 of each other, no q is more than 1.65 times any other.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from keras_bot.recipe import Recipe
 
 
 def build_distiller(recipe: Recipe, model: keras.Model, teacher: keras.Model) -> tricks.Distiller:
-    """Trains a network by the recipe's distillation. With a `teacher_cache` it expects labels (labels, targets).
+    """Builds the recipe's Distiller. With a `teacher_cache` it expects labels (labels, targets).
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
         model: the student.
-        teacher: of `load_teacher`.
+        teacher: result of `load_teacher`.
     """
     return tricks.Distiller(
         model,
@@ -38,7 +38,7 @@ def build_distiller(recipe: Recipe, model: keras.Model, teacher: keras.Model) ->
 
 
 def beside_targets(transform: Callable) -> Callable:
-    """A batch transform for labels (labels, targets), which leaves the teacher's targets alone."""
+    """Wraps a batch transform for labels (labels, targets); the teacher's targets pass through unchanged."""
 
     def transform_all(images, labels, seed, epoch):
         images, own = transform(images, labels[0], seed, epoch)
@@ -48,7 +48,7 @@ def beside_targets(transform: Callable) -> Callable:
 
 
 def keep_top(logits: np.ndarray, k: int, temperature: float) -> np.ndarray:
-    """The classes of the k greatest logits, the greatest first, and their q; both as float32: (B, K) -> (B, 2k)."""
+    """Returns the classes of the k greatest logits, greatest first, then their q: (B, K) -> float32 (B, 2k)."""
     logits = logits.astype("float64")
     exponentials = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
     softened = exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -57,7 +57,7 @@ def keep_top(logits: np.ndarray, k: int, temperature: float) -> np.ndarray:
 
 
 class TopCrossentropy(keras.losses.Loss):
-    """The soft loss of the module's docstring, from what `keep_top` gave.
+    """Soft loss of the module docstring, from the output of `keep_top`.
 
     Args:
         temperature: T.
@@ -68,7 +68,7 @@ class TopCrossentropy(keras.losses.Loss):
         self.temperature = temperature
 
     def call(self, y_true, y_pred):
-        """(B, 2k) of `keep_top` and logits (B, K) -> (B,)."""
+        """Computes the loss per image: output of `keep_top` (B, 2k) and logits (B, K) -> (B,)."""
         k, others = y_true.shape[-1] // 2, y_pred.shape[-1] - y_true.shape[-1] // 2
         classes, kept = ops.cast(y_true[:, :k], "int32"), y_true[:, k:]
         log_p = ops.log_softmax(ops.cast(y_pred, "float32") / self.temperature)

@@ -1,6 +1,6 @@
-"""What a network starts from: another's weights, some of them frozen, the others at rates of their own.
+"""Fine-tuning: initial weights from a trained network, frozen layers and layer-wise learning rates.
 
-The parts of a network of `models.create`, by number: the stem is 0, its stages 1 … 4, the head 5.
+The parts of a `models.create` network are numbered: the stem is 0, the stages are 1 … 4, the head is 5.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ HEAD = 5
 
 
 def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ()):
-    """Gives `model` the weights of a trained network; its head too, if that has the same classes by name.
+    """Copies the weights of a trained network to `model`, including the head if the class names are the same.
 
     Args:
-        model: of `models.create`.
-        path: what `network.read_network` reads.
-        class_names: of the head of `model`.
+        model: network from `models.create`.
+        path: any path that `network.read_network` reads.
+        class_names: classes of `model`'s head.
 
     Raises:
-        MisuseError: if it can't be read, or is another network than `model`; nothing is changed then.
+        MisuseError: if it can't be read, or is another network than `model`, which is then unchanged.
     """
     source, known = read_network(path)
     theirs = class_names_of(known)
@@ -51,7 +51,10 @@ def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ())
 
 
 def _check_same_network(model, source, path):
-    """By name where it has one of ours: A and B, or two depths, may share the weights of every layer of one."""
+    """Raises MisuseError if `source` is another network, by its name if that is in `models.names()`.
+
+    Layers alone are not enough: variants A and B, or two depths, may agree in every layer of one of them.
+    """
     others = {layer.name for layer in source.layers if layer.weights and part_of(layer) != HEAD}
     others -= {layer.name for layer in model.layers}
     another = source.name in models.names() and not same(source.name, model.name)
@@ -65,11 +68,11 @@ def _looks(source, model):
 
 
 def like_source(recipe: Recipe, given: set[str]) -> Recipe:
-    """The recipe for the network of its `init_from`, with that one's image size and transform.
+    """Returns the recipe with the model and width of `init_from`; for classification also image size and preprocessing.
 
     Args:
-        recipe: what the user asked for.
-        given: names of the knobs that are to stay as they are.
+        recipe: the user's recipe.
+        given: names of the fields to leave unchanged.
 
     Raises:
         MisuseError: if `init_from` can't be read, or isn't a network of `models.names()`.
@@ -88,19 +91,19 @@ def like_source(recipe: Recipe, given: set[str]) -> Recipe:
 
 
 def part_of(layer: keras.layers.Layer) -> int:
-    """The number of the part that a layer of the network is in."""
+    """Returns the number of the part that contains a layer."""
     if layer.name.startswith("stem"):
         return 0
     return int(layer.name[5]) if layer.name.startswith("stage") else HEAD
 
 
 def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
-    """Freezes layers of a network of `models.create`, or of a backbone: their weights and batch norm's statistics.
+    """Freezes the weights and batch norm statistics of layers of a `models.create` network or a backbone.
 
     Args:
-        model: its layers are changed. Compile it afterwards.
+        model: modified in place. Compile it afterwards.
         stages: 0 for none, 1 for the stem, 2 for the stem and the first stage, … 5 for the stem and all four.
-        batch_norm: every batch norm, wherever it is.
+        batch_norm: freeze every batch norm layer, in all parts.
     """
     for layer in model.layers:
         if part_of(layer) < stages:
@@ -110,7 +113,7 @@ def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
 
 
 def rates(model: keras.Model, layer_decay: float) -> dict[str, float]:
-    """The factor on the learning rate of each variable, by path: layer_decay ** n in the nth part below the head."""
+    """Returns learning rate factors by variable path: layer_decay ** n in the nth part below the head."""
     return {
         variable.path: layer_decay ** (HEAD - part_of(layer))
         for layer in model.layers

@@ -1,7 +1,7 @@
-"""On which devices a run computes: what all backends have in common.
+"""Base classes of the device strategies, shared by all backends.
 
-One replica is one device; a worker is a process with its replicas. Each step is over the batch of all replicas
-together, and after each step all replicas hold the same variables, so one copy of them is the state of the run.
+A replica is one device; a worker is a process with its replicas. Each step uses the global batch of all replicas, and
+after it all replicas have the same variables, so one copy of them is the state of the run.
 """
 
 import abc
@@ -18,14 +18,14 @@ from keras_bot.training.meeting import tell_differences
 
 
 class Strategy(abc.ABC):
-    """The replicas of a run, and what the workers tell each other.
+    """Replicas of a run, and communication between its workers.
 
-    Where every worker must do the same at the same point, it says so: one that doesn't leaves the others waiting.
+    Methods documented as "on every worker" are collective: a worker that skips one blocks the others.
 
     Attributes:
-        replicas: devices, of all workers together.
-        workers: processes.
-        worker: which of them this is; 0 is the chief, who alone reads and writes the run directory.
+        replicas: number of devices of all workers.
+        workers: number of processes.
+        worker: index of this process; 0 is the chief, which alone reads and writes the run directory.
     """
 
     replicas: int
@@ -33,64 +33,64 @@ class Strategy(abc.ABC):
     worker: int = 0
 
     def check(self, recipe: Recipe):
-        """MisuseError if the replicas can't share the recipe's batch, or can't do what it asks for."""
+        """Raises MisuseError if the replicas can't share the recipe's batch or don't support its options."""
         check_batch(recipe, self.replicas, self.workers)
 
     @abc.abstractmethod
     def scope(self) -> contextlib.AbstractContextManager:
-        """In it network and optimizer are made, on every worker."""
+        """Returns the context in which to create network and optimizer, on every worker."""
 
     @abc.abstractmethod
     def fitting(self) -> contextlib.AbstractContextManager:
-        """Around `fit` and `evaluate`, on every worker."""
+        """Returns the context for `fit` and `evaluate`, on every worker."""
 
     def apart(self) -> contextlib.AbstractContextManager:
-        """In it this worker makes networks of its own, within `fitting` too."""
+        """Returns a context in which this worker can create networks of its own, also inside `fitting`."""
         return contextlib.nullcontext()
 
     @abc.abstractmethod
     def use_jit(self, recipe: Recipe) -> bool:
-        """Whether to compile the step with XLA."""
+        """Returns whether to compile the step with XLA."""
 
     @abc.abstractmethod
     def prepare_step(self, trainee: keras.Model, model: keras.Model, *, synchronised: bool, parts: int):
-        """Makes the training step of a compiled model what it should be on these replicas, in this process only.
+        """Patches the training step of a compiled model for these replicas, in this process only.
 
         Args:
-            trainee: is fitted; `model` or a Distiller around it.
+            trainee: the model to fit: `model` or a Distiller around it.
             model: the network.
-            synchronised: batch norm takes its statistics over the batches of all replicas.
-            parts: into how many a replica's batch is divided, see `accumulate.py`.
+            synchronised: compute batch norm statistics over the batches of all replicas.
+            parts: number of parts of a replica's batch, see `accumulate.py`.
         """
 
     @abc.abstractmethod
     def spread(self, batches, replica_batch: int):
-        """What `fit` takes, of a tf.data.Dataset with all rows of a step, or of several workers this one's."""
+        """Returns the input of `fit` from a tf.data.Dataset with this worker's rows of each step."""
 
     @abc.abstractmethod
     def build_from_spec(self, trainee: keras.Model, batches):
-        """Builds loss and metrics from the form of a replica's evaluation batch: images, labels and weights.
+        """Builds loss and metrics from the element spec of a replica's evaluation batches: images, labels and weights.
 
-        Keras would draw a batch for it, which isn't what the network takes when the training step augments it.
+        Keras would draw a training batch, which is not the network's input if the training step augments it.
         """
 
     def settle(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
-        """Between two steps of `fit`: sees to it that the variables have their values."""
+        """Updates the variables to their current values, between two steps of `fit`."""
 
     @abc.abstractmethod
     def parts(self, variables: list[keras.Variable]) -> "Parts":
-        """Of variables that add up over replicas, such as a metric's, each replica's part."""
+        """Returns the per-replica values of sum-aggregated variables, such as a metric's."""
 
     @abc.abstractmethod
     def sum_of_workers(self, value: np.ndarray) -> np.ndarray:
-        """The sum of the workers' values; every worker must ask at the same point."""
+        """Returns the sum of the workers' values. Call it on every worker."""
 
     def any_worker(self, flag: bool) -> bool:
-        """Whether a flag is up on any worker; every worker must ask at the same point."""
+        """Returns whether `flag` is set on any worker. Call it on every worker."""
         return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
 
     def tell_all(self, message: bytes, teller: int = 0) -> bytes:
-        """One worker's message, the chief's unless said, on every worker; every worker must ask at the same point."""
+        """Broadcasts the message of worker `teller`, by default the chief. Call it on every worker."""
         if self.workers == 1:
             return message
         mine = np.frombuffer(message if self.worker == teller else b"", np.uint8).astype(np.int32)
@@ -99,11 +99,11 @@ class Strategy(abc.ABC):
         return self.sum_of_workers(padded).astype(np.uint8).tobytes()
 
     def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]):
-        """Puts the chief's arrays into every worker's variables; every worker must ask at the same point.
+        """Assigns the chief's arrays to every worker's variables. Call it on every worker.
 
         Args:
-            variables: by name; the same names in the same order everywhere.
-            arrays: by name, on the chief.
+            variables: variables by name; the same names in the same order on every worker.
+            arrays: arrays by name; needed only on the chief.
         """
         for name, variable in variables.items():
             if self.workers == 1:
@@ -113,7 +113,7 @@ class Strategy(abc.ABC):
                 variable.assign(self.sum_of_workers(mine))
 
     def check_same_data(self, dataset: dict[str, str]):
-        """MisuseError on every worker if what is told of the data set isn't the same on all of them."""
+        """Raises MisuseError on every worker if `dataset` is not the same on all of them."""
         if self.workers == 1:
             return
         facts = [json.loads(self.tell_all(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
@@ -122,19 +122,19 @@ class Strategy(abc.ABC):
 
 
 class Parts(abc.ABC):
-    """Each replica's own values of variables."""
+    """Per-replica values of variables."""
 
     @abc.abstractmethod
     def read(self) -> list[list[float]]:
-        """A list a replica of all their elements in order; every worker must ask at the same point."""
+        """Returns one list per replica, with all elements in order. Call it on every worker."""
 
     @abc.abstractmethod
     def write(self, parts: list[list[float]]):
-        """Puts back what `read` gave; on another number of replicas the first one takes all."""
+        """Restores values from `read`. If the number of replicas differs, the first one gets the sums."""
 
 
 def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
-    """What `Parts.read` gave, as float64 (replicas, elements): as it was, or all of it in the first row."""
+    """Converts values from `Parts.read` to float64 (replicas, elements); if `replicas` differs, row 0 has the sums."""
     values = np.asarray(parts, np.float64)
     if len(values) == replicas:
         return values
@@ -142,8 +142,8 @@ def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
 
 
 def check_batch(recipe: Recipe, replicas: int, workers: int):
-    """MisuseError if the recipe's batch can't be divided among replicas of so many workers in all."""
-    # A worker takes the rows of a batch in mirrored pairs, for mixup.
+    """Raises MisuseError if the batch can't be divided among all `replicas` and among the `workers`."""
+    # For mixup, each worker takes mirrored pairs of a batch's rows.
     unit = math.lcm(replicas * recipe.accumulate, 2 * workers if workers > 1 else 1)
     if recipe.batch_size % unit:
         shared = f"{replicas} replicas can share equally" if replicas > 1 else "divides"

@@ -1,8 +1,8 @@
-"""A way around a crash of TensorFlow on CPUs: strided 1x1 convolutions of few channels.
+"""Workaround for a TensorFlow crash on CPUs in strided 1x1 convolutions with few channels.
 
-With oneDNN, TensorFlow 2.21 writes outside its memory when it computes the filter's gradient of a 1x1 convolution with
-a stride above 1, fewer than 16 input channels and an odd batch. The projections of narrow networks are such ones.
-Taking every second pixel first, then convolving without a stride, gives the same numbers by other operations.
+With oneDNN, TensorFlow 2.21 writes out of bounds when it computes the kernel gradient of a 1x1 convolution with
+a stride above 1, fewer than 16 input channels and an odd batch size. Projections in narrow networks are such layers.
+Subsampling the pixels first, then convolving with stride 1, gives the same values with other operations.
 """
 
 import types
@@ -10,13 +10,13 @@ import types
 import keras
 import tensorflow as tf
 
-CHANNELS = 16  # input channels from which on no crash was seen
+CHANNELS = 16  # input channels; no crash was seen with this many or more
 
 
 def subsample_before_convolving(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """Changes how the narrow strided 1x1 convolutions of `model` compute; returns them.
+    """Patches the narrow strided 1x1 convolutions of `model` to subsample first; returns them.
 
-    It holds for these layer objects in this process, as `fuse_batch_norm` does. Call it before the training step is
+    Like `fuse_batch_norm`, it affects only these layer objects in this process. Call it before the training step is
     traced.
     """
     found = [layer for layer in model._flatten_layers() if _is_narrow(layer)]

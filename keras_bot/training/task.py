@@ -1,4 +1,4 @@
-"""What a run is for: everything in which classification, detection and segmentation differ, in the trainer's eyes."""
+"""Interface between the trainer and a task: everything that differs between classification, detection, segmentation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """The parts of a training. `strategy` is a `Strategy`, `source` what `open_source` gave, `corrupt` a CorruptLog.
+    """Components of a task. `strategy` is a `Strategy`, `source` comes from `open_source`, `corrupt` is a CorruptLog.
 
     Attributes:
-        name: as in "classification".
-        metrics: the evaluation's, between 0 and 1, more is better, in the logs of an epoch's end with "val_" before.
-            By the first the best network is chosen.
+        name: for example "classification".
+        metrics: names of the evaluation metrics, between 0 and 1, higher is better. The logs at the end of an epoch
+            contain them with the prefix "val_". The first one selects the best network.
         open_source: (recipe, split, strategy, class_names) -> records, with name, size, num_classes, class_names,
-            fingerprint(); labels count by `class_names` where they are given, and others are refused.
-        build: (recipe, source, strategy) -> the model whose variables are the state, and the compiled one to fit.
+            fingerprint(). If `class_names` is given, labels are indices into it, and other classes are an error.
+        build: (recipe, source, strategy) -> the model whose variables are the state, and the compiled model to fit.
         training_data: (recipe, source, corrupt, first_epoch=, first_step=, strategy=) -> tf.data batches.
-        evaluation_data: (recipe, source, corrupt, strategy) -> the same, of every image once, with weights.
-        save: (model, path) -> saves the network, images to results, for anyone, in float32.
-        evaluate: (recipe, path of a .keras file, source, corrupt) -> the figures of that network, `metrics` among them.
+        evaluation_data: (recipe, source, corrupt, strategy) -> tf.data batches with weights, every image once.
+        save: (model, path) -> saves the portable float32 network, from images to results.
+        evaluate: (recipe, path of a .keras file, source, corrupt) -> figures of that network, including `metrics`.
         evaluator: (recipe, source, corrupt) -> None, or a callback, called before the recorder, that evaluates or keeps
-            what was, with `report(trainee, folder)` for tables and pictures in the run directory.
+            the figures; its `report(trainee, folder)` writes tables and pictures to the run directory.
     """
 
     name: str

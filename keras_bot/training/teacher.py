@@ -1,18 +1,18 @@
-"""The distillation's teacher (5.3): any trained classifier, made to answer for the student's images.
+"""Distillation teacher (5.3): any trained classifier, adapted to the student's images.
 
     the student's normalised images -> the teacher's normalisation -> its image size, bilinear -> its network -> logits,
     the classes in the student's order
 
-Each of these steps is there only where the two differ. What is read:
+Each conversion is included only where teacher and student differ. Supported sources:
 
 | `--teacher` | classes, image size | normalisation |
 |---|---|---|
-| a run directory, a .keras file of `import-weights` or `export` | as its metrics.json or description tells | ours |
-| another .keras file | unknown but for a fixed input shape | ours, or as its description tells |
-| a SavedModel of `keras-bot export` | as its model.json tells | as its model.json tells |
-| a directory of keras-hub's `save_to_preset`, a ResNet's, or its preset's name | its image converter's size | its |
+| a run directory, a .keras file of `import-weights` or `export` | from its metrics.json or description | ours |
+| another .keras file | unknown except for a fixed input shape | ours, or from its description |
+| a SavedModel of `keras-bot export` | from its model.json | from its model.json |
+| a keras-hub `save_to_preset` directory of a ResNet, or a preset name | its image converter's size | its own |
 
-No code of these files is run.
+No code in these files is run.
 """
 
 import pathlib
@@ -30,16 +30,16 @@ from keras_bot.training.failures import first_line
 from keras_bot.training.network import class_names_of, read_network
 from keras_bot.tricks.precision import output_layers
 
-_PRESET = ("task.json", "config.json")  # one of them is in a directory of keras-hub's save_to_preset
+_PRESET = ("task.json", "config.json")  # a keras-hub save_to_preset directory contains one of them
 
 
 def load_teacher(recipe: Recipe, num_classes: int, class_names: Sequence[str] = ()) -> keras.Model | None:
-    """The teacher of a recipe, None if it has none: the student's images (B, S, S, 3) to logits (B, K), float32.
+    """Loads a recipe's teacher, None if it has none: the student's images (B, S, S, 3) to logits (B, K), float32.
 
     Args:
-        recipe: its `teacher` says what to read, its `image_size` is S.
+        recipe: its `teacher` is the path or preset to load, its `image_size` is S.
         num_classes: K.
-        class_names: of the student's training set, in the order of its labels.
+        class_names: classes of the student's training set, in label order.
 
     Raises:
         MisuseError: if it can't be read, gives no logits, or has other classes.
@@ -55,7 +55,7 @@ def load_teacher(recipe: Recipe, num_classes: int, class_names: Sequence[str] = 
 
 
 def _read(given):
-    """The network, what is known of it, and what overrides that of its preprocessing."""
+    """Returns the network, its description, and preprocessing that overrides the description's."""
     path = pathlib.Path(given)
     if any((path / name).is_file() for name in _PRESET):
         return _read_preset(path)
@@ -78,7 +78,7 @@ def _read_preset(path):
 
 
 def _fetch_preset(name):
-    """A preset of keras-hub's by name, by way of a directory, so that one reader is enough."""
+    """Loads a keras-hub preset by name, through a temporary directory, so that one reader is enough."""
     try:
         import keras_hub
     except ImportError:
@@ -89,7 +89,7 @@ def _fetch_preset(name):
     with tempfile.TemporaryDirectory() as folder:
         try:
             keras_hub.models.ImageClassifier.from_preset(name).save_to_preset(folder)
-        except Exception as error:  # what downloads raise depends on the site and its library
+        except Exception as error:  # download errors depend on the site and its library
             raise MisuseError(
                 f"Can't get keras-hub's preset {name} as --teacher: {type(error).__name__}: {first_line(error)} "
                 "Without a network give the directory of its save_to_preset."
@@ -98,7 +98,7 @@ def _fetch_preset(name):
 
 
 def _check(network, given, num_classes):
-    """MisuseError unless the network takes one batch of RGB images and gives logits of so many classes."""
+    """Raises MisuseError unless the network maps one batch of RGB images to logits of `num_classes` classes."""
     try:
         classes = tricks.check_logits(network, "teacher")
     except ValueError as error:
@@ -113,12 +113,15 @@ def _check(network, given, num_classes):
 
 
 def _are_names(names):
-    """Whether classes have names, and aren't just numbered."""
+    """Returns whether the classes have names that are not just their numbers."""
     return bool(names) and list(names) != [str(number) for number in range(len(names))]
 
 
 def _order_classes(network, given, theirs, ours):
-    """Gives the last layer's columns the student's order. MisuseError for other classes, or where it can't be done."""
+    """Permutes the last layer's columns to the student's class order.
+
+    Raises MisuseError if the classes differ or the layer can't be permuted.
+    """
     if theirs == ours:
         return
     number = next(number for number, name in enumerate(ours) if name != theirs[number])
@@ -139,7 +142,7 @@ def _order_classes(network, given, theirs, ours):
 
 
 def _preprocessing(given, known):
-    """What a description tells of the images that its network takes; ours where it tells nothing."""
+    """Returns the preprocessing in a description, with keras_bot's own for missing values."""
     try:
         told = known.get("preprocessing", {})
         size = told.get("image_size") or known.get("recipe", {}).get("image_size")
@@ -156,7 +159,7 @@ def _preprocessing(given, known):
 
 
 def _for_images_of(size, network, preprocessing):
-    """The network behind what its images need: nothing, if they are the student's."""
+    """Prepends the conversion from the student's images; returns the network itself if none is needed."""
     order, scale, shift = map_from_ours(preprocessing)
     own = network.inputs[0].shape[1:3]
     wanted = [fixed or preprocessing["image_size"] or size for fixed in own]

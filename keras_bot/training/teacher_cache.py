@@ -1,11 +1,11 @@
-"""What the teacher said of each training image, on disk: files by epoch, records by step.
+"""On-disk cache of the teacher's outputs for training images: one file per epoch, one record per step.
 
-    DIR/cache.json        everything that decides what the teacher sees and says
-    DIR/epoch-00001.npy   a record a step: np.load(…, mmap_mode="r") opens it
+    DIR/cache.json        everything that determines the teacher's inputs and outputs
+    DIR/epoch-00001.npy   one record per step: open with np.load(…, mmap_mode="r")
 
-A record is of all images of a batch: their `targets` (see `soft_targets`), a few means of each, `seen`, by which images
-that have changed since are found, and a checksum. An epoch's file appears when its last step is in it; one that was
-only begun is computed anew. Processes may read at once, and write: each its own files, and the last one's stay.
+A record covers all images of a batch: their `targets` (see `soft_targets`), a few means of each image, `seen`, to
+detect images that have changed, and a checksum. An epoch's file appears when its last step is written; an incomplete
+one is recomputed. Several processes may read and write at once: each writes files of its own, and the last one remains.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ CARD = "cache.json"
 
 
 class TeacherCache:
-    """The cache of one recipe in one folder. Nothing is written before `begin`.
+    """Cache of one recipe in one directory. Nothing is written before `begin`.
 
     Args:
-        folder: where it lies, or will.
-        steps: of an epoch.
-        rows: images of a step.
-        width: numbers kept of each.
+        folder: the directory; it need not exist.
+        steps: steps per epoch.
+        rows: images per step.
+        width: numbers stored per image.
     """
 
     def __init__(self, folder: str | os.PathLike, *, steps: int, rows: int, width: int):
@@ -44,15 +44,15 @@ class TeacherCache:
         self._parts = itertools.count()
 
     def path(self, epoch: int) -> pathlib.Path:
-        """The file of an epoch, counted from 0."""
+        """Returns the path of an epoch's file; epochs count from 0."""
         return self.folder / f"epoch-{epoch + 1:05d}.npy"
 
     def epoch_bytes(self) -> int:
-        """The size of an epoch's file, but for its header."""
+        """Returns the size of an epoch's file in bytes, without its header."""
         return self._steps * self._record.itemsize
 
     def check(self, facts: dict[str, str], epochs: int):
-        """MisuseError if the folder holds something else, a cache of other facts, or a file that is cut."""
+        """Raises MisuseError if the folder contains other files, a cache with other facts, or a truncated file."""
         if not self.folder.exists():
             return
         if self.folder.is_dir() and all(is_partial(file.name) for file in self.folder.iterdir()):
@@ -76,7 +76,10 @@ class TeacherCache:
                 self._offset(epoch)
 
     def begin(self, facts: dict[str, str]):
-        """Makes the folder with its card, and clears away what killed processes left. RunError if it can't be made."""
+        """Creates the folder and its card, and deletes partial files of killed processes.
+
+        Raises RunError if the folder can't be created.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,7 +92,7 @@ class TeacherCache:
                     part.unlink()
 
     def read(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """`seen` (rows, 3) and `targets` (rows, width) of a step, float32. RunError if they are damaged."""
+        """Reads `seen` (rows, 3) and `targets` (rows, width) of a step, float32. Raises RunError if it is damaged."""
         path = self.path(epoch)
         try:
             if self._reader is None or self._reader[0] != epoch:
@@ -108,7 +111,7 @@ class TeacherCache:
         return record["seen"], record["targets"]
 
     def write(self, epoch: int, step: int, seen: np.ndarray, targets: np.ndarray):
-        """Adds a step. Of an epoch nothing is kept unless all its steps come, in their order, from the first on.
+        """Appends one step. An epoch is kept only if all its steps arrive in order.
 
         Raises:
             RunError: if the disk is full, or can't be written to.
@@ -143,11 +146,11 @@ class TeacherCache:
         with file:
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):  # another run of this process has cleared it away
+        with contextlib.suppress(FileNotFoundError):  # another run in this process has deleted it
             os.replace(part, self.path(epoch))
 
     def _offset(self, epoch):
-        """Where the records of an epoch's file begin. MisuseError if they aren't all there."""
+        """Returns the offset of the records in an epoch's file. Raises MisuseError if it is damaged or truncated."""
         path = self.path(epoch)
         try:
             records = np.lib.format.open_memmap(path, mode="r")

@@ -1,10 +1,10 @@
-"""A training pipeline whose labels come with what the teacher says, from its cache, or else from the teacher.
+"""Training pipeline whose labels include the teacher's outputs, read from its cache or else computed.
 
-An image's augmentation, its place in a batch and its mixup are functions of (seed, epoch, position) alone: see
-`data.stream`. So epoch and step name a batch exactly, and `what_decides` says of which stream of batches. From one run
-to the next the student's network, schedule, optimizer, smoothing, number of epochs may change; what is in it may not.
+An image's augmentation, batch position and mixup are functions of (seed, epoch, position) alone: see `data.stream`. So
+epoch and step identify a batch, and `what_decides` identifies the stream of batches. The student's network, schedule,
+optimizer, smoothing and number of epochs may change between runs; the values in `what_decides` may not.
 
-The teacher is asked in the pipeline, in order, once a batch is ready: the step trains meanwhile on the one before.
+The teacher runs in the pipeline, in order, as soon as a batch is ready, while the step trains on the previous one.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ _KNOBS = (
     *("seed", "batch_size", "image_size", "transform", "flip", "min_area", "crop_padding", "color_jitter", "pca_noise"),
     *("mixup_alpha", "augment_on", "precision", "shuffle_buffer", "cache", "teacher_top_k"),
 )
-_POINTS = 8  # rows and columns of pixels that `seen` is the mean of
-_ALIKE = 0.05  # of `seen`, in standard deviations: rounding to half precision stays below
+_POINTS = 8  # rows and columns of pixels averaged in `seen`
+_ALIKE = 0.05  # tolerance of `seen`, in standard deviations; half-precision rounding stays below it
 _ALIKE_BYTES = 2
 
 
 def what_decides(recipe: Recipe, source: data.Source, teacher: keras.Model, replicas: int = 1) -> dict[str, str]:
-    """All that the targets of a recipe are a function of.
+    """Returns the cache key: everything that the targets of a recipe depend on.
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
         source: its training set.
-        teacher: of `load_teacher`.
-        replicas: of the run.
+        teacher: result of `load_teacher`.
+        replicas: number of replicas of the run.
     """
     ends = bool(recipe.mixup_alpha and recipe.mixup_off_epochs)
     alone = bool(recipe.mixup_alpha) and recipe.augment_on == "device"  # each replica mixes its own rows
@@ -58,7 +58,7 @@ def what_decides(recipe: Recipe, source: data.Source, teacher: keras.Model, repl
 
 
 def _digest(teacher):
-    """16 hexadecimal digits of the teacher's weights, and of what it does to the images before its network."""
+    """Returns a digest of the teacher's weights and input conversion, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for layer in teacher.layers:
         config = layer.get_config()
@@ -70,7 +70,7 @@ def _digest(teacher):
 
 
 def check_cache(recipe: Recipe, source: data.Source, teacher: keras.Model, strategy: Strategy):
-    """MisuseError unless the recipe's `teacher_cache` can be used, or made. Nothing is written."""
+    """Raises MisuseError unless the recipe's `teacher_cache` can be used or created. Writes nothing."""
     if strategy.workers > 1:
         raise MisuseError(
             f"Expected one worker with --teacher_cache, received {strategy.workers}. Fill it on one, or drop it."
@@ -101,11 +101,12 @@ def with_targets(
     first_epoch: int,
     first_step: int,
 ) -> tf.data.Dataset:
-    """(x, labels) -> (x, (labels, targets float32 (B, n))): n = K logits, or 2k numbers with `teacher_top_k`.
+    """Maps (x, labels) to (x, (labels, targets float32 (B, n))): n = K logits, or 2k numbers with `teacher_top_k`.
 
     Args:
-        batches: of `assemble.training_data`, from that step of that epoch on.
-        recipe, source, strategy: the run's, as `check_cache` had them.
+        batches: result of `assemble.training_data` from the same epoch and step.
+        recipe, source, strategy: as for `check_cache`.
+        first_epoch, first_step: epoch and step of the first batch, from 0.
 
     Raises:
         RunError: if the cache can't be made.
@@ -133,7 +134,7 @@ def with_targets(
 
 
 class _Answers:
-    """The targets of a batch, from the cache or the teacher. Called with batches in order, by threads of tf.data's."""
+    """Targets of a batch, from the cache or the teacher. tf.data threads call it with batches in order."""
 
     def __init__(self, cache: TeacherCache, steps: int, missing: frozenset[int], ask: Callable | None):
         self._cache, self._steps, self._missing, self._ask = cache, steps, missing, ask
@@ -158,14 +159,14 @@ class _Answers:
 
 
 def _seen(images):
-    """A mean of some pixels of each image: (B, H, W, 3) -> float32 (B, 3)."""
+    """Returns the mean of a grid of pixels of each image: (B, H, W, 3) -> float32 (B, 3)."""
     stride = [max(1, size // _POINTS) for size in images.shape[1:3]]
     some = images[:, stride[0] // 2 :: stride[0], stride[1] // 2 :: stride[1]]
     return some.astype(np.float32).mean(axis=(1, 2))
 
 
 def _asker(recipe, teacher, strategy) -> Callable[..., np.ndarray]:
-    """What asks the teacher, on one device, as many images at once as a replica has in memory in a step."""
+    """Returns a function that runs the teacher on one device, on as many images at once as a replica trains on."""
     teacher = tricks.recast(teacher, recipe.precision)
     teacher.trainable = False
     teacher.compile(jit_compile=strategy.use_jit(recipe))

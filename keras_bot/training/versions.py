@@ -1,4 +1,4 @@
-"""What computed a run: the versions that its numbers depend on."""
+"""Software versions that a run's results depend on."""
 
 import importlib
 
@@ -6,7 +6,7 @@ import keras
 
 
 def versions() -> dict[str, str]:
-    """Of keras_bot, Keras, TensorFlow (the input pipeline's at least) and, on another backend, of that; the backend."""
+    """Returns the backend, its version and those of keras_bot, Keras and TensorFlow, which runs the input pipeline."""
     backend = keras.backend.backend()
     names = dict.fromkeys(("keras_bot", "keras", "tensorflow", backend))
     return {**{name: importlib.import_module(name).__version__ for name in names}, "backend": backend}
