@@ -1,1 +1,1 @@
-"""Trained networks out as SavedModels, and SavedModels back in for prediction."""
+"""Export of trained networks as SavedModels or single files, and prediction with SavedModels."""

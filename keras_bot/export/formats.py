@@ -1,6 +1,6 @@
-"""One file a network, in the three forms that run without keras_bot: how each is written, run and read.
+"""Single-file export formats that run without keras_bot: how to write, run and read each of them.
 
-| suffix | made by | runs on | sizes of images | its description is |
+| suffix | written by | runs on | image sizes | location of the description |
 |---|---|---|---|---|
 | .keras | Keras | Keras | any | model.json in its archive |
 | .onnx | tf2onnx, through Keras | ONNX Runtime and others | any | metadata_props, each value as JSON |
@@ -27,15 +27,15 @@ from keras_bot.training.network import CARD, read_card
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A form of file.
+    """A file format.
 
     Args:
-        name: what users call it.
-        any_size: whether it takes images of other sizes than the one it was written with.
-        packages: that writing and running it take beside keras_bot's own; `keras_bot[name]` installs them.
-        write: model, path, description and the image size that is built in where one must be -> the file.
-        run: path -> function of images float32 (B, H, W, 3) to outputs, by the form's own runtime.
-        read: path -> lines on inputs, on outputs, and the description.
+        name: name of the format for users.
+        any_size: whether a file takes images of other sizes than the one it was written with.
+        packages: packages needed in addition to keras_bot's own; `keras_bot[name]` installs them.
+        write: (model, path, description, image size for formats with a fixed one) -> writes the file.
+        run: path -> function from images float32 (B, H, W, 3) to outputs, in the format's own runtime.
+        read: path -> lines describing the inputs, lines describing the outputs, and the description.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Form:
 
 
 def find_form(path: str | os.PathLike) -> Form:
-    """The form that a path's suffix names. MisuseError for another suffix, or if its packages aren't installed."""
+    """Returns the format of a path's suffix. Raises MisuseError if it is unknown or its packages are not installed."""
     suffix = pathlib.Path(path).suffix
     if suffix not in FORMS:
         raise unknown("suffix", suffix, FORMS)
@@ -72,7 +72,7 @@ def _run_keras(path):
 
 def _read_keras(path):
     model = _load_keras(path)
-    model = getattr(model, "network", model)  # a detector's
+    model = getattr(model, "network", model)  # a detector's network
     forms = [
         [f"{tensor._keras_history.operation.name} {_form(tensor.dtype, tensor.shape)}" for tensor in tensors or ()]
         for tensors in (getattr(model, "inputs", ()), getattr(model, "outputs", ()))
@@ -91,7 +91,7 @@ def _write_onnx(model, path, description, size):
 
     signature = [keras.layers.InputSpec("float32", (None, None, None, 3), name="images")]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of tf2onnx about NumPy's old names
+        warnings.simplefilter("ignore")  # tf2onnx uses deprecated NumPy names
         model.export(path, format="onnx", verbose=False, input_signature=signature)
     proto = onnx.load(path)
     _rename_output(proto.graph, "probabilities")
@@ -110,8 +110,8 @@ def _rename_output(graph, name):
 
 
 def _name_sizes(graph):
-    """Readable names of the sizes that vary; tf2onnx numbers them."""
-    del graph.value_info[:]  # which speak of these numbers
+    """Renames the dynamic dimensions, which tf2onnx numbers, to batch, height and width."""
+    del graph.value_info[:]  # it refers to the numbered names
     names = {}
     for size, name in zip(graph.input[0].type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
         names[size.dim_param] = size.dim_param = name
@@ -144,7 +144,7 @@ def _read_onnx(path):
 def _value(text):
     try:
         return json.loads(text)
-    except ValueError:  # of another maker
+    except ValueError:  # written by another tool
         return text
 
 
@@ -153,7 +153,7 @@ def _write_litert(model, path, description, size):
 
     signature = [keras.layers.InputSpec("float32", (None, size, size, 3), name="images")]
     named = keras.Model(model.input, {"probabilities": model.output}, name=model.name)
-    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}  # Keras would allow those of TensorFlow, too
+    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}  # Keras would also allow TensorFlow ops
     named.export(path, format="litert", verbose=False, input_signature=signature, target_spec=builtin)
     _append_card(path, description)
 

@@ -1,4 +1,4 @@
-"""What an export holds, told for a terminal."""
+"""Text summary of an export, for a terminal."""
 
 import math
 import pathlib
@@ -10,10 +10,11 @@ from keras_bot.training.failures import first_line
 
 
 def inspect(path: str | pathlib.Path) -> str:
-    """Endpoints with their shapes, weights, classes, preprocessing, recipe and size of an exported SavedModel or file.
+    """Summarises an exported SavedModel or file: endpoints, shapes, weights, classes, preprocessing, recipe and size.
 
     Raises:
-        MisuseError: if there is none at `path`, or a package for it is missing; RunError if it can't be read.
+        MisuseError: if there is no export at `path`, or a package for it is missing.
+        RunError: if it can't be read.
     """
     path = pathlib.Path(path)
     if path.suffix in FORMS and path.is_file():
@@ -36,13 +37,13 @@ def inspect(path: str | pathlib.Path) -> str:
 
 
 def _read_file(path):
-    """Lines on the inputs, on the outputs, and the description of a file in one of the `FORMS`."""
+    """Returns the lines on inputs, the lines on outputs, and the description of a file in one of the `FORMS`."""
     form, damaged = find_form(path), f"Can't read {path} as a {path.suffix} file"
     try:
         inputs, outputs, description = form.read(path)
     except RunError:
         raise
-    except Exception as error:  # the packages raise whatever they stumble over in a damaged file
+    except Exception as error:  # the packages raise arbitrary exceptions for damaged files
         raise RunError(f"{damaged}: {first_line(error)}") from None
     if not (inputs and outputs):
         raise RunError(f"{damaged}: it has no inputs and outputs. It is empty or cut short.")

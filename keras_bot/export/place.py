@@ -1,4 +1,4 @@
-"""Checks of where an export goes, before any work begins. Nothing here imports TensorFlow."""
+"""Checks of an export's path before any work begins. This module does not import TensorFlow."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ from keras_bot.paths import is_pattern, is_utf8
 
 
 def check_text(path: str | os.PathLike):
-    """MisuseError unless the path is valid UTF-8, which the runtimes of most formats need."""
+    """Raises MisuseError unless the path is valid UTF-8, which the runtimes of most formats need."""
     if not is_utf8(path):
         raise MisuseError(
             f"Cannot export to {path}: the path is not valid UTF-8. Choose another --output_dir or --name."
@@ -16,7 +16,7 @@ def check_text(path: str | os.PathLike):
 
 
 def check_place(path: pathlib.Path, overwrite: bool):
-    """MisuseError unless a SavedModel may be written at `path`, and TensorFlow can load it from there."""
+    """Raises MisuseError unless a SavedModel may be written to `path` and TensorFlow can load it from there."""
     check_text(path)
     if is_pattern(path):
         raise MisuseError(

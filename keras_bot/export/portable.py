@@ -1,10 +1,10 @@
-"""A trained network as one .keras, .onnx or .tflite file for those without keras_bot, checked before it is there.
+"""Export of a trained network to one .keras, .onnx or .tflite file that runs without keras_bot.
 
     export_file(network, "digits.onnx", image_size=16)
 
-`images` -> `probabilities`: float32 RGB (B, H, W, 3) in 0 … 255, normalised within, to softmax over the last axis,
-(B, K) of a classifier, (B, H, W, K) of a segmenter. Resizing and cropping are the caller's: `preprocessing` in the
-file's description says how evaluation did it. Where each form keeps the description: see `formats`.
+The file maps `images`, float32 RGB (B, H, W, 3) in 0 … 255, normalised inside, to `probabilities`, the softmax over
+the last axis: (B, K) for a classifier, (B, H, W, K) for a segmenter. The caller resizes and crops; `preprocessing` in
+the file's description records how evaluation did so. `formats` documents where each format stores the description.
 """
 
 import os
@@ -35,25 +35,25 @@ def export_file(
     description: dict | None = None,
     overwrite: bool = False,
 ) -> float:
-    """Writes a classifier or segmenter, whole or not at all, after the file's own runtime gave what the network gives.
+    """Writes a classifier or segmenter atomically, after comparing the file's outputs with the network's.
 
     Args:
-        network: normalised float32 images (B, H, W, 3) to logits, classes last; float32.
-        path: ends in .keras, .onnx or .tflite, which says the form.
-        image_size: pixels of the images it is checked with; the height and width of a .tflite's.
-        transform: whose evaluation preprocessing the file tells of: "imagenet", "cifar", "plain"; None for no resizing.
+        network: float32 model from normalised images (B, H, W, 3) to logits, classes last.
+        path: ends in .keras, .onnx or .tflite, which selects the format.
+        image_size: base size in pixels of the images for the check; height and width of a .tflite's input.
+        transform: evaluation preprocessing to describe: "imagenet", "cifar", "plain"; None for no resizing.
         eval_crop: the centre crop of "imagenet", as a fraction of the shorter edge.
-        description: what else the file tells, such as `class_names`.
+        description: further content of the file's description, such as `class_names`.
         overwrite: replace the file at `path`.
 
     Returns:
-        The greatest difference between a probability of the file and of the network, over random images, as a part of
-        the greatest probability.
+        The greatest difference between the file's and the network's probabilities on random images, relative to the
+        greatest probability.
 
     Raises:
         MisuseError: if `path` exists and `overwrite` is false, for another suffix, if a package is missing, or if the
             path is not valid UTF-8.
-        RunError: if the network can't be converted, or the file differs by more than 2e-5 of it.
+        RunError: if the network can't be converted, or that difference exceeds 2e-5.
     """
     description = {**(description or {}), "preprocessing": _preprocessing(image_size, transform, eval_crop)}
 
@@ -73,15 +73,15 @@ def write_file(
     sizes: Sequence[tuple[int, int, int]],
     overwrite: bool = False,
 ) -> float:
-    """Writes any model's file and checks it; returns the greatest difference, as a part of the greatest output.
+    """Writes any model to a file and checks it; returns the greatest difference, relative to the greatest output.
 
     Args:
-        model: what is written.
+        model: the model to write.
         path, overwrite: see `export_file`.
-        expected: images to the outputs that the file must give.
-        description: goes into the file.
-        sizes: (batch, height, width) of the random images that it is checked with; the first one's height is
-            that of a form that takes only one.
+        expected: function from images to the outputs that the file must produce.
+        description: stored in the file.
+        sizes: (batch, height, width) of the random images for the check; the first height is the image size of
+            formats with a fixed one.
 
     Raises:
         MisuseError, RunError: as `export_file`.
@@ -101,9 +101,9 @@ def write_file(
         try:
             form.write(model, partial, description, sizes[0][1])
             run = form.run(partial)
-            with keras.device("cpu:0"):  # a GPU may round its convolutions' inputs
+            with keras.device("cpu:0"):  # a GPU may round the inputs of convolutions
                 worst = worst_difference(run, expected, checked)
-        except Exception as error:  # converters and runtimes raise whatever they stumble over
+        except Exception as error:  # converters and runtimes raise arbitrary exceptions
             raise RunError(f"Can't write {model.name} as {form.name}: {first_line(error)}") from error
         refuse_difference(worst, model.name, form.name)
         partial.replace(path)

@@ -1,4 +1,4 @@
-"""The likeliest classes of image files, by an exported SavedModel."""
+"""Prediction of the top classes of image files with an exported SavedModel."""
 
 import dataclasses
 import os
@@ -12,20 +12,20 @@ from keras_bot.errors import RunError
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One image's likeliest classes: (name, probability) pairs, the likeliest first."""
+    """Top classes of one image: (name, probability) pairs, most probable first."""
 
     path: pathlib.Path
     top: list[tuple[str, float]]
 
 
 def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top: int = 5) -> Prediction:
-    """Runs a SavedModel's `serve` on one image file.
+    """Predicts the top classes of one image file with a SavedModel's `serve`.
 
     Args:
-        serve: (1, height, width, 3) uint8 images to (1, classes) probabilities.
-        class_names: names in the order of the classes; a class beyond them is called by its number.
-        path: the image.
-        top: how many classes to give.
+        serve: function from (1, height, width, 3) uint8 images to (1, classes) probabilities.
+        class_names: names in class order; further classes are named by their numbers.
+        path: the image file.
+        top: number of classes to return.
 
     Raises:
         RunError: if the file can't be read as an image.
@@ -37,7 +37,7 @@ def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top
 
 
 def read_image(path: str | pathlib.Path) -> tf.Tensor:
-    """The image of a file, uint8 (H, W, 3). Raises RunError if it can't be read as one."""
+    """Reads an image file as uint8 (H, W, 3). Raises RunError if it can't be read."""
     try:
         return decode(tf.io.read_file(os.fsencode(path)))
     except tf.errors.OpError:

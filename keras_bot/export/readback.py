@@ -1,4 +1,4 @@
-"""Reading an export back: its outputs on random images beside those that it must give."""
+"""Verification of exports: comparison of their outputs on random images with the expected ones."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,18 +7,18 @@ import numpy as np
 
 from keras_bot.errors import RunError
 
-TOLERANCE = 2e-5  # of the greatest output; measured: 4e-6 at most, a ResNet-152
+TOLERANCE = 2e-5  # relative to the greatest output; measured: at most 4e-6, for a ResNet-152
 TINY = 1e-30
-DISCRETE_SHARE = 0.9  # of the outputs that must agree where classes are given: rounding decides near ties
+DISCRETE_SHARE = 0.9  # share of outputs that must agree if there are class indices: rounding decides near ties
 
 
 def check_sizes(size: int) -> tuple[tuple[int, int, int], ...]:
-    """(batch, height, width) to check with: one image, a batch, and a batch of another height and width, both odd."""
+    """Returns (batch, height, width) to check: one image, a batch, a batch of another height and width, both odd."""
     return (1, size, size), (3, size, size), (2, size + 5 - size % 2, size + 17 + size % 2)
 
 
 def random_images(sizes: Sequence[tuple[int, int, int]]) -> Iterator[np.ndarray]:
-    """Yields noisy blocks of colour, float32 (batch, height, width, 3) in 0 … 255, the same at each call."""
+    """Yields noisy blocks of colour, float32 (batch, height, width, 3) in 0 … 255, identical for each call."""
     draw = np.random.default_rng(0)
     for batch, height, width in sizes:
         blocks = draw.uniform(0, 255, (batch, -(-height // 8), -(-width // 8), 3))
@@ -28,20 +28,20 @@ def random_images(sizes: Sequence[tuple[int, int, int]]) -> Iterator[np.ndarray]
 
 
 def worst_difference(run: Callable, expected: Callable, sizes: Sequence[tuple[int, int, int]]) -> float:
-    """The greatest difference between two functions' outputs for random images, as a part of the greatest output.
+    """Returns the greatest difference between two functions' outputs, relative to the greatest output.
 
-    Where outputs are integers, as classes after an argmax or NMS, a tenth of all outputs is left out.
+    If there are integer outputs, such as classes after argmax or NMS, the greatest tenth of all differences is ignored.
 
     Args:
-        run: float32 images (B, H, W, 3) to the outputs of the export.
-        expected: the same images to the outputs of the network.
+        run: function from random float32 images (B, H, W, 3) to the outputs of the export.
+        expected: function from the same images to the outputs of the network.
         sizes: (batch, height, width) of the images.
 
     Returns:
-        The difference; NaN if an output is.
+        The relative difference; NaN if any output is NaN.
 
     Raises:
-        RunError: if outputs have other shapes.
+        RunError: if the shapes of outputs differ.
     """
     worst = []
     for images in random_images(sizes):
@@ -58,7 +58,7 @@ def worst_difference(run: Callable, expected: Callable, sizes: Sequence[tuple[in
 
 
 def refuse_difference(worst: float, name: str, form: str):
-    """RunError if an export of the network `name` differs by more than the tolerance, or by what is not a number."""
+    """Raises RunError if the difference of an export of the network `name` exceeds the tolerance or is NaN."""
     if not worst <= TOLERANCE:
         raise RunError(
             f"The {form} file of {name} gives other results than the network, by {worst:.2g} of the "

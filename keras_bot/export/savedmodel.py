@@ -1,18 +1,19 @@
-"""A trained network as a SavedModel that anyone can serve and fine-tune, with TensorFlow alone.
+"""Export of a trained network as a SavedModel, to serve and fine-tune with TensorFlow alone.
 
     loaded = tf.saved_model.load("savedmodels/digits")
     loaded.serve(images)              # (B, H, W, 3) uint8 or float32 in 0 … 255 -> probabilities (B, K)
 
-| endpoint | images | gives |
+| endpoint | images | returns |
 |---|---|---|
 | `serve` | any size, uint8 or float32; resized, cropped and normalised as in evaluation | probabilities (B, K) |
 | `logits` | the same, float32 | logits (B, K) |
-| `features` | float32, taken at their size, normalised | {"C2": (B, H / 4, W / 4, C), … "C5"} |
-| `features_train` | the same | the same with batch norm in training mode: moves its statistics |
+| `features` | float32, not resized, normalised | {"C2": (B, H / 4, W / 4, C), … "C5"} |
+| `features_train` | the same | the same, with batch norm in training mode: updates its statistics |
 
-Everything is float32; sizes are rounded up. `variables`, `trainable_variables` and `non_trainable_variables` are in
-the network's order. In `assets.extra/`: model.json tells classes, preprocessing and how it was trained; network.json
-is the Keras configuration, from which `network.read_network` builds the model without running this graph.
+Outputs are float32; feature map sizes are rounded up. `variables`, `trainable_variables` and
+`non_trainable_variables` are in the network's order. In `assets.extra/`, model.json contains classes, preprocessing and
+training settings; network.json is the Keras configuration, from which `network.read_network` builds the model without
+running this graph.
 """
 
 import json
@@ -48,26 +49,26 @@ def export_savedmodel(
     description: dict | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a SavedModel, whole or not at all, after TensorFlow has loaded it and it gives what the network gives.
+    """Writes a complete SavedModel or none, after loading it and comparing its outputs with the network's.
 
     Args:
-        model: takes normalised float32 (batch, size, size, 3), gives (batch, classes) logits; float32. With the layers
-            C2 … C5 of our networks it gets the endpoints `features` and `features_train`.
-        path: the directory to make.
-        image_size: pixels that the network was trained with.
-        transform: whose evaluation preprocessing is built in: "imagenet", "cifar" or "plain".
+        model: float32 model from normalised images (batch, size, size, 3) to logits (batch, classes). If it has the
+            layers C2 … C5 of keras_bot's networks, it gets the endpoints `features` and `features_train`.
+        path: the directory to create.
+        image_size: size in pixels that the network was trained with.
+        transform: evaluation preprocessing to build in: "imagenet", "cifar" or "plain".
         eval_crop: the centre crop of "imagenet", as a fraction of the shorter edge.
-        description: what model.json holds; `class_names` in it name the classes for `predict`. `worst_difference` is
-            added: see `write_savedmodel`.
-        overwrite: replace what stands at `path`.
+        description: content of model.json; its `class_names` name the classes for `predict`. `write_savedmodel` adds
+            `worst_difference`.
+        overwrite: replace the SavedModel at `path`.
 
     Returns:
         The path.
 
     Raises:
-        MisuseError: if `path` exists and `overwrite` is false, or it is no SavedModel; or if TensorFlow could not load
-            a SavedModel from there.
-        RunError: if it can't be written, or gives other results than the network when it is read back.
+        MisuseError: if `path` exists and `overwrite` is false or it is not a SavedModel, or if TensorFlow could not
+            load a SavedModel from there.
+        RunError: if it can't be written, or its outputs differ from the network's when it is read back.
     """
     preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
     told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
@@ -85,18 +86,18 @@ def write_savedmodel(
     sizes: Sequence[tuple[int, int, int]],
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a SavedModel of any endpoints, whole or not at all, and checks it; returns its path.
+    """Writes a complete SavedModel of any endpoints or none, and checks it; returns its path.
 
-    Before it takes its place it is loaded, and for random images its outputs are compared with those of `endpoints`.
-    The greatest difference, as a part of the greatest output, is `worst_difference` in model.json.
+    Before it is moved to `path`, it is loaded and its outputs for random images are compared with those of `endpoints`.
+    The greatest difference, relative to the greatest output, becomes `worst_difference` in model.json.
 
     Args:
-        path: the directory to make.
-        model: whose variables and configuration go with it.
-        endpoints: functions of images (B, H, W, 3) float32, and if they can of uint8; `serve` among them.
-        description: what model.json holds.
-        sizes: (batch, height, width) of the images that it is checked with.
-        overwrite: replace what stands at `path`.
+        path: the directory to create.
+        model: its variables and configuration are saved too.
+        endpoints: functions of images (B, H, W, 3) float32; one is `serve`, which must also take uint8.
+        description: content of model.json.
+        sizes: (batch, height, width) of the images for the check.
+        overwrite: replace the SavedModel at `path`.
 
     Raises:
         MisuseError, RunError: as `export_savedmodel`.
@@ -125,7 +126,7 @@ def write_savedmodel(
 
 
 def _save(path, model, traced):
-    exported = tf.train.Checkpoint()  # any trackable object; Keras' ExportArchive stores every weight twice
+    exported = tf.train.Checkpoint()  # any trackable object will do; Keras' ExportArchive stores every weight twice
     for name in ("variables", "trainable_variables", "non_trainable_variables"):
         setattr(exported, name, [variable.value for variable in getattr(model, name)])
     signatures = {name: function.get_concrete_function(_images(tf.float32)) for name, function in traced.items()}
@@ -136,20 +137,20 @@ def _save(path, model, traced):
 
 
 def _read_back(path, model, traced, sizes):
-    """The worst difference of the SavedModel at `path` from the functions that it was made of."""
+    """Returns the greatest difference between the SavedModel at `path` and the functions it was made from."""
     try:
         loaded = tf.saved_model.load(path)
         pairs = zip(loaded.variables, model.variables, strict=True)
         if not all(np.array_equal(ours.numpy(), keras.ops.convert_to_numpy(theirs)) for ours, theirs in pairs):
             raise RunError("its weights are not the network's.")
         worst = []
-        for name in traced.keys() - {"features_train"}:  # which would move the statistics of the batch norms
+        for name in traced.keys() - {"features_train"}:  # it would update batch norm statistics
             for dtype in (tf.float32, tf.uint8) if name == "serve" else (tf.float32,):
-                # The very graph that was saved: another one rounds differently, and a class map would jump.
+                # Use the graph that was saved: another one rounds differently, which changes pixels of a class map.
                 saved = traced[name].get_concrete_function(_images(dtype))
                 run, expected = (_casting(function, dtype) for function in (getattr(loaded, name), saved))
                 worst.append(worst_difference(run, expected, sizes))
-    except Exception as error:  # TensorFlow raises whatever it stumbles over
+    except Exception as error:  # TensorFlow raises arbitrary exceptions
         raise RunError(f"Can't read back the SavedModel of {model.name}: {first_line(error)}") from error
     return float(np.max(worst))
 
@@ -172,7 +173,7 @@ def _take_place(partial, path):
 
 
 def _endpoints(model, image_size, transform, eval_crop):
-    """The functions by name."""
+    """Returns the endpoint functions by name."""
 
     def logits(images):
         return model(data.preprocess_eval(images, image_size, transform, eval_crop), training=False)
@@ -180,7 +181,7 @@ def _endpoints(model, image_size, transform, eval_crop):
     functions = {"serve": lambda images: tf.nn.softmax(logits(images)), "logits": logits}
     try:
         ends = models.features(model)
-    except ValueError:  # a network of another make
+    except ValueError:  # not a keras_bot architecture
         ends = None
     if ends:
         functions["features"] = lambda images: ends(color.normalise(images), training=False)
@@ -193,13 +194,14 @@ def _images(dtype):
 
 
 def load_savedmodel(path: str | pathlib.Path):
-    """Loads a SavedModel that `export_savedmodel` wrote. Calling it runs the graph that it holds: trust its maker.
+    """Loads a SavedModel that keras_bot exported. Calling it runs the graph it contains, so trust its source.
 
     Returns:
         The loaded object, whose `serve` takes images, and its description (a dict, with `class_names`).
 
     Raises:
-        MisuseError: if there is none at `path`; RunError if it can't be read, or has weights that are not finite.
+        MisuseError: if there is none at `path`, or keras_bot did not export it.
+        RunError: if it can't be read, or has weights that are not finite.
     """
     path = pathlib.Path(path)
     check_savedmodel(path)
@@ -209,7 +211,7 @@ def load_savedmodel(path: str | pathlib.Path):
         with loadable(path) as place:
             loaded = tf.saved_model.load(place)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except Exception as error:  # TensorFlow raises whatever it stumbles over in damaged files
+    except Exception as error:  # TensorFlow raises arbitrary exceptions for damaged files
         raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
     if not isinstance(description, dict) or not isinstance(description.get("class_names", []), list):
         raise RunError(f"Can't read {path / DESCRIPTION}: expected an object with class_names. It was changed by hand.")
