@@ -1,8 +1,8 @@
-"""Anchors: the boxes of fixed sizes and shapes, one set around every place of a feature map, that a detector corrects.
+"""Anchor generation: boxes of fixed sizes and aspect ratios at every location of a feature map.
 
-Boxes are y0, x0, y1, x1 in pixels of the image. The place (i, j) of a level with stride s has its centre at
-((i + 0.5) s, (j + 0.5) s). Anchors are not clipped to the image. Their order is that of a convolution's output reshaped
-to (height * width * shapes, …): level by level, row by row, then sizes, then ratios.
+Boxes are y0, x0, y1, x1 in image pixels. Location (i, j) of a level with stride s has its centre at
+((i + 0.5) s, (j + 0.5) s). Anchors are not clipped to the image. They are ordered like a convolution's output reshaped
+to (height * width * shapes, …): by level, row, column, size and ratio.
 
 Sources: Ren et al. 2015 (Faster R-CNN), section 3.1.1; Lin et al. 2017 (RetinaNet), section 4.
 """
@@ -18,12 +18,13 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 def octave_sizes(strides: Sequence[int], scale: float, octaves: int = 1) -> tuple[tuple[float, ...], ...]:
-    """For each stride s the sizes scale * s * 2 ** (i / octaves), i < octaves.
+    """Returns the anchor sizes scale * s * 2 ** (i / octaves), i < octaves, for each stride s.
 
-    RetinaNet has scale 4 and 3 sizes a level (32, 40.3, 50.8 at stride 8), an RPN over a pyramid scale 8 and one.
+    RetinaNet uses scale 4 and 3 sizes per level (32, 40.3, 50.8 at stride 8). An RPN on a feature pyramid uses scale 8
+    and one size per level.
 
     Raises:
-        MisuseError: the scale isn't positive or there is no size.
+        MisuseError: `scale` is not positive or `octaves` is less than 1.
     """
     if scale <= 0 or octaves < 1:
         raise MisuseError(f"Expected an anchor scale > 0 and octaves >= 1, received {scale} and {octaves}.")
@@ -31,14 +32,14 @@ def octave_sizes(strides: Sequence[int], scale: float, octaves: int = 1) -> tupl
 
 
 def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float] = RATIOS) -> np.ndarray:
-    """Boxes around the origin, float32 (len(sizes) * len(ratios), 4), sizes in the outer loop.
+    """Returns boxes centred at the origin, float32 (len(sizes) * len(ratios), 4), with sizes in the outer loop.
 
     Args:
         sizes: square roots of the areas, in pixels.
         ratios: height / width.
 
     Raises:
-        MisuseError: no sizes, no ratios, or one that isn't positive.
+        MisuseError: `sizes` or `ratios` is empty or has a value that is not positive.
     """
     if not sizes or not ratios or min(*sizes, *ratios) <= 0:
         raise MisuseError(f"Expected anchor sizes and ratios above 0, received {tuple(sizes)} and {tuple(ratios)}.")
@@ -49,7 +50,7 @@ def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float] = RATIOS) -> n
 def level_shape(
     height: tf.Tensor | int, width: tf.Tensor | int, stride: int
 ) -> tuple[tf.Tensor | int, tf.Tensor | int]:
-    """Height and width of the feature map of an image at a stride: rounded up, as padded convolutions give it."""
+    """Returns the height and width of a feature map, rounded up as padded convolutions do."""
     return -(-height // stride), -(-width // stride)
 
 
@@ -60,13 +61,13 @@ def pyramid_anchors(
     sizes: Sequence[Sequence[float]],
     ratios: Sequence[float] = RATIOS,
 ) -> list[tf.Tensor]:
-    """The anchors of every level: float32 (h_l * w_l * len(sizes_l) * len(ratios), 4) each.
+    """Returns the anchors of each level, float32 (h_l * w_l * len(sizes_l) * len(ratios), 4).
 
     Args:
-        height, width: of the image, numbers or int32 scalars.
-        strides: of the levels, powers of 2.
-        sizes: for each level, see `anchor_shapes`.
-        ratios: height / width, for all levels.
+        height, width: image size in pixels, as numbers or int32 scalars.
+        strides: strides of the levels, powers of 2.
+        sizes: anchor sizes of each level; see `anchor_shapes`.
+        ratios: height / width, the same for all levels.
     """
     levels = []
     for stride, level_sizes in zip(strides, sizes, strict=True):

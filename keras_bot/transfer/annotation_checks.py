@@ -1,4 +1,4 @@
-"""Checks that annotations fit their images: sizes that a file states, boxes in pixels, and images of other types."""
+"""Checks that annotations match their images: stated image sizes, boxes in pixels, and unsupported image types."""
 
 import dataclasses
 import pathlib
@@ -19,13 +19,13 @@ _NORMALISED = 1.1  # largest coordinate of normalised boxes, with a margin for b
 
 @dataclasses.dataclass(frozen=True)
 class SizeMismatch:
-    """An image whose annotation states another size.
+    """An image whose size differs from the size in its annotation.
 
     Attributes:
         where: the annotation file and the entry that states the size.
         image: path of the image.
         stated: width and height in the annotation.
-        actual: width and height of the image as it is decoded, without its EXIF orientation.
+        actual: width and height of the decoded image, ignoring its EXIF orientation.
     """
 
     where: str
@@ -35,9 +35,9 @@ class SizeMismatch:
 
 
 def image_size(path: str | pathlib.Path) -> tuple[int, int] | None:
-    """Returns width and height from an image's header, or None if it cannot be read.
+    """Returns the width and height in an image's header, or None if it cannot be read.
 
-    The EXIF orientation is ignored, as it is by TensorFlow's decoders.
+    It ignores the EXIF orientation, as TensorFlow's decoders do.
     """
     try:
         with Image.open(path) as picture:
@@ -47,7 +47,7 @@ def image_size(path: str | pathlib.Path) -> tuple[int, int] | None:
 
 
 def refuse_mismatches(mismatches: Sequence[SizeMismatch]) -> None:
-    """Raises MisuseError if there are images whose annotations state another size, since their boxes do not fit."""
+    """Raises MisuseError if `mismatches` is not empty, since the boxes of those images do not fit."""
     if not mismatches:
         return
     first = mismatches[0]
@@ -65,7 +65,7 @@ def refuse_mismatches(mismatches: Sequence[SizeMismatch]) -> None:
 
 
 def _rotation_advice(image: str) -> str:
-    """Explains a swapped size by the image's EXIF orientation, if it has one that swaps width and height."""
+    """Returns the advice for a swapped width and height, naming the image's EXIF orientation if that swaps them."""
     try:
         with Image.open(image) as picture:
             orientation = picture.getexif().get(_ORIENTATION)
@@ -87,8 +87,8 @@ def refuse_normalised(where: str, coordinates: np.ndarray, sizes: Iterable[tuple
 
     Args:
         where: the file or folder of the boxes.
-        coordinates: float (n, k), the coordinates to test of all boxes that have a size.
-        sizes: of the images; boxes in [0, 1] are right for an image of a single pixel.
+        coordinates: float (n, k), the coordinates to check, for all boxes with a size.
+        sizes: image sizes; boxes in [0, 1] are valid if every image is a single pixel.
     """
     if not len(coordinates) or np.abs(coordinates).max() > _NORMALISED or max(map(max, sizes)) <= 1:
         return
@@ -100,7 +100,7 @@ def refuse_normalised(where: str, coordinates: np.ndarray, sizes: Iterable[tuple
 
 
 def files_of_other_types(folder: pathlib.Path, names: Iterable[str], suffixes: Sequence[str] = SUFFIXES) -> str:
-    """Returns a sentence about the files in a folder that have one of the names but no supported suffix, or ""."""
+    """Returns a sentence that lists files with one of the names but an unsupported suffix, or "" if there are none."""
     names = set(names)
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     found = [path for path in entries if path.suffix.lower() not in suffixes and names & {path.stem, path.name}]

@@ -1,7 +1,7 @@
-"""Boxes of images: as a file describes them, `Example`, and mended, all in one, `Annotations`.
+"""Box annotations: `Example`, one image as read from a file, and `Annotations`, all images after cleaning.
 
-Boxes are y0, x0, y1, x1 in pixels of their image, on continuous coordinates, within the image and with an area: what
-sticks out is clipped, what has no size is dropped, and both are told. An image without boxes stays, as a negative.
+Boxes are y0, x0, y1, x1 in image pixels, in continuous coordinates. Cleaning clips boxes to their image and drops boxes
+without an area; both are reported. Images without boxes are kept as negatives.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ import tensorflow as tf
 from keras_bot.data.source import cpu_constant
 from keras_bot.errors import MisuseError, first_few, unknown
 
-_TOLERANCE = 1.0  # pixels: that far boxes reach outside where a file counts from 0 and we think from 1
+_TOLERANCE = 1.0  # pixels; boxes exceed the image by this much if a 0-based file is read as 1-based
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image as its annotation describes it, before anything is mended.
+    """One image with its annotation as read, before cleaning.
 
     Attributes:
-        name: what a message calls it.
-        path: of the image; "" if it isn't in a file of its own.
-        height, width: of the image, in pixels.
+        name: display name for messages.
+        path: image file; "" if the image is not in its own file.
+        height, width: image size in pixels.
         boxes: float32 (n, 4).
         classes: int32 (n,).
         difficult: bool (n,); see `Annotations`.
@@ -41,15 +41,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """All boxes of N images, one image's behind the other's.
+    """All boxes of N images, concatenated.
 
     Attributes:
-        names: of the images.
-        shapes: their heights and widths, int32 (N, 2).
+        names: image names.
+        shapes: image heights and widths, int32 (N, 2).
         boxes: float32 (M, 4).
         classes: int32 (M,).
-        difficult: bool (M,): VOC's `difficult` and COCO's `iscrowd`. Metrics ignore such a box: neither finding
-            nor missing it counts.
+        difficult: bool (M,): VOC's `difficult` and COCO's `iscrowd`. Metrics ignore such boxes, whether they are
+            detected or missed.
         offsets: int64 (N + 1,): image i has the boxes offsets[i] to offsets[i + 1].
     """
 
@@ -64,12 +64,12 @@ class Annotations:
         return len(self.names)
 
     def of(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), classes (n,) and difficult (n,) of one image."""
+        """Returns boxes (n, 4), classes (n,) and difficult (n,) of one image."""
         part = slice(self.offsets[index], self.offsets[index + 1])
         return self.boxes[part], self.classes[part], self.difficult[part]
 
     def lookup(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        """In a graph: the place of an image, int64 -> "index", that place, "boxes", "classes" and "difficult"."""
+        """Returns a graph function from an int64 image index to "index", "boxes", "classes" and "difficult"."""
         offsets = cpu_constant(self.offsets)
         parts = {name: cpu_constant(getattr(self, name)) for name in ("boxes", "classes", "difficult")}
 
@@ -83,15 +83,15 @@ class Annotations:
 def mend(
     source: str, examples: Iterable[Example], class_names: Sequence[str]
 ) -> tuple[Annotations, tuple[str, ...], tuple[str, ...]]:
-    """Clip every box to its image and drop those without a size; one line on stderr tells how many, and where.
+    """Clips boxes to their images, drops boxes without a size, and summarises both in one line on stderr.
 
     Args:
-        source: the data set's name, for that line.
-        examples: in their natural order.
-        class_names: for the lines about boxes.
+        source: name of the data set, for the summary.
+        examples: the images in natural order.
+        class_names: class names for the descriptions of boxes.
 
     Returns:
-        The annotations; a line for each dropped and each clipped box.
+        The annotations, one line per dropped box, and one line per clipped box.
     """
     kept: list[tuple[np.ndarray, ...]] = []
     names, shapes, dropped, clipped = [], [], [], []
@@ -115,12 +115,12 @@ def mend(
 
 
 def unknown_class(where: str, name: str, class_names: Iterable[str]) -> MisuseError:
-    """The error for an object, or a whole set, of another class than `class_names`; `where` is the file and place."""
+    """Returns the error for a class `name` that is not in `class_names`; `where` is the file and the entry."""
     return MisuseError(f"{where}: {unknown('class', name, class_names)} Mend it, or choose data of these classes.")
 
 
 def _tell(source: str, dropped: Sequence[str], clipped: Sequence[str]) -> None:
-    """One line on stderr, if there is something to tell."""
+    """Prints one line to stderr if boxes were dropped or clipped."""
     told = []
     for lines, what in ((dropped, "without a size inside the image, dropped"), (clipped, "out of the image, clipped")):
         if lines:

@@ -1,12 +1,12 @@
-"""Backbones: the features C2 … C5 of a trained classifier, as a Keras model to build detectors and segmenters on.
+"""Backbones: Keras models that output the features C2 … C5 of a trained classifier, for detectors and segmenters.
 
     backbone = load_backbone("savedmodels/mine", freeze_bn=True)     # or a .keras, a run directory, "resnet50_d"
     features = backbone(images)                                      # {"C2": …, "C3": …, "C4": …, "C5": …}
 
-It is a functional model of Keras' own layers, so it is a layer in any other model. keras-cv takes it as a backbone
-(`pyramid_level_inputs`), keras-hub as an image encoder (`pyramid_outputs`, P2 … P5): their networks train on it as it
-is, but to be loaded from a .keras file they need `as_image_encoder(backbone)` instead. Both libraries' DeepLabV3 wants
-the output stride 32.
+A backbone is a functional model of built-in Keras layers, so it can be a layer of any other model. keras-cv accepts it
+as a backbone (`pyramid_level_inputs`), and keras-hub as an image encoder (`pyramid_outputs`, P2 … P5). Their networks
+can train with it directly, but they can only be loaded from a .keras file if built with `as_image_encoder(backbone)`.
+DeepLabV3 in both libraries requires output stride 32.
 """
 
 import os
@@ -34,25 +34,25 @@ def load_backbone(
     output_stride: int = 32,
     width: float = 1.0,
 ) -> keras.Model:
-    """The backbone of a SavedModel that keras_bot exported, a run directory, a .keras file, or fresh of a name.
+    """Loads a backbone from an exported keras_bot SavedModel, run directory or .keras file, or builds one by name.
 
-    Files are read without running code from them: weights and configuration alone.
+    Only weights and configuration are read; no code from the files is run.
 
     Args:
-        path: where, or one of `models.names()` for fresh weights. A path wins if it exists.
-        trainable: False freezes everything: weights and batch norm's statistics.
-        freeze_bn: batch norm stays in inference mode and its weights as they are, usual for batches of few images.
-        levels: which of C2 … C5 to give.
-        output_stride: 32, or 16 or 8 by dilation (see `models.dilate`), which C5 and C4 then have instead.
-        width: factor on the channels of a fresh network.
+        path: a path, or one of `models.names()` for fresh weights. An existing path takes precedence.
+        trainable: False freezes all weights and the batch norm statistics.
+        freeze_bn: freezes batch norm in inference mode with its weights, as usual for small batches.
+        levels: which of C2 … C5 to output.
+        output_stride: 32, or 16 or 8 through dilation (see `models.dilate`). No level has a larger stride.
+        width: channel multiplier of a fresh network.
 
     Returns:
-        A model from normalised images (B, H, W, 3), as `keras_bot.data` gives them, to a dict of the levels, (B,
-        ceil(H / stride), ceil(W / stride), channels) with strides 4, 8, 16, 32. `pyramid_level_inputs` names its
-        layers by level P2 … P5; `pyramid_outputs` holds its outputs by them.
+        A model from images (B, H, W, 3), normalised as by `keras_bot.data`, to a dict of levels of shape (B,
+        ceil(H / stride), ceil(W / stride), channels) with strides 4, 8, 16, 32. `pyramid_level_inputs` maps P2 … P5
+        to layer names, and `pyramid_outputs` maps them to outputs.
 
     Raises:
-        MisuseError: if nothing can be read there, the network has no such levels, or for an argument out of its range.
+        MisuseError: the path cannot be read, the network lacks C2 … C5, or an argument is out of range.
     """
     if output_stride not in OUTPUT_STRIDES:
         raise MisuseError(f"Expected output_stride as 8, 16 or 32, received {output_stride!r}.")
@@ -71,7 +71,10 @@ def load_backbone(
 
 
 def check_covers(model: keras.Model, name: str | os.PathLike):
-    """MisuseError, which calls the network `name`, unless its features cover the image, as boxes and masks need it."""
+    """Raises MisuseError unless the network's features cover the whole image, as detection and segmentation require.
+
+    The error calls the network `name`.
+    """
     if not covers_the_image(model):
         raise MisuseError(
             f"Expected a network whose features cover the image to its border, received {name}: Inception-V3 leaves "
@@ -94,7 +97,7 @@ def _network(path, width):
 def as_backbone(
     model: keras.Model, *, trainable: bool = True, freeze_bn: bool = False, levels: Sequence[str] = LEVELS
 ) -> keras.Model:
-    """The backbone in a network of `models.create`, sharing its layers. Arguments and result as in `load_backbone`."""
+    """Returns the backbone of a network from `models.create`, sharing its layers. See `load_backbone`."""
     outputs = {level: model.get_layer(level).output for level in levels}
     backbone = keras.Model(model.input, outputs, name=f"{model.name}_backbone")
     freeze(backbone, batch_norm=freeze_bn, stages=len(LEVELS) + 1 if not trainable else 0)
@@ -105,22 +108,22 @@ def as_backbone(
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class ImageEncoder(keras.Model):
-    """A backbone that knows its levels after it was loaded from a file, too; see `as_image_encoder`."""
+    """A backbone that keeps its pyramid levels when loaded from a file; see `as_image_encoder`."""
 
     @property
     def pyramid_outputs(self) -> dict:
-        """The outputs by level P2 … P5, for keras-hub."""
+        """Outputs by level P2 … P5, for keras-hub."""
         return {level.replace("C", "P"): output for level, output in self.output.items()}
 
     @property
     def pyramid_level_inputs(self) -> dict[str, str]:
-        """The names of the layers by level, for keras-cv."""
+        """Layer names by level P2 … P5, for keras-cv."""
         return {level.replace("C", "P"): level for level in self.output}
 
 
 def as_image_encoder(backbone: keras.Model) -> ImageEncoder:
-    """What `load_backbone` gives, sharing its layers, for a keras-hub or keras-cv network that is to be saved.
+    """Wraps a backbone from `load_backbone`, sharing its layers, for keras-hub or keras-cv networks that are saved.
 
-    To load that one `keras_bot.transfer.backbone` must have been imported, as the model is no longer Keras' alone.
+    `keras_bot.transfer.backbone` must be imported before loading such a network, because the class is not built in.
     """
     return ImageEncoder(backbone.input, backbone.output, name=backbone.name)

@@ -1,7 +1,7 @@
-"""What detectors do with boxes: overlap, matching, deltas, and keeping the best of those that overlap.
+"""Box operations of detectors: delta encoding, matching and non-maximum suppression.
 
-Boxes are float32 y0, x0, y1, x1 in pixels, (B, n, 4) or, for anchors, (n, 4). Absent boxes have class -1. Everything
-is batched, of fixed size and free of Python loops over images, so that it runs anywhere, XLA included.
+Boxes are float32 y0, x0, y1, x1 in pixels, (B, n, 4) or, for anchors, (n, 4). Absent boxes have class -1. All functions
+are batched with fixed sizes and no Python loops over images, so they also run under XLA.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from keras_bot.transfer.boxes import iou_matrix
 
 NEGATIVE, IGNORED = -1, -2
 VARIANCE = (0.1, 0.1, 0.2, 0.2)
-MAX_LOG_SCALE = float(np.log(1000 / 16))  # decoded boxes stay finite whatever an untrained network says
+MAX_LOG_SCALE = float(np.log(1000 / 16))  # keeps decoded boxes finite for any output of an untrained network
 
 
 def _centre_form(boxes):
@@ -22,9 +22,9 @@ def _centre_form(boxes):
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor, variance: Sequence[float] = VARIANCE) -> tf.Tensor:
-    """Deltas (…, 4) from anchors to boxes: ((y - y_a) / h_a, (x - x_a) / w_a, log(h / h_a), log(w / w_a)) / variance.
+    """Encodes boxes as deltas (…, 4): ((y - y_a) / h_a, (x - x_a) / w_a, log(h / h_a), log(w / w_a)) / variance.
 
-    Sizes below a hundredth of a pixel count as that, so that the deltas are finite.
+    Sizes are at least 0.01 pixels so that the deltas are finite.
     """
     centre, size = _centre_form(boxes)
     anchor_centre, anchor_size = _centre_form(anchors)
@@ -35,7 +35,7 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor, variance: Sequence[float] = VAR
 
 
 def decode(deltas: tf.Tensor, anchors: tf.Tensor, variance: Sequence[float] = VARIANCE) -> tf.Tensor:
-    """The inverse of `encode`: boxes (…, 4). A size grows at most by 1000 / 16."""
+    """Decodes deltas to boxes (…, 4), the inverse of `encode`. Sizes grow by a factor of at most 1000 / 16."""
     deltas = deltas * tf.constant(variance, tf.float32)
     anchor_centre, anchor_size = _centre_form(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_size
@@ -52,19 +52,19 @@ def match(
     negative: float,
     force: bool,
 ) -> tf.Tensor:
-    """Which true box each candidate stands for.
+    """Matches each candidate to a ground-truth box by IoU.
 
-    A candidate with an overlap of at least `positive` takes the box that it overlaps most; below `negative` it is
-    background; between, it counts for nothing. With `force`, each true box also gets the candidates that no other
-    overlaps more, however little, so that small objects are learnt from.
+    A candidate whose highest IoU is at least `positive` is matched to that box. Below `negative` it is background; in
+    between it is ignored. With `force`, each ground-truth box is also matched to the candidates of highest IoU with it,
+    if that is above 0, so that small objects contribute to training.
 
     Args:
         candidates: anchors (n, 4) or proposals (B, n, 4).
-        boxes, classes: the truth, (B, M, 4) and (B, M), class -1 where there is none.
+        boxes, classes: ground truth, (B, M, 4) and (B, M), with class -1 for absent boxes.
         positive, negative, force: see above.
 
     Returns:
-        int32 (B, n): the place of the box among M, or NEGATIVE or IGNORED.
+        int32 (B, n): the index of the matched box in 0..M-1, or NEGATIVE or IGNORED.
     """
     present = (classes >= 0)[:, None, :]
     overlap = tf.where(present, iou_matrix(candidates, boxes), -1.0)
@@ -79,17 +79,17 @@ def match(
 
 
 def keep_best(boxes: tf.Tensor, scores: tf.Tensor, groups: tf.Tensor, iou: float) -> tf.Tensor:
-    """Greedy non-maximum suppression: which boxes stay, bool (B, n).
+    """Runs greedy non-maximum suppression and returns the mask of kept boxes, bool (B, n).
 
-    A box goes when one that stays, with a higher score and in its group, overlaps it by more than `iou`. The greedy
-    answer is the only fixed point of "i stays if no earlier j that stays suppresses it"; it is reached by iterating
-    from "all stay", in as many rounds as the longest chain of boxes that suppress each other.
+    A kept box suppresses later boxes of its group whose IoU with it exceeds `iou`. The greedy result is the only fixed
+    point of "i is kept if no earlier kept j suppresses it". Iterating from "all kept" reaches it in as many rounds as
+    the longest chain of boxes that suppress each other.
 
     Args:
-        boxes: (B, n, 4), sorted by falling score.
-        scores: (B, n); boxes of score -inf are absent and never stay.
-        groups: (B, n) whatever can be compared: classes, or levels of a pyramid.
-        iou: the threshold.
+        boxes: (B, n, 4), sorted by descending score.
+        scores: (B, n); boxes with score -inf are absent and never kept.
+        groups: (B, n), any comparable values, such as classes or pyramid levels.
+        iou: IoU threshold.
     """
     order = tf.range(tf.shape(boxes)[1])
     rivals = (order[:, None] < order[None, :]) & (groups[:, :, None] == groups[:, None, :])
@@ -108,16 +108,16 @@ def keep_best(boxes: tf.Tensor, scores: tf.Tensor, groups: tf.Tensor, iou: float
 def best_detections(
     boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor, *, iou: float, limit: int
 ) -> dict[str, tf.Tensor]:
-    """The final detections after suppression within each class.
+    """Returns the final detections after non-maximum suppression within each class.
 
     Args:
-        boxes, scores, classes: (B, n, 4), (B, n) sorted falling with -inf where absent, int32 (B, n).
-        iou: two boxes of a class that overlap more are one.
-        limit: K, the number of detections an image has at most.
+        boxes, scores, classes: (B, n, 4), (B, n) in descending order with -inf for absent boxes, int32 (B, n).
+        iou: IoU above which a box of the same class is suppressed.
+        limit: K, the maximum number of detections per image.
 
     Returns:
-        boxes float32 (B, K, 4), scores float32 (B, K), classes int32 (B, K), count int32 (B,), by falling score. Behind
-        `count` boxes and classes are -1 and scores 0.
+        boxes float32 (B, K, 4), scores float32 (B, K), classes int32 (B, K), count int32 (B,), by descending score.
+        Beyond `count`, boxes and classes are -1 and scores 0.
     """
     limit_now = tf.minimum(limit, tf.shape(scores)[1])
     kept = tf.where(keep_best(boxes, scores, classes, iou), scores, -np.inf)
@@ -139,15 +139,15 @@ def best_detections(
 
 
 def best_candidates(probabilities: tf.Tensor, count: int, threshold: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The best pairs of a box and a class, before suppression.
+    """Returns the highest-scoring (box, class) pairs, before suppression.
 
     Args:
         probabilities: float32 (B, n, K).
-        count: how many pairs at most.
-        threshold: pairs below it are absent.
+        count: maximum number of pairs.
+        threshold: pairs with a lower score are absent.
 
     Returns:
-        scores (B, c) sorted falling, -inf where absent; the box's place int32 (B, c); the class int32 (B, c).
+        scores (B, c) in descending order, -inf for absent pairs; box indices int32 (B, c); classes int32 (B, c).
     """
     num_classes = probabilities.shape[-1]
     flat = tf.reshape(probabilities, [tf.shape(probabilities)[0], -1])

@@ -1,7 +1,7 @@
-"""Arithmetic of boxes, in TensorFlow: float32 (…, 4), each y0, x0, y1, x1 in pixels, on continuous coordinates.
+"""Box arithmetic in TensorFlow: float32 (…, 4), y0, x0, y1, x1 in pixels, in continuous coordinates.
 
-A pixel in row r covers r to r + 1, so a box that is exactly the image is 0, 0, H, W, and areas need no "+ 1". All
-functions work eagerly, inside tf.data and in an exported graph. Moving and clipping don't know padding: pad last.
+The pixel row r covers r to r + 1, so the box of a whole image is 0, 0, H, W, and areas need no "+ 1". All functions
+work eagerly, inside tf.data and in an exported graph. Moving and clipping also change padding rows, so pad last.
 """
 
 import math
@@ -12,42 +12,42 @@ PADDING = -1
 
 
 def sides(boxes: tf.Tensor) -> tf.Tensor:
-    """Height and width (…, 2); 0 where a box is turned inside out."""
+    """Returns heights and widths (…, 2); 0 for inverted boxes."""
     return tf.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Areas (…); those of padding and of boxes turned inside out are 0."""
+    """Returns areas (…); padding and inverted boxes have area 0."""
     return tf.reduce_prod(sides(boxes), axis=-1)
 
 
 def centres(boxes: tf.Tensor) -> tf.Tensor:
-    """The middle of each: y, x (…, 2)."""
+    """Returns the box centres y, x (…, 2)."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2.0
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """What of each box lies in a window; a box outside it becomes a line or a point on its edge.
+    """Clips boxes to a window; a box outside it becomes a line or a point on the window's edge.
 
     Args:
         boxes: (…, 4).
-        window: y0, x0, y1, x1, broadcast against the boxes: of (B, N, 4) boxes (B, 1, 4) or (4,).
+        window: y0, x0, y1, x1, broadcast against the boxes: (B, 1, 4) or (4,) for boxes (B, N, 4).
     """
     low, high = tf.split(tf.cast(window, boxes.dtype), 2, axis=-1)
     return tf.concat([tf.clip_by_value(part, low, high) for part in tf.split(boxes, 2, axis=-1)], axis=-1)
 
 
 def intersections(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """The area that each of (…, N, 4) boxes shares with each of (…, M, 4): (…, N, M)."""
+    """Returns pairwise intersection areas (…, N, M) of boxes (…, N, 4) and (…, M, 4)."""
     one, other = one[..., :, None, :], other[..., None, :, :]
     low, high = tf.maximum(one[..., :2], other[..., :2]), tf.minimum(one[..., 2:], other[..., 2:])
     return tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
 
 
 def iou_matrix(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of each of (…, N, 4) boxes with each of (…, M, 4): (…, N, M).
+    """Returns the pairwise IoU (…, N, M) of boxes (…, N, 4) and (…, M, 4).
 
-    0 where both have no area, so a row of padding overlaps with nothing, not even with other padding.
+    The IoU of two boxes without area is 0, so padding overlaps nothing, not even other padding.
     """
     shared = intersections(one, other)
     union = area(one)[..., :, None] + area(other)[..., None, :] - shared
@@ -55,38 +55,38 @@ def iou_matrix(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def flip(boxes: tf.Tensor, width: int | float | tf.Tensor) -> tf.Tensor:
-    """The boxes once their image, so many pixels wide, is mirrored left-right."""
+    """Flips boxes left-right in an image that is `width` pixels wide."""
     y0, x0, y1, x1 = tf.unstack(boxes, axis=-1)
     width = tf.cast(width, boxes.dtype)
     return tf.stack([y0, width - x1, y1, width - x0], axis=-1)
 
 
 def scale(boxes: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """The boxes once their image is resized by factors (…, 2) down and across, broadcast against the boxes' corners."""
+    """Scales boxes by (y, x) `factors` (…, 2), broadcast against the boxes' corners."""
     factors = tf.cast(factors, boxes.dtype)
     return boxes * tf.concat([factors, factors], axis=-1)
 
 
 def move(boxes: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
-    """The boxes so many pixels (…, 2) further down and to the right."""
+    """Translates boxes by (y, x) pixels (…, 2), down and to the right."""
     by = tf.cast(by, boxes.dtype)
     return boxes + tf.concat([by, by], axis=-1)
 
 
 def visible(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """The part of each box's area that lies in a window, 0..1 (…); 0 of a box without area. As for `clip`."""
+    """Returns the fraction of each box's area inside a window (see `clip`), 0..1 (…); 0 for a box without area."""
     return tf.math.divide_no_nan(area(clip(boxes, window)), area(boxes))
 
 
 def centred_in(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Whether each box's middle lies in a window: bool (…). As for `clip`."""
+    """Returns whether each box's centre is in a window (see `clip`), bool (…)."""
     middle = centres(boxes)
     low, high = tf.split(tf.cast(window, boxes.dtype), 2, axis=-1)
     return tf.reduce_all((middle >= low) & (middle < high), axis=-1)
 
 
 def pad(rows: tf.Tensor, count: int) -> tf.Tensor:
-    """The first `count` of (n, …) rows, then rows of -1: (count, …)."""
+    """Truncates or pads rows (n, …) to (count, …), filling with -1."""
     rows = rows[:count]
     missing = count - tf.shape(rows)[0]
     padded = tf.pad(rows, [[0, missing]] + [[0, 0]] * (rows.shape.rank - 1), constant_values=PADDING)
@@ -96,22 +96,21 @@ def pad(rows: tf.Tensor, count: int) -> tf.Tensor:
 def draw_window(
     shape: tf.Tensor, boxes: tf.Tensor, uniform: tf.Tensor, *, stretch: bool, zooms: tuple[float, float]
 ) -> tf.Tensor:
-    """A random window in the plane of an image; see the module `detection_pipeline`.
+    """Samples a random window relative to an image; see the module `detection_pipeline`.
 
     Args:
-        shape: of the image, int32 (2,): height, width.
+        shape: image height and width, int32 (2,).
         boxes: float32 (n, 4), within the image.
-        uniform: float32 (4,) in [0, 1): the zoom, the place down and across, and which box to keep in sight.
-        stretch: the window has the image's aspect ratio; otherwise it is a square.
-        zooms: the smallest and the largest; log-uniform between.
+        uniform: float32 (4,) in [0, 1), for the zoom, the vertical and horizontal position, and the box to keep.
+        stretch: if True, the window has the image's aspect ratio; otherwise it is a square.
+        zooms: smallest and largest zoom, sampled log-uniformly.
 
     Returns:
-        float32 (4,): it lies within the image, or the image within it, in either direction.
+        float32 (4,): along each axis the window lies within the image or contains it.
     """
     full = tf.cast(shape, tf.float32)
     low, high = (math.log(zoom) for zoom in zooms)
     span = whole_window(shape, stretch)[2:] / tf.exp(low + (high - low) * uniform[0])
-    # Without a box any place of the window will do: the "box" is then as large as the image or the window.
     count = tf.shape(boxes)[0]
     chosen = tf.minimum(tf.cast(uniform[3] * tf.cast(count, tf.float32), tf.int32), count - 1)
     first, last = tf.minimum(full - span, 0.0), tf.maximum(full - span, 0.0)
@@ -126,9 +125,10 @@ def draw_window(
 
 
 def whole_window(shape: tf.Tensor, stretch: bool) -> tf.Tensor:
-    """The window that shows a whole image (height, width) from its first pixel on: float32 (4,).
+    """Returns the window of a whole image (height, width), float32 (4,), starting at its top-left corner.
 
-    With `stretch` it is the image, otherwise the square on its longer edge, so that padding is below or to the right.
+    With `stretch` it is the image itself. Otherwise it is a square with the image's longer edge, which puts padding at
+    the bottom or right.
     """
     full = tf.cast(shape, tf.float32)
     span = full if stretch else tf.fill([2], tf.reduce_max(full))
@@ -136,18 +136,18 @@ def whole_window(shape: tf.Tensor, stretch: bool) -> tf.Tensor:
 
 
 def cut(window: tf.Tensor, shape: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What part of an image a window shows, and where that lies once the window has become a square.
+    """Returns the part of an image that a window shows, and its place in the square that the window is resized to.
 
-    Both are whole pixels, so the part can be cut out and resized to its place, and `to_place` moves boxes in exactly
-    the same way. Rounding may move the window by up to a pixel, of the image or of the square.
+    Both are whole pixels, so that the part can be cropped and resized to its place, and `to_place` transforms boxes
+    identically. Rounding may move the window by up to one pixel of the image or of the square.
 
     Args:
-        window: float32 (4,); some of the image must be in it.
-        shape: of the image, int32 (2,).
+        window: float32 (4,); it must contain some of the image.
+        shape: image height and width, int32 (2,).
         size: edge of the square.
 
     Returns:
-        The part in pixels of the image and the place in pixels of the square, int32 (4,) each: y0, x0, y1, x1.
+        The part in image pixels and the place in pixels of the square, each int32 (4,): y0, x0, y1, x1.
     """
     corner, end, full = window[:2], window[2:], tf.cast(shape, tf.float32)
     factors = size / (end - corner)
@@ -159,7 +159,7 @@ def cut(window: tf.Tensor, shape: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.T
 
 
 def to_place(boxes: tf.Tensor, part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """Boxes (n, 4) of an image, in pixels of the square that `cut` is about; not clipped."""
+    """Transforms boxes (n, 4) from image pixels to pixels of the square of `cut`, without clipping."""
     part, place = tf.cast(part, boxes.dtype), tf.cast(place, boxes.dtype)
     factors = (place[2:] - place[:2]) / (part[2:] - part[:2])
     return move(scale(move(boxes, -part[:2]), factors), place[:2])

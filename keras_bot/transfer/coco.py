@@ -1,8 +1,9 @@
-"""COCO's annotation files: a JSON object with `images`, `annotations` and `categories`, beside a folder of images.
+"""COCO annotation files: a JSON object with `images`, `annotations` and `categories`, plus a folder of images.
 
-A folder is searched for the split's file: annotations/instances_SPLIT.json, annotations/SPLIT.json, the same with a
-year behind the split's name if there is but one, and SPLIT/_annotations.coco.json. Classes are the categories in the
-order of their ids. Boxes are [x, y, width, height] from the corner of the first pixel. A crowd counts as difficult.
+In a folder, the split's file is the first of annotations/instances_SPLIT.json, annotations/SPLIT.json,
+SPLIT/_annotations.coco.json, SPLIT.json, and annotations/instances_SPLITYEAR.json if only one year exists. Classes are
+the categories in the order of their ids. Boxes are [x, y, width, height]; the image's top-left corner is 0, 0. Crowds
+count as difficult.
 
 Ids are integers or strings and are compared as strings, so 12 and "12" are the same id. Categories are sorted by number
 if all their ids are whole numbers, otherwise as strings.
@@ -24,7 +25,7 @@ from keras_bot.transfer.annotations import Example, unknown_class
 from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 
 _PARTS = ("images", "annotations", "categories")
-_READERS = 16  # threads that read image headers, since a network drive answers slowly
+_READERS = 16  # threads that read image headers, to hide the latency of network drives
 
 
 def read_coco(
@@ -33,13 +34,14 @@ def read_coco(
     images: str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
 ) -> DetectionSet:
-    """Read one split.
+    """Reads one split.
 
     Args:
-        path: an annotation file, or a folder with some.
-        split: which of them, "eval" is the first there is of EVAL_SPLITS; of a file, only its name in messages.
-        images: the folder that `file_name`s are in; None looks for it beside the annotation file.
-        class_names: see `open_detection`; every category that occurs must be among them.
+        path: an annotation file, or a folder of annotation files.
+        split: the split to read; "eval" is the first existing of EVAL_SPLITS. For a file it only names the set in
+            messages.
+        images: the folder that `file_name`s are relative to; None searches for it near the annotation file.
+        class_names: see `open_detection`; must include every category that occurs.
 
     Raises:
         MisuseError: see `open_detection`.
@@ -67,7 +69,7 @@ def read_coco(
 
 
 def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Path]:
-    """The name of the split that `split` means, and its file in a folder."""
+    """Returns the resolved split name and its annotation file in a folder."""
     for name in EVAL_SPLITS if split == "eval" else (split,):
         found = [folder / "annotations" / f"instances_{name}.json", folder / "annotations" / f"{name}.json"]
         found += [folder / name / "_annotations.coco.json", folder / f"{name}.json"]
@@ -95,7 +97,7 @@ def _load(file: pathlib.Path) -> dict:
 
 
 def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type | tuple[type, ...]]) -> dict[str, dict]:
-    """The entries of one list by their ids, as strings."""
+    """Returns the entries of one list, keyed by their id as a string."""
     table: dict[str, dict] = {}
     for place, entry in enumerate(content[part]):
         given = entry if isinstance(entry, dict) else {}
@@ -115,18 +117,18 @@ def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type 
 
 
 def _is_a(value: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether a JSON value has a type; true and false are no integers, and a string has characters."""
+    """Returns whether a JSON value has a type; booleans are not integers, and empty strings are rejected."""
     return isinstance(value, kind) and not isinstance(value, bool) and value != ""
 
 
 def _in_order(categories: dict[str, dict]) -> dict[str, dict]:
-    """The categories sorted by id: as numbers if all are whole numbers, otherwise as strings."""
+    """Sorts categories by id: as numbers if all are whole numbers, otherwise as strings."""
     numeric = all(key.removeprefix("-").isdecimal() for key in categories)
     return dict(sorted(categories.items(), key=lambda item: (int(item[0]) if numeric else 0, item[0])))
 
 
 def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: str, records: dict) -> dict:
-    """The path of each image, by its id: in `images`, or in the first folder that has the first of them."""
+    """Returns image paths by id, in `images` or in the first candidate folder that contains the first image."""
     if images is None:
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
         stem = file.stem.removeprefix("instances_")
@@ -160,9 +162,9 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
 
 
 def _check_sizes(file: pathlib.Path, records: dict[str, dict], paths: dict[str, str]) -> None:
-    """Raises MisuseError where an image has another size than the file states, since its boxes would be elsewhere.
+    """Raises MisuseError if an image's size differs from the stated size, since its boxes would be misplaced.
 
-    An image that cannot be read is reported by the pipeline.
+    Unreadable images are skipped here; the pipeline reports them.
     """
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         sizes = list(readers.map(image_size, paths.values()))
@@ -185,7 +187,7 @@ def _refuse_normalised(file: pathlib.Path, records: dict[str, dict], boxes: dict
 
 
 def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, categories: dict, classes: list) -> dict:
-    """Boxes float32 (n, 4), classes int32 (n,) and crowds bool (n,) of each image, by its id."""
+    """Returns boxes float32 (n, 4), classes int32 (n,) and crowds bool (n,) by image id."""
     rows: dict = {key: [] for key in records}
     for place, entry in enumerate(entries):
         try:
@@ -212,7 +214,7 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
 
 
 def _wrong_annotation(where: str, entry: object) -> MisuseError:
-    """The error for an annotation without the fields that a box needs."""
+    """Returns the error for an annotation with missing or invalid fields."""
     fields = ("image_id", "category_id", "bbox", "iscrowd")
     received = {name: entry[name] for name in fields if name in entry} if isinstance(entry, dict) else entry
     return MisuseError(

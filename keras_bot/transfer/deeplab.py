@@ -1,11 +1,12 @@
-"""DeepLabV3+: atrous spatial pyramid pooling over C5, decoded with C2.
+"""DeepLabV3+: atrous spatial pyramid pooling over C5 and a decoder that uses C2.
 
-    C5 -> 1x1 | 3x3 at three dilations | image pooling, each to A channels -> concat -> 1x1 to A -> dropout
-    C2 -> 1x1 to 48, concat with that, resized -> 3x3 to A, twice -> 1x1 to K -> bilinear to the image's size
+    C5 -> 1x1 | 3x3 at three dilations | image pooling, each to A channels -> concat -> 1x1 to A -> dropout -> resize
+    C2 -> 1x1 to 48 -> concat with the resized C5 branch -> 3x3 to A, twice -> 1x1 to K -> bilinear to the image size
 
-`deeplabv3plus` is ours, of Keras layers: keras-cv's takes our backbones too (`keras_cv_deeplabv3plus`), but it enlarges
-C5 by a fixed 8 to C2's size, so that the output stride must be 32 and sizes multiples of 32; the paper's stride of 16
-and CamVid's 360 rows don't fit. Its decoder has no 3x3 convolution. The dilations 6, 12, 18 are for output stride 16.
+`deeplabv3plus` is built from Keras layers. keras-cv's version also accepts our backbones (`keras_cv_deeplabv3plus`),
+but it upsamples C5 by a fixed factor of 8 to C2's size. This requires output stride 32 and image sizes that are
+multiples of 32, which excludes the paper's stride of 16 and CamVid's 360 rows. Its decoder has no 3x3 convolution. The
+dilations 6, 12, 18 are for output stride 16.
 
 Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018 (here with plain convolutions).
 """
@@ -28,19 +29,19 @@ def deeplabv3plus(
     dropout: float = 0.1,
     name: str = "deeplabv3plus",
 ) -> keras.Model:
-    """The network: normalised images (B, H, W, 3) -> {"logits": float32 (B, H, W, K)}, of any size.
+    """Builds a network from normalised images (B, H, W, 3) of any size to {"logits": float32 (B, H, W, K)}.
 
     Args:
-        backbone: images -> a dict with C2 and C5; its weights are shared.
+        backbone: model from images to a dict with C2 and C5; its weights are shared.
         num_classes: K.
-        channels: A, of every branch and of the decoder.
-        low_channels: to which C2 is projected.
+        channels: A, the channels of each branch and of the decoder.
+        low_channels: channels of the projection of C2.
         dilations: of the 3x3 branches: 6, 12, 18 for output stride 16, twice that for 8.
-        dropout: after the pyramid.
-        name: of the model.
+        dropout: dropout rate after the pyramid.
+        name: model name.
 
     Raises:
-        MisuseError: the backbone lacks a level, or an argument is out of its range.
+        MisuseError: the backbone lacks a level, or an argument is out of range.
     """
     levels = check_head(backbone, num_classes, ("C5", "C2"), dropout)
     if min(channels, low_channels, *dilations) < 1:
@@ -87,15 +88,15 @@ def _resize_like(x, like, name):
 
 
 def keras_cv_deeplabv3plus(backbone: keras.Model, num_classes: int, *, channels: int = 256) -> keras.Model:
-    """keras-cv's `DeepLabV3Plus`, giving logits: images -> {"logits": float32 (B, H, W, K)}, as `deeplabv3plus`.
+    """Builds keras-cv's `DeepLabV3Plus` with the interface of `deeplabv3plus`: {"logits": float32 (B, H, W, K)}.
 
     Args:
-        backbone: of output stride 32, whose levels are the outputs of layers of its own.
+        backbone: model with output stride 32; each level must be the output of one of its layers.
         num_classes: K.
-        channels: of the pyramid's branches and of the head.
+        channels: channels of the pyramid's branches and of the head.
 
     Raises:
-        MisuseError: keras-cv is missing, the backbone lacks a level, or its images have no multiples of 32.
+        MisuseError: keras-cv is missing, the backbone lacks a level, or its input size is not a multiple of 32.
     """
     levels = check_head(backbone, num_classes, ("C2", "C5"), 0.0)
     try:

@@ -1,4 +1,4 @@
-"""Object detection as a task of the trainer: the paper's Faster R-CNN, or RetinaNet, on a trained backbone (6.1)."""
+"""The trainer's object detection task: the paper's Faster R-CNN, or RetinaNet, on a trained backbone (6.1)."""
 
 import functools
 import pathlib
@@ -31,7 +31,7 @@ SHOWN_SCORE = 0.3
 
 
 def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
-    """The images and boxes of the recipe's data set, by `class_names` if they are given."""
+    """Opens a split of the recipe's data set; `class_names`, if given, set the order of the classes."""
     check_recipe(recipe, HEADS)
     _check(recipe, split)
     options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
@@ -47,7 +47,7 @@ def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[st
 
 
 def _check(recipe, split):
-    """MisuseError for what detection can't do with what is asked for."""
+    """Raises MisuseError if the recipe uses options or data that detection does not support."""
     if recipe.layer_decay < 1:
         raise MisuseError(f"Expected no --layer_decay for {recipe.task}, received it. Drop it, or freeze stages.")
     strides = (16, 32) if recipe.head == "faster_rcnn_c4" else (32,)
@@ -65,7 +65,7 @@ def _check(recipe, split):
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
-    """The detector, compiled."""
+    """Builds and compiles the detector."""
     backbone, scale = build_backbone(recipe), recipe.anchor_scale
     options = {"channels": recipe.head_channels} if recipe.head_channels else {}
     if recipe.head == "retinanet":
@@ -84,7 +84,7 @@ def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
 
 
 def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
-    """Batches of augmented images with their boxes."""
+    """Returns batches of augmented images with their boxes."""
     return detection_train_pipeline(
         source,
         **assemble.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
@@ -95,7 +95,7 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
 
 
 def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
-    """Whole images, with what leads back to the original's pixels."""
+    """Returns batches of whole images, with the scale and shape to map boxes to original pixels."""
     return detection_eval_pipeline(
         source,
         batch_size=recipe.batch_size,
@@ -107,7 +107,7 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.D
 
 
 class EvaluateBoxes(keras.callbacks.Callback):
-    """mAP at the end of each epoch, over all images of the set, in the originals' pixels; "val_map" in the logs."""
+    """Callback that logs the mAP over the whole set as "val_map" after each epoch, in pixels of the original images."""
 
     def __init__(self, recipe: Recipe, source, corrupt):
         super().__init__()
@@ -126,7 +126,7 @@ class EvaluateBoxes(keras.callbacks.Callback):
         logs["val_map"] = self._figures["map"]
 
     def report(self, trainee: keras.Model, folder: pathlib.Path):
-        """Writes table.md, the average precision of each class, and predictions.png, boxes found on images."""
+        """Writes table.md, with per-class average precision, and predictions.png, with detections on images."""
         predict = self._predict or tf.function(trainee.predict_boxes)
         figures = self._figures or measure(self._recipe, predict, self._source, self._data)
         write_whole(folder / "table.md", table(figures) + "\n")
@@ -136,7 +136,7 @@ class EvaluateBoxes(keras.callbacks.Callback):
 
 
 def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
-    """Boxes found on some images, over the whole set, of what `evaluation_data` gives."""
+    """Draws detections on images spread over the whole set, from the batches of `evaluation_data`."""
     pictures = []
     for images, targets, _ in spread(data, source.size, SHOWN):
         found = {name: value.numpy() for name, value in predict(images).items()}
@@ -149,13 +149,13 @@ def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
 
 
 def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
-    """The mAP, and that of each class; see `detection_metrics`.
+    """Computes the mAP and the average precision of each class; see `detection_metrics`.
 
     Args:
-        recipe: says which form of mAP.
+        recipe: its `map_form` selects the kind of mAP.
         predict: `predict_boxes` of a detector.
-        source: of the images.
-        data: of `evaluation_data`.
+        source: source of the images.
+        data: batches of `evaluation_data`.
     """
     if recipe.map_form == "coco":
         metric = CocoMap(source.class_names)
@@ -174,7 +174,7 @@ def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
 
 
 def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
-    """The figures of a saved detector. Raises MisuseError if the file can't be used, or has other classes."""
+    """Evaluates a saved detector. Raises MisuseError if the file is unusable or its number of classes differs."""
     detector = load_trained(path, recipe.task)
     if detector.num_classes != source.num_classes:
         raise MisuseError(

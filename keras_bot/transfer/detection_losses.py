@@ -1,7 +1,7 @@
-"""Losses of detectors, and how they are summed: over the images of all replicas, by what they count.
+"""Detection losses and their reduction over the global batch.
 
-Loss terms are elementwise; the caller divides their sum by a count. Under a `tf.distribute` strategy the count is that
-of the global batch, so that the sum of the replicas' gradients is the gradient of one device with the whole batch.
+Loss terms are elementwise or weighted sums; the caller divides the sum by a count. Under a `tf.distribute` strategy the
+count is that of the global batch, so that the replicas' gradients sum to those of the whole batch on one device.
 """
 
 import keras
@@ -13,19 +13,18 @@ PARTS = ("images", "boxes", "classes")
 
 
 def unpack_batch(x, y=None, sample_weight=None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Images, boxes, classes and weights of a batch, as one dictionary or as (images, {"boxes", "classes"}).
+    """Unpacks a batch given as one dictionary or as (images, {"boxes", "classes"}).
 
     Args:
-        x: images (B, H, W, 3), or a dictionary of all parts: images, boxes (B, M, 4), classes (B, M), and if there
-            are any weights (B,).
-        y: a dictionary of boxes, classes and perhaps weights, or None.
-        sample_weight: float (B,) or None. Weight 0 is padding: the image counts for nothing.
+        x: images (B, H, W, 3), or a dictionary of images, boxes (B, M, 4), classes (B, M) and optional weights (B,).
+        y: a dictionary of boxes, classes and optional weights, or None.
+        sample_weight: float (B,) or None. Images of weight 0 are padding and are ignored.
 
     Returns:
-        images as they are, boxes float32 (B, M, 4), classes int32 (B, M), weights float32 (B,); M is at least 1.
+        images unchanged, boxes float32 (B, M, 4), classes int32 (B, M), weights float32 (B,); M is at least 1.
 
     Raises:
-        MisuseError: a part is missing.
+        MisuseError: images, boxes or classes are missing.
     """
     batch = {**(x if isinstance(x, dict) else {"images": x}), **(y if isinstance(y, dict) else {})}
     missing = [part for part in PARTS if part not in batch]
@@ -38,19 +37,19 @@ def unpack_batch(x, y=None, sample_weight=None) -> tuple[tf.Tensor, tf.Tensor, t
     weights = batch.get("weights") if sample_weight is None else sample_weight
     weights = tf.ones([tf.shape(images)[0]]) if weights is None else tf.cast(weights, tf.float32)
     boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)
-    if not boxes.shape[1]:  # there may be no column of boxes at all, which argmax refuses
+    if not boxes.shape[1]:  # argmax does not accept an empty axis of boxes
         boxes = tf.pad(boxes, [[0, 0], [0, 1], [0, 0]], constant_values=-1.0)
         classes = tf.pad(classes, [[0, 0], [0, 1]], constant_values=-1)
     return images, boxes, classes, weights
 
 
 def focal(logits: tf.Tensor, targets: tf.Tensor, alpha: float = 0.25, gamma: float = 2.0) -> tf.Tensor:
-    """-alpha_t (1 - p_t) ** gamma log(p_t) of each logit, in float32 (Lin et al. 2017, equation 5).
+    """Computes the focal loss -alpha_t (1 - p_t) ** gamma log(p_t) per logit, float32 (Lin et al. 2017, equation 5).
 
     Args:
         logits: any shape; p = sigmoid(logit).
-        targets: of that shape, 0 or 1. p_t is p where the target is 1, else 1 - p; alpha_t likewise.
-        alpha, gamma: RetinaNet's are 0.25 and 2.
+        targets: 0 or 1, same shape. p_t is p where the target is 1, else 1 - p; alpha_t likewise.
+        alpha, gamma: 0.25 and 2 in RetinaNet.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
@@ -59,19 +58,19 @@ def focal(logits: tf.Tensor, targets: tf.Tensor, alpha: float = 0.25, gamma: flo
 
 
 def smooth_l1(error: tf.Tensor, beta: float = 1.0) -> tf.Tensor:
-    """0.5 e**2 / beta for |e| < beta, else |e| - beta / 2, of each error (Girshick 2015)."""
+    """Computes 0.5 e**2 / beta for |e| < beta, else |e| - beta / 2, elementwise (Girshick 2015)."""
     size = tf.abs(error)
     return tf.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
 
 
 def box_loss(deltas: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, beta: float = 1.0) -> tf.Tensor:
-    """Weighted sum of `smooth_l1` over boxes: deltas and targets (…, 4), weights (…), 0 where there is no target."""
+    """Returns the weighted sum of `smooth_l1`: deltas and targets (…, 4), weights (…), 0 for boxes without target."""
     error = tf.where(weights[..., None] > 0, tf.cast(deltas, tf.float32) - targets, 0.0)
     return tf.reduce_sum(tf.reduce_sum(smooth_l1(error, beta), axis=-1) * weights)
 
 
 def over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a scalar over all replicas of the strategy in use."""
+    """All-reduces a scalar by sum over the replicas of the current strategy."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
@@ -79,17 +78,17 @@ def over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def at_least_one(count: tf.Tensor) -> tf.Tensor:
-    """The count over all replicas, at least 1: what a loss sum is divided by."""
+    """Returns the loss normaliser: the count summed over all replicas, at least 1."""
     return tf.maximum(over_replicas(count), 1.0)
 
 
 def total_loss(model: keras.Model, parts: dict[str, tf.Tensor], trackers: dict[str, keras.metrics.Metric]) -> tf.Tensor:
-    """The sum of the parts and of the layers' own losses; each part goes to its tracker.
+    """Sums the loss parts and the layers' own losses, and updates each part's tracker.
 
     Args:
-        model: whose regularisation losses count too, a replica's share of them.
-        parts: loss scalars, each this replica's share of the global batch's.
-        trackers: a mean metric for each part.
+        model: model whose regularisation losses are added, divided by the number of replicas.
+        parts: loss scalars, each this replica's share of the global batch's loss.
+        trackers: one mean metric per part.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     for name, value in parts.items():

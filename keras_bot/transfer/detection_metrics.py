@@ -1,13 +1,13 @@
-"""How good detected boxes are: mean average precision as Pascal VOC has it, and as COCO has it (by pycocotools).
+"""Mean average precision of detections, as in Pascal VOC and as in COCO (with pycocotools).
 
-Boxes are float (n, 4), y0, x0, y1, x1 in pixels, continuous: VOC's inclusive 1-based xmin is x0 + 1, and a box's width
-is x1 - x0, which is the devkit's xmax - xmin + 1. Rows of class -1 are padding and left out.
+Boxes are float (n, 4), y0, x0, y1, x1 in continuous pixel coordinates: VOC's inclusive 1-based xmin is x0 + 1, and the
+width x1 - x0 is the devkit's xmax - xmin + 1. Rows of class -1 are padding and are ignored.
 
-VOC (Everingham et al., IJCV 2010; `VOCevaldet.m` of the devkit), for each class: detections of all images in the order
-of their scores; each belongs to the object of its class and image that it overlaps most, and is right if the overlap
-(intersection over union) is at least the threshold and no detection of a higher score has had that object. One whose
-object is difficult counts neither as right nor as wrong. Average precision is the mean over recalls 0, 0.1, …, 1 of the
-best precision at that recall or a higher one (2007), or the area under that curve (from 2010 on).
+VOC (Everingham et al., IJCV 2010; `VOCevaldet.m` of the devkit) sorts each class's detections over all images by score.
+A detection is assigned to the object of its class and image with the highest IoU. It is a true positive if the IoU is
+at least the threshold and no detection with a higher score was matched to that object. Detections matched to difficult
+objects are ignored. Average precision is the mean over recalls 0, 0.1, …, 1 of the best precision at that recall or
+higher (2007), or the area under that curve (from 2010 on).
 """
 
 import contextlib
@@ -28,12 +28,12 @@ class VocMap:
     """Mean average precision as in Pascal VOC.
 
     Args:
-        class_names: a name for each class id from 0 on.
-        iou: the overlap from which on a detection is right, in (0, 1].
+        class_names: class names by id, starting at 0.
+        iou: minimum IoU of a true positive, in (0, 1].
         form: "area" (VOC 2010 and later) or "11-point" (VOC 2007).
 
     Raises:
-        MisuseError: for no names or a name twice, another form, or an iou outside (0, 1].
+        MisuseError: `class_names` is empty or has duplicates, `form` is unknown, or `iou` is outside (0, 1].
     """
 
     def __init__(self, class_names: Sequence[str], *, iou: float = 0.5, form: str = AREA):
@@ -43,24 +43,24 @@ class VocMap:
             raise MisuseError(f"Expected an iou in (0, 1], received {iou}. Give 0.5 for 50 %.")
         self.class_names = _names(class_names)
         self._iou, self._form = iou, form
-        self._counts = np.zeros((2, len(class_names)), np.int64)  # objects that aren't difficult, detections
-        self._scores = [[np.zeros(0)] for _ in class_names]  # of each class, a chunk an image
-        self._verdicts = [[np.zeros(0, np.int64)] for _ in class_names]  # 1 right, 0 wrong, -1 on a difficult object
+        self._counts = np.zeros((2, len(class_names)), np.int64)  # non-difficult objects, detections
+        self._scores = [[np.zeros(0)] for _ in class_names]  # per class, one array per image
+        self._verdicts = [[np.zeros(0, np.int64)] for _ in class_names]  # 1 true positive, 0 false, -1 ignored
 
     def add(self, true_boxes, true_classes, difficult, boxes, scores, classes):
-        """One image.
+        """Adds one image.
 
         Args:
             true_boxes: float (n, 4).
             true_classes: integer (n,), -1 for padding.
-            difficult: bool (n,), or None where no object is.
+            difficult: bool (n,), or None if no object is difficult.
             boxes: float (k, 4), the detections.
-            scores: float (k,), higher is surer.
+            scores: float (k,), higher is more confident.
             classes: integer (k,), -1 for padding.
 
         Raises:
-            MisuseError: for other shapes, a class id without a name, or objects' boxes that are none.
-            RunError: for detections that aren't finite.
+            MisuseError: a shape is wrong, a class id has no name, or an object's box is inverted or not finite.
+            RunError: detections are not finite.
         """
         true_boxes, true_classes, difficult = _objects(true_boxes, true_classes, difficult, len(self.class_names))
         boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
@@ -73,14 +73,14 @@ class VocMap:
             self._verdicts[name].append(_match(overlaps, difficult[objects], self._iou))
 
     def result(self) -> dict:
-        """The figures of all images so far.
+        """Computes the metrics over all images added so far.
 
         Returns:
-            `map`, the mean over classes that have an object; `per_class`, {name: average precision}, NaN for a class
-            without one; `objects`, {name: number that are not difficult}; `detections`, {name: number}.
+            `map`, the mean over classes with objects; `per_class`, {name: average precision}, NaN for classes without
+            objects; `objects`, {name: number of non-difficult objects}; `detections`, {name: number}.
 
         Raises:
-            MisuseError: if there was no object, or only difficult ones.
+            MisuseError: there are no objects, or only difficult ones.
         """
         return _figures(self.class_names, map(self._average_precision, range(len(self.class_names))), self._counts)
 
@@ -91,22 +91,22 @@ class VocMap:
         verdicts = np.concatenate(self._verdicts[name])[order]
         right, wrong = np.cumsum(verdicts == 1), np.cumsum(verdicts == 0)
         precision = right / np.maximum(right + wrong, 1)
-        best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
+        best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or higher
         if self._form == AREA:  # recall rises by 1 / objects at each right detection
             return float(best[verdicts == 1].sum() / objects)
-        # where right / objects >= tenth / 10 begins, in integers, so that no rounding decides
+        # First place where right / objects >= tenth / 10, in integers to avoid rounding errors.
         places = np.searchsorted(10 * right, objects * np.arange(11))
         return float(best[places[places < len(best)]].sum() / 11)
 
 
 class CocoMap:
-    """Mean average precision as in COCO, by pycocotools: over IoU 0.50, 0.55, …, 0.95, at most 100 detections an image.
+    """Mean average precision as in COCO, by pycocotools: IoU 0.50, 0.55, …, 0.95, at most 100 detections per image.
 
     Args:
-        class_names: a name for each class id from 0 on.
+        class_names: class names by id, starting at 0.
 
     Raises:
-        MisuseError: for no names or a name twice, or if pycocotools isn't installed.
+        MisuseError: `class_names` is empty or has duplicates, or pycocotools is not installed.
     """
 
     def __init__(self, class_names: Sequence[str]):
@@ -116,14 +116,14 @@ class CocoMap:
             raise MisuseError("COCO's mAP needs pycocotools. Install it: pip install keras_bot[detection]") from None
         self._index, self._evaluator = coco.COCO, cocoeval.COCOeval
         self.class_names = _names(class_names)
-        self._counts = np.zeros((2, len(class_names)), np.int64)  # objects that are no crowd, detections
+        self._counts = np.zeros((2, len(class_names)), np.int64)  # objects other than crowds, detections
         self._images, self._truths, self._found = 0, [], []
 
     def add(self, true_boxes, true_classes, crowd, boxes, scores, classes):
-        """One image; arguments and errors as `VocMap.add`, with `crowd` in the place of `difficult`.
+        """Adds one image; arguments and errors as in `VocMap.add`, with `crowd` instead of `difficult`.
 
-        A crowd takes any number of detections, none of which counts: COCO's only way to ignore an object. Whether an
-        object is small, medium or large is decided by the area of its box.
+        Any number of detections can match a crowd, and all of them are ignored. This is COCO's only way to ignore an
+        object. The area of an object's box determines whether it is small, medium or large.
         """
         true_boxes, true_classes, crowd = _objects(true_boxes, true_classes, crowd, len(self.class_names))
         boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
@@ -135,26 +135,26 @@ class CocoMap:
             self._found.append({**self._entry(box, name, self._found), "score": float(score)})
 
     def _entry(self, box, name, entries):
-        """A box as pycocotools knows it. Ids begin with 1: it takes a match with id 0 for none."""
+        """Returns a box in pycocotools' format. Ids start at 1 because it treats a match with id 0 as no match."""
         (y0, x0), (high, wide) = box[:2].tolist(), np.maximum(box[2:] - box[:2], 0).tolist()
         own = {"id": len(entries) + 1, "image_id": self._images, "category_id": int(name)}
         return {**own, "bbox": [x0, y0, wide, high], "area": wide * high}
 
     def result(self) -> dict:
-        """The figures of all images so far.
+        """Computes the metrics over all images added so far.
 
         Returns:
             `map`, `map50`, `map75` (over all IoUs, at 0.5, at 0.75), `map_small`, `map_medium`, `map_large` (objects
-            up to 32^2, up to 96^2, above, in pixels), `recall1`, `recall10`, `recall100` (at that many detections an
-            image), `recall_small`, `recall_medium`, `recall_large`, NaN where there is no such object; `per_class`,
-            `objects` and `detections`, and errors, as `VocMap.result`, over all IoUs and without crowds.
+            up to 32^2, up to 96^2, above, in pixels), `recall1`, `recall10`, `recall100` (at that many detections per
+            image), `recall_small`, `recall_medium`, `recall_large`, NaN if there is no such object; `per_class`,
+            `objects` and `detections`, and errors, as in `VocMap.result`, over all IoUs and without crowds.
         """
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             evaluation = self._evaluator(self._as_coco(self._truths), self._as_coco(self._found), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        curves = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoUs, recalls, classes), of all areas
+        curves = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoUs, recalls, classes), over all areas
         precisions = [_mean(curves[:, :, name]) for name in range(len(self.class_names))]
         figures = dict(zip(_PRECISIONS + _RECALLS, map(_mean, evaluation.stats), strict=True))
         return _figures(self.class_names, precisions, self._counts) | figures
@@ -169,7 +169,7 @@ class CocoMap:
 
 
 def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) with boxes (m, 4): float64 (n, m); 0 with a box without area."""
+    """Returns the IoU of boxes (n, 4) with boxes (m, 4), float64 (n, m); 0 for boxes without area."""
     sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
     common = np.maximum(sides, 0).prod(axis=2)
     areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1) for boxes in (first, second)]
@@ -178,7 +178,7 @@ def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def table(result: Mapping) -> str:
-    """The `result` of `VocMap` or `CocoMap` as text: a line a class with its average precision, then the mean."""
+    """Formats the `result` of `VocMap` or `CocoMap` as text: average precision per class, then the mean."""
     width = max(map(len, [*result["per_class"], "class"]))
     lines = [f"{'class':<{width}}  {'AP':>6}  {'objects':>7}  {'detections':>10}"]
     for name, precision in result["per_class"].items():
@@ -189,7 +189,7 @@ def table(result: Mapping) -> str:
 
 
 def _match(overlaps, difficult, threshold):
-    """The verdict on each detection of one class and image, in the order of their scores: 1, 0, or -1 for neither."""
+    """Returns a verdict for each detection of one class and image, by descending score: 1, 0 or -1 (ignored)."""
     verdicts = np.zeros(len(overlaps), np.int64)
     taken = np.zeros(len(difficult), bool)
     for place, row in enumerate(overlaps if len(difficult) else []):
@@ -201,7 +201,7 @@ def _match(overlaps, difficult, threshold):
 
 
 def _rows(what, boxes, classes, values, names, broken):
-    """Boxes float64 (n, 4), classes int64 (n,) and values (n,) of one image, checked and without padding."""
+    """Validates one image and returns boxes float64 (n, 4), classes int64 (n,), values (n,) without padding."""
     boxes, classes, values = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(values)
     boxes = boxes if boxes.size else boxes.reshape(-1, 4)
     if boxes.shape != (len(boxes), 4) or not classes.shape == values.shape == (len(boxes),):
@@ -245,6 +245,6 @@ def _figures(names, precisions, counts):
 
 
 def _mean(values):
-    """Of those that aren't pycocotools' -1, for "no object"; NaN if all are."""
+    """Returns the mean of the values other than -1, which pycocotools uses for "no object"; NaN if there are none."""
     kept = values[values > -1]
     return float(kept.mean()) if kept.size else np.nan

@@ -1,18 +1,18 @@
-"""From images with boxes to batches for a detection network.
+"""Input pipelines for detection: batches of images with boxes.
 
-    shuffle (file names) -> batch of (read, decode, cut and resize, flip, with their boxes) in uint8
-    -> fill broken images' places -> colour and normalise in one map -> prefetch
+    shuffle (file names) -> batch of (read, decode, crop and resize, flip, with their boxes) in uint8
+    -> replace broken images -> colour augmentation and normalisation in one map -> prefetch
 
-Geometry is one window: a rectangle of the plane that the image lies in, which becomes the square of the network in a
-single resize. A window smaller than the image is a crop (zoom in), one larger than it has padding (zoom out), as in
-SSD's random crop and expansion. What the image doesn't cover is 0 after normalisation, that is the mean colour.
+The geometric augmentation is a single window: a rectangle in the image plane that one resize maps to the network's
+square input. A window smaller than the image crops it (zoom in), and a larger one pads it (zoom out), as in SSD's
+random crop and expansion. Padding is 0 after normalisation, which is the mean colour.
 
-`resize` says which window shows the whole image. "letterbox": a square one as wide as the longer edge, so that the
-aspect ratio is kept, as the paper's detectors keep it by resizing the shorter edge: anchors and pretrained filters
-see shapes as they are. "stretch": the image itself, so that no pixel of the square is wasted but shapes change,
-as in SSD; it suits images of one aspect ratio near 1.
+`resize` selects the window of the whole image. "letterbox" is a square as wide as the longer edge. It keeps the aspect
+ratio, so anchors and pretrained filters see undistorted shapes; the paper's detectors keep it by resizing the shorter
+edge. "stretch" is the image itself, as in SSD. It wastes no pixels of the square but distorts shapes, so it suits
+images with a common aspect ratio near 1.
 
-Order and draws are functions of (seed, epoch, position) alone, as in `keras_bot.data.stream`.
+Order and random draws depend only on (seed, epoch, position), as in `keras_bot.data.stream`.
 """
 
 import math
@@ -54,30 +54,30 @@ def detection_train_pipeline(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for training: (images (B, S, S, 3) normalised, {"boxes": float32 (B, M, 4), "classes": int32 (B, M)}).
+    """Returns training batches (images (B, S, S, 3), {"boxes": float32 (B, M, 4), "classes": int32 (B, M)}).
 
-    Boxes are y0, x0, y1, x1 in pixels of the batch's images; rows of -1 fill up.
+    Images are normalised. Boxes are y0, x0, y1, x1 in pixels of the batch's images, padded with rows of -1.
 
     Args:
-        source: where the images come from.
-        batch_size: B; an epoch has `source.size // B` steps and leaves out other images each time.
+        source: image source.
+        batch_size: B; an epoch has `source.size // B` steps, and the images left out differ between epochs.
         image_size: S.
         epochs: the stream ends after epoch `epochs - 1`.
         resize: "letterbox" or "stretch", see above.
-        flip: mirror left-right with probability 1/2.
-        min_zoom, max_zoom: the image is log-uniformly so many times as large as `resize` makes it; 1, 1 is off. It is
-            placed at random where it is smaller than the square; where it is larger, the window holds the middle
-            of one box drawn at random, so that a zoom is no waste.
-        min_visible: a box stays, clipped, if its middle is inside the window, or this part of its area.
-        color_jitter, pca_noise: see `keras_bot.data.color`; 0 is off.
-        max_boxes: M; 0 is the source's own largest number. Of an image with more boxes the last are left out.
+        flip: flips left-right with probability 1/2.
+        min_zoom, max_zoom: range of the log-uniform scale factor relative to the size from `resize`; 1, 1 disables
+            zooming. An image smaller than the square is placed at random. In a larger image, the window contains the
+            centre of one random box, so that it shows an object.
+        min_visible: a box is kept, clipped, if the window contains its centre or this fraction of its area.
+        color_jitter, pca_noise: see `keras_bot.data.color`; 0 disables them.
+        max_boxes: M; 0 uses the source's maximum. Further boxes of an image are dropped from the end.
         seed: any integer.
-        first_epoch, first_step: where to start, counted from 0; the step is within that epoch.
+        first_epoch, first_step: start position, counted from 0; the step is within that epoch.
         corrupt, shuffle_buffer, dtype, ram_budget: as in `keras_bot.data.train_pipeline`.
-        worker, workers: give the rows of one of so many workers alone, B // workers of each batch.
+        worker, workers: returns only this worker's rows, B // workers of each batch.
 
     Raises:
-        MisuseError: an argument is out of its range, or the batch is larger than the source.
+        MisuseError: an argument is out of range, or the batch is larger than the source.
     """
     check_resize(resize)
     at_least_one = {"batch_size": batch_size, "image_size": image_size, "shuffle_buffer": shuffle_buffer}
@@ -117,11 +117,11 @@ def detection_eval_pipeline(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for evaluation, each image once and in order: (images, targets, weights float32 (B,)).
+    """Returns evaluation batches (images, targets, weights float32 (B,)), with each image once and in order.
 
-    The image is resized and nothing else; a letterbox pads below or to the right. Predicted boxes divided by "scale"
-    (`boxes.scale` by 1 / scale) are in pixels of the original image; the truth to compare with is
-    `source.annotations.of(index)`. The last batch is filled up with black images of weight 0, as are broken ones.
+    Images are only resized and normalised; a letterbox pads at the bottom or right. Predicted boxes divided by "scale"
+    (`boxes.scale` by 1 / scale) are in pixels of the original image. Compare them with the ground truth
+    `source.annotations.of(index)`. Images of weight 0 replace broken images and fill the last batch.
 
     Args:
         source, batch_size, image_size, resize, corrupt, dtype, ram_budget: as in `detection_train_pipeline`.
@@ -130,12 +130,12 @@ def detection_eval_pipeline(
     Returns:
         images: (B, S, S, 3) normalised.
         targets: a dict of "boxes" float32 (B, M, 4) in pixels of the batch's images and "classes" int32 (B, M), both
-            filled with -1, M the source's largest number; "difficult" bool (B, M); "index" int64 (B,), the image's
-            place in the source, -1 for padding; "shape" int32 (B, 2), its original height and width; "scale"
-            float32 (B, 2), factors down and across.
+            padded with -1, where M is the source's maximum; "difficult" bool (B, M); "index" int64 (B,), the image's
+            index in the source, -1 for padding; "shape" int32 (B, 2), the original height and width; "scale"
+            float32 (B, 2), the vertical and horizontal scale factors.
 
     Raises:
-        MisuseError: an argument is out of its range, or the workers don't divide B.
+        MisuseError: an argument is out of range, or B is not divisible by `workers`.
     """
     check_resize(resize)
     check_form(dtype, batch_size=batch_size, image_size=image_size, ram_budget=ram_budget)

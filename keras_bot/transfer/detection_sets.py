@@ -1,11 +1,11 @@
-"""Sets of images with boxes as they are read, and several of them joined to one.
+"""Detection data sets as read from disk, and their concatenation.
 
     bccd+more_cells          folders, or COCO annotation files
-    voc/2007+voc/2012        names of TFDS
+    voc/2007+voc/2012        TFDS names
 
-Each part has the split that is asked for: "train+validation" of voc/2007+voc/2012 is four splits, and a part without
-one of them is an error. A network is evaluated on one set: on the first part, see `first_set`. The parts have the same
-classes, which count in the order of the first part; no image comes twice; and all are files, or all are of TFDS.
+The requested split is read from each part: "train+validation" of voc/2007+voc/2012 is four splits, and a part without
+one of them is an error. A network is evaluated only on the first part, see `first_set`. All parts must have the same
+classes, which are numbered as in the first part. No image may occur twice, and parts must be all files or all TFDS.
 """
 
 import dataclasses
@@ -21,20 +21,20 @@ from keras_bot.data.record_files import Records
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.transfer.annotations import Example
 
-EVAL_SPLITS = ("val", "validation", "valid", "test")  # of these, "eval" is the first there is
+EVAL_SPLITS = ("val", "validation", "valid", "test")  # "eval" means the first of these that exists
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionSet:
-    """A split as it was read: what a `DetectionSource` is made of.
+    """A split as read from disk, from which a `DetectionSource` is built.
 
     Attributes:
-        name: of the set, with the split.
-        class_names: one for each class.
-        examples: in their natural order; at least one.
+        name: name of the set, with the split.
+        class_names: one name per class.
+        examples: the images in natural order; at least one.
         train_on_difficult: see `DetectionSource`.
-        files: of a TFDS set, its record files in their natural order, and what a message calls each; empty otherwise.
-        image_of: of a TFDS set: a serialised record -> the encoded image, in a graph.
+        files: record files of a TFDS set in natural order, each with its display name for messages; otherwise empty.
+        image_of: for a TFDS set, a graph function from a serialised record to the encoded image.
     """
 
     name: str
@@ -46,10 +46,10 @@ class DetectionSet:
 
 
 def set_names(dataset: str | os.PathLike) -> list[str]:
-    """The parts of names joined by "+". A path that exists is one part, though it has a "+" in it.
+    """Splits names joined by "+". An existing path is one part even if it contains a "+".
 
     Raises:
-        MisuseError: a part is empty, or some are files and some are not.
+        MisuseError: a part is empty, or only some parts are existing paths.
     """
     pieces, names = str(dataset).split("+"), []
     while pieces:
@@ -72,19 +72,19 @@ def _exists(name: str) -> bool:
 
 
 def first_set(dataset: str | os.PathLike) -> str:
-    """The part of names joined by "+" that a network is evaluated on."""
+    """Returns the first of the names joined by "+", on which a network is evaluated."""
     return set_names(dataset)[0]
 
 
 def join(name: str, sets: Sequence[DetectionSet]) -> DetectionSet:
-    """One set of several; a single one stays as it is.
+    """Concatenates several sets; a single set is returned unchanged.
 
     Args:
-        name: of the result.
-        sets: the parts, at least one; all of files, or all of TFDS.
+        name: name of the result.
+        sets: the parts, at least one; all of files, or all from TFDS.
 
     Raises:
-        MisuseError: they have other classes or other marks of difficult objects, or an image is there twice.
+        MisuseError: classes differ, one set marks difficult objects and another crowds, or an image occurs twice.
     """
     if len(sets) == 1:
         return sets[0]
@@ -107,7 +107,10 @@ def join(name: str, sets: Sequence[DetectionSet]) -> DetectionSet:
 
 
 def _joined_examples(one: DetectionSet, first: DetectionSet) -> list[Example]:
-    """A part's examples, named with their set, their classes numbered as the first part numbers them."""
+    """Returns a part's examples, with the set in their names and classes renumbered as in the first part.
+
+    Raises MisuseError if the classes differ.
+    """
     told = [
         f"only {a.name} has {first_few(names)}"
         for a, b in ((first, one), (one, first))
@@ -126,7 +129,7 @@ def _joined_examples(one: DetectionSet, first: DetectionSet) -> list[Example]:
 
 
 def _refuse_twice(name: str, paths: Sequence[str]) -> None:
-    """MisuseError if two paths are of one file."""
+    """Raises MisuseError if two paths refer to the same file."""
     folder_of = functools.cache(os.path.realpath)
     found: set[tuple[str, str]] = set()
     twice = []

@@ -1,7 +1,7 @@
-"""Where images with boxes come from: a Pascal VOC folder, a COCO annotation file or a TFDS set, all in one form.
+"""Detection data sources: Pascal VOC folders, COCO annotation files and TFDS sets behind one interface.
 
-Boxes are y0, x0, y1, x1 in pixels of their image and mended as `annotations` says. Several sets can be joined to one,
-see `detection_sets`.
+Boxes are y0, x0, y1, x1 in pixels of their image, cleaned as described in `annotations`. Several sets can be joined
+into one, see `detection_sets`.
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from keras_bot.transfer.detection_sets import DetectionSet, join, set_names
 
 @dataclasses.dataclass(frozen=True)
 class DetectionSource:
-    """A data set's split. It has what `keras_bot.data`'s guards against broken images need of a `Source`.
+    """One split of a data set, with the part of `Source` that the handling of broken images in `keras_bot.data` needs.
 
     Attributes:
-        name: what the user called it, with the split.
-        class_names: one for each class.
+        name: the data set as the user named it, with the split.
+        class_names: one name per class.
         size: number of images.
-        annotations: their boxes, in the images' natural order.
+        annotations: boxes of the images in natural order.
         keys: as `Source.keys`: `keys(seed, buffer, first=0)` -> data set of tuples of scalars.
-        read: the parts of a key -> {"image": encoded bytes, "index": int64, the place in the natural order,
-            "boxes": float32 (n, 4), "classes": int32 (n,), "difficult": bool (n,)}. Runs in parallel, in a graph.
-        record_name: the parts of a key, or of a batch of keys -> name, also of an image that can't be read.
-        dropped: a line for each box without a size inside its image.
-        clipped: a line for each box that reached more than a pixel out of its image.
-        train_on_difficult: whether boxes marked difficult are shown in training: VOC's are single objects, COCO's
+        read: function from the parts of a key to {"image": encoded bytes, "index": int64 in natural order, "boxes":
+            float32 (n, 4), "classes": int32 (n,), "difficult": bool (n,)}. Runs in parallel, in a graph.
+        record_name: function from the parts of a key, or of a batch of keys, to a name; works for unreadable images.
+        dropped: one line per box without a size inside its image.
+        clipped: one line per box that extended more than one pixel beyond its image.
+        train_on_difficult: whether boxes marked difficult are used in training: VOC's are single objects, COCO's
             crowds are not.
     """
 
@@ -55,16 +55,16 @@ class DetectionSource:
 
     @property
     def num_classes(self) -> int:
-        """Classes are 0..num_classes-1."""
+        """Number of classes; class ids are 0..num_classes-1."""
         return len(self.class_names)
 
     @property
     def max_boxes(self) -> int:
-        """The most boxes that one image has."""
+        """Maximum number of boxes per image."""
         return int(np.diff(self.annotations.offsets).max(initial=0))
 
     def fingerprint(self, samples: int = 16) -> str:
-        """A checksum of all boxes and of so many images as they are stored, as `Source.fingerprint`."""
+        """Returns a checksum of all boxes and of `samples` encoded images, as in `Source.fingerprint`."""
         digest = hashlib.sha256()
         for name in ("offsets", "classes", "boxes"):
             digest.update(getattr(self.annotations, name).tobytes())
@@ -81,21 +81,21 @@ def open_detection(
     class_names: Sequence[str] | None = None,
     data_dir: str | None = None,
 ) -> DetectionSource:
-    """Open one split of a detection data set, or of several as one. What had to be mended is one line on stderr.
+    """Opens one split of a detection data set, or of several joined sets. Cleaned boxes are reported on stderr.
 
     Args:
         dataset: a folder in Pascal VOC's layout (see `voc`) or COCO's, a COCO annotation file (see `coco`), or the
-            name of a TFDS set like "voc/2007" or "coco/2017"; or some of them joined by "+" (see `detection_sets`).
-        split: its name in each of them, as in "train", "val", "test" or "trainval", or several as in "train+val";
-            "eval" is the first there is of val, validation, valid and test.
-        images: of a COCO set, the folder of the images; None looks for it.
-        class_names: those that the labels should count by, as of a trained network; None takes them from the data,
-            whose classes may have another order, and may be fewer.
-        data_dir: where TFDS keeps its data.
+            name of a TFDS set like "voc/2007" or "coco/2017"; or several joined by "+" (see `detection_sets`).
+        split: the split of each set, such as "train", "val", "test" or "trainval", or several as in "train+val";
+            "eval" is the first existing of val, validation, valid and test.
+        images: image folder of a COCO set; None searches for it.
+        class_names: class names that number the labels, such as those of a trained network, if the data's classes may
+            be fewer or in another order. None takes them from the data.
+        data_dir: the TFDS data directory.
 
     Raises:
-        MisuseError: there is no such set or split, it has another form, an image is missing or there twice, an
-            annotation is broken or of an unknown class. The message names the file.
+        MisuseError: the set or split does not exist or has the wrong format, an image is missing or occurs twice, or
+            an annotation is broken or of an unknown class. The message names the file.
         RunError: a TFDS set could not be prepared.
     """
     options = {"images": images, "class_names": class_names, "data_dir": data_dir}
@@ -105,19 +105,19 @@ def open_detection(
 
 
 def file_source(name: str, class_names: Sequence[str], examples: Sequence[Example], **more) -> DetectionSource:
-    """A source of images in files.
+    """Creates a source of images in files.
 
     Args:
-        name: with the split.
-        class_names: one for each class.
-        examples: in their natural order; at least one.
+        name: name of the set, with the split.
+        class_names: one name per class.
+        examples: the images in natural order; at least one.
         **more: other attributes of `DetectionSet`.
     """
     return _image_source(DetectionSet(name, tuple(class_names), tuple(examples), **more))
 
 
 def _read(part: str, split: str, images, class_names, data_dir) -> list[DetectionSet]:
-    """One part of `open_detection`'s data set; more than one of a COCO folder with a file for each split."""
+    """Reads one part of `open_detection`'s data set; a COCO folder gives one set per split."""
     path = pathlib.Path(part).expanduser()
     if path.is_dir() and voc.is_voc(path):
         _refuse(images=images, data_dir=data_dir)
@@ -133,7 +133,7 @@ def _read(part: str, split: str, images, class_names, data_dir) -> list[Detectio
 
 
 def _image_source(whole: DetectionSet) -> DetectionSource:
-    """The source of a set whose images are files."""
+    """Creates the source of a set whose images are files."""
     paths = cpu_constant([os.fsencode(example.path) for example in whole.examples])
     return _source(
         whole,
@@ -145,7 +145,7 @@ def _image_source(whole: DetectionSet) -> DetectionSource:
 
 
 def _record_source(whole: DetectionSet) -> DetectionSource:
-    """The source of a set whose images are in record files."""
+    """Creates the source of a set whose images are in record files."""
     files = [records for records, _ in whole.files]
     paths, names = cpu_constant([file.path for file in files]), cpu_constant([name for _, name in whole.files])
 
@@ -165,7 +165,7 @@ def _record_source(whole: DetectionSet) -> DetectionSource:
 def _source(
     whole: DetectionSet, *, keys: Callable, place: Callable, image: Callable, record_name: Callable
 ) -> DetectionSource:
-    """The source of a set; `place` and `image` take the parts of a key to the natural order and the encoded image."""
+    """Creates the source of a set; `place` and `image` map the parts of a key to the index and the encoded image."""
     annotations, dropped, clipped = mend(whole.name, whole.examples, whole.class_names)
     find = annotations.lookup()
 
@@ -187,7 +187,10 @@ def _source(
 
 
 def _place(name: str, files: Sequence[Records]) -> Callable:
-    """In a graph: parts of a key -> the place in the natural order, int64. MisuseError if a record is there twice."""
+    """Returns a graph function from the parts of a key to the int64 index in natural order.
+
+    Raises MisuseError if a record occurs twice.
+    """
     ordered = sorted(files, key=lambda records: (records.path, records.skip))
     for one, other in itertools.pairwise(ordered):
         if one.path == other.path and one.skip + one.take > other.skip:
@@ -209,7 +212,7 @@ def _place(name: str, files: Sequence[Records]) -> Callable:
 
 
 def _refuse(**given: object) -> None:
-    """MisuseError for arguments that mean nothing to this kind of data set."""
+    """Raises MisuseError for arguments that do not apply to this kind of data set."""
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise MisuseError(f"Expected no {' or '.join(names)} for this kind of data set. Leave it out.")

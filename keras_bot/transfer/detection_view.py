@@ -1,4 +1,4 @@
-"""One image of a detector's batch: the window that is seen of it, resized, with the boxes that stay in it."""
+"""Per-image detection preprocessing: crops and resizes a window of the image and transforms its boxes."""
 
 import tensorflow as tf
 
@@ -10,17 +10,17 @@ from keras_bot.transfer.detection_source import DetectionSource
 
 RESIZES = ("letterbox", "stretch")
 _RATIOS = (1, 2, 4, 8)
-_MIN_SIDE = 1.0  # pixels of the network's image: what is left of a box must have that much in both directions
+_MIN_SIDE = 1.0  # minimum height and width of a clipped box, in pixels of the network's input
 
 
 def check_resize(resize: str) -> None:
-    """MisuseError for a way to resize that there isn't."""
+    """Raises MisuseError for an unknown resize mode."""
     if resize not in RESIZES:
         raise unknown("resize", resize, RESIZES)
 
 
 def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "letterbox") -> tuple[tf.Tensor, tf.Tensor]:
-    """What `detection_eval_pipeline` does to decoded images, as a graph to export with a model.
+    """Preprocesses decoded images like `detection_eval_pipeline`, in a graph that can be exported with a model.
 
     Args:
         images: uint8 or float (B, H, W, 3), 0..255, of any size.
@@ -28,7 +28,7 @@ def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "lett
         resize: "letterbox" or "stretch".
 
     Returns:
-        float32 (B, S, S, 3), normalised, and the factors (2,) that predicted boxes are divided by.
+        Normalised images float32 (B, S, S, 3), and the scale factors (2,) to divide predicted boxes by.
     """
     check_form("float32", image_size=image_size)
     check_resize(resize)
@@ -44,7 +44,7 @@ def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "lett
 def fused_window_map(
     images: tf.Tensor, windows: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor, dtype: str = "float32"
 ) -> tf.Tensor:
-    """`color.apply_map` inside each image's window, float32 (B, 4), and 0 outside, in one loop."""
+    """Applies `color.apply_map` inside each image's window, float32 (B, 4), and sets 0 outside, in one fused loop."""
     mapped = color.apply_map(images, matrix, shift)
     inside = True
     for axis, edge in ((0, images.shape[1]), (1, images.shape[2])):
@@ -55,7 +55,7 @@ def fused_window_map(
 
 
 def shown(source: DetectionSource, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The record with the boxes that training shows."""
+    """Returns the record without difficult boxes, unless the source trains on them."""
     if source.train_on_difficult:
         return record
     plain = tf.logical_not(record["difficult"])
@@ -73,7 +73,7 @@ def train_example(
     zooms: tuple[float, float],
     min_visible: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Image uint8 (S, S, 3), window float32 (4,) that it covers of it, boxes and classes float32 (M, 5)."""
+    """Returns an image uint8 (S, S, 3), its window without padding float32 (4,), boxes and classes float32 (M, 5)."""
     encoded, boxes = record["image"], record["boxes"]
 
     def see(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -86,7 +86,7 @@ def train_example(
         spans = part[2:] - part[:2]
         ratio = _jpeg_ratio(spans, place[2:] - place[:2])
         pixels = decode.decode_window(encoded, shape, tf.concat([part[:2], spans], 0), tf.reduce_min(spans) // ratio)
-        # A pixel of a scaled JPEG is ratio x ratio of its own: the part that was decoded begins and ends with one.
+        # A decoded pixel covers ratio x ratio original pixels, so the decoded part is aligned to multiples of ratio.
         first = part[:2] // ratio
         return pixels, tf.concat([first, first + spans // ratio], 0) * ratio, place
 
@@ -110,13 +110,13 @@ def train_example(
 
 
 def _jpeg_ratio(spans: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """How many times smaller `decode.decode_window` may give a part whose edges are to have so many pixels, int32."""
+    """Returns the largest JPEG downscaling ratio, int32, that leaves at least `wanted` pixels of `spans`, or 1."""
     times = tf.reduce_min(spans // wanted)
     return tf.reduce_max(tf.where(times >= _RATIOS, _RATIOS, 1))
 
 
 def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str) -> tuple:
-    """Image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult bool, index, shape and scale."""
+    """Returns the image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult bool, index, shape and scale."""
     whole = decode.decode(record["image"])
     shape = tf.shape(whole)[:2]
     part, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, size)
@@ -135,7 +135,7 @@ def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str
 
 
 def _placed(pixels: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
-    """Pixels resized to their place in a black square: float32 (size, size, 3)."""
+    """Resizes pixels to their place in a black square, float32 (size, size, 3)."""
     top, left, bottom, right = tf.unstack(place)
     resized = image.resize(pixels, bottom - top, right - left)
     padded = tf.pad(resized, [[top, size - bottom], [left, size - right], [0, 0]])

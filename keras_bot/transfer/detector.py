@@ -1,4 +1,4 @@
-"""What all detectors have in common: how they are asked for boxes, saved and loaded."""
+"""Base class of detectors: prediction, saving and loading."""
 
 import keras
 import tensorflow as tf
@@ -8,23 +8,24 @@ from keras_bot.transfer.boxes import clip
 
 
 class Detector(keras.Model):
-    """A backbone with what finds boxes on it.
+    """A backbone with a detection head.
 
-    A subclass sets these attributes, and computes its loss and its candidates.
+    Subclasses set the attributes and implement the loss and `candidates`.
 
     Attributes:
-        backbone: the Keras model that it was given.
-        settings: its other arguments by name; candidates, score_threshold, iou_threshold, max_detections among them.
-        network: functional, from images.
+        backbone: the Keras model passed to the constructor.
+        settings: the other constructor arguments by name, including candidates, score_threshold, iou_threshold and
+            max_detections.
+        network: functional model that takes images.
     """
 
     def call(self, inputs, training=False):
-        """What the network gives; `inputs` is images or a batch's dictionary."""
+        """Returns the network's outputs; `inputs` is images or a batch dictionary."""
         images = inputs["images"] if isinstance(inputs, dict) else inputs
         return self.network(images, training=training)
 
     def candidates(self, outputs, height: tf.Tensor, width: tf.Tensor, threshold) -> tuple[tf.Tensor, ...]:
-        """Likely boxes (B, N, 4) of what `call` gave for images of that size, their scores and classes (B, N)."""
+        """Returns candidate boxes (B, N, 4), scores and classes (B, N) from outputs of `call` and the image size."""
         raise NotImplementedError
 
     def predict_boxes(
@@ -34,13 +35,14 @@ class Detector(keras.Model):
         iou_threshold: float | None = None,
         max_detections: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Detections of normalised images (B, H, W, 3), after non-maximum suppression within each class.
+        """Detects objects in normalised images (B, H, W, 3), with non-maximum suppression within each class.
 
-        It can be traced with any of B, H and W unknown. Arguments that are None are those of the constructor.
+        B, H and W may be unknown when tracing. Arguments that are None default to the constructor's values.
 
         Returns:
-            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) falling, classes int32 (B, K) and
-            count int32 (B,), K being `max_detections`; behind `count`, boxes and classes are -1 and scores 0.
+            boxes float32 (B, K, 4) in pixels of these images, scores float32 (B, K) in descending order, classes int32
+            (B, K) and count int32 (B,), where K is `max_detections`. Beyond `count`, boxes and classes are -1 and
+            scores 0.
         """
         chosen = self.settings
         threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
@@ -55,11 +57,11 @@ class Detector(keras.Model):
         )
 
     def get_config(self):
-        """What `from_config` takes, the backbone among it."""
+        """Returns the config for `from_config`, including the backbone."""
         return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """A network with fresh heads on the backbone of the config."""
+        """Creates a detector with fresh heads on the backbone of the config."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})

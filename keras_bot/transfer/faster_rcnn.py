@@ -1,12 +1,11 @@
-"""Faster R-CNN on a backbone of ours, the paper's detector (section 6.1), over C4 or over a feature pyramid.
+"""Faster R-CNN on a keras_bot backbone, the paper's detector (section 6.1), on C4 or on a feature pyramid.
 
-    "c4"    regions are proposed and read on C4 (stride 16); the backbone's own last stage and average pooling are
-            the head
-    "fpn"   regions are proposed on P2 … P6 and read on P2 … P5; two dense layers are the head
+    "c4"    regions are proposed and pooled on C4 (stride 16); the head is the backbone's last stage and average pooling
+    "fpn"   regions are proposed on P2 … P6 and pooled from P2 … P5; the head is two dense layers
 
-Why not keras-cv's: it isn't in the public API, has one width, and replaces `train_step`. Sources: Ren et al. 2015; Lin
-et al. 2017 (FPN); where the paper is silent, GluonCV's settings for VOC (RoIAlign 14x14 on C4, 128 regions an image,
-class-wise deltas with standard deviations 0.1, 0.1, 0.2, 0.2).
+keras-cv's Faster R-CNN is not used: it isn't in the public API, has one width, and replaces `train_step`. Sources: Ren
+et al. 2015; Lin et al. 2017 (FPN). Where the paper gives no value, the settings are GluonCV's for VOC (RoIAlign 14x14
+on C4, 128 regions per image, class-wise deltas with standard deviations 0.1, 0.1, 0.2, 0.2).
 """
 
 from collections.abc import Sequence
@@ -29,31 +28,33 @@ RPN_STREAM, ROI_STREAM = range(2)
 
 @keras.saving.register_keras_serializable("keras_bot")
 class FasterRCNN(Detector):
-    """Images (B, H, W, 3), normalised, to {"objectness" (B, A), "deltas" (B, A, 4), and the maps "P2" … or "C4"}.
+    """Detector mapping normalised images (B, H, W, 3) to a dict of first-stage outputs.
 
-    It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
-    (images, {"boxes", "classes"}), with "weights" (B,) or sample weights if there are any; absent boxes have class -1.
-    Boxes are y0, x0, y1, x1 in pixels. The second stage is inside `compute_loss` and `predict_boxes`, since what it
-    reads are regions. Draws are functions of the seed and the optimizer's step. XLA can't compile it.
+    The dict has "objectness" (B, A), "deltas" (B, A, 4) and the feature maps "P2" … "P6" or "C4".
+
+    The model trains with plain `compile(optimizer)` and `fit`. A batch is {"images", "boxes" (B, M, 4), "classes"
+    (B, M)} or (images, {"boxes", "classes"}), optionally with "weights" (B,) or sample weights. Absent boxes have class
+    -1. Boxes are y0, x0, y1, x1 in pixels. The second stage runs inside `compute_loss` and `predict_boxes`, because its
+    inputs are regions. Sampling is a function of the seed and the optimizer step. XLA cannot compile this model.
 
     Args:
-        backbone: a Keras model of normalised images with the outputs "C2" … "C5" (strides 4 … 32). Whether it is
-            trained, and how its batch norms behave, is its own matter. "c4" needs a functional one, to cut it at C4.
-        num_classes: K, from 1, without the background.
+        backbone: a Keras model of normalised images with the outputs "C2" … "C5" (strides 4 … 32). Set trainability and
+            batch norm behaviour on the backbone itself. "c4" needs a functional model, which is split at C4.
+        num_classes: K >= 1, without the background.
         neck: "fpn" or "c4".
         channels: width of the pyramid ("fpn") and of the RPN.
         head_units: width of the two dense layers ("fpn").
-        anchor_sizes: square roots of the anchors' areas in pixels; None is 8 times the stride at each level ("fpn"), or
-            32 … 512 ("c4"). For "fpn" a sequence of one sequence a level, P2 … P6.
+        anchor_sizes: square roots of the anchor areas in pixels; None means 8 times the stride at each level ("fpn")
+            or 32 … 512 ("c4"). For "fpn", one sequence per level, P2 … P6.
         ratios: height / width of the anchors.
-        rpn_samples, roi_samples: anchors and regions of an image that the losses count.
-        proposals: regions an image that the second stage gets.
-        candidates: regions of a level before suppression.
+        rpn_samples, roi_samples: anchors and regions sampled per image for the losses.
+        proposals: maximum number of regions per image passed to the second stage.
+        candidates: maximum number of regions per level before non-maximum suppression.
         score_threshold, iou_threshold, max_detections: defaults of `predict_boxes`.
-        seed: of the draws.
+        seed: for sampling anchors and regions.
 
     Raises:
-        MisuseError: an argument is out of its range, or the backbone lacks a level or can't be cut.
+        MisuseError: If an argument is out of range, or the backbone lacks a level or can't be split at C4.
     """
 
     def __init__(
@@ -107,15 +108,15 @@ class FasterRCNN(Detector):
         make = c4_parts if neck == "c4" else fpn_parts
         self.network, self.roi_head = make(backbone, num_classes, shapes, channels, head_units)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in PARTS}
-        self.supports_jit = False  # regions are sorted by level, and cropped by an operation that XLA lacks
+        self.supports_jit = False  # regions are grouped by level and cropped by an op that XLA lacks
         self.built = True
 
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> list[tf.Tensor]:
-        """The anchors of an image of that size, float32 (A_l, 4) for each level."""
+        """Returns the anchors of an image of that size, float32 (A_l, 4) per level."""
         return grid.pyramid_anchors(height, width, self._strides, self._sizes, self.settings["ratios"])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The four losses of both stages, each over the anchors or regions drawn in the global batch."""
+        """Computes the four losses, each averaged over the anchors or regions sampled in the global batch."""
         images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         anchors = self.anchors(height, width)
@@ -125,7 +126,7 @@ class FasterRCNN(Detector):
         return losses.total_loss(self, parts, self.trackers)
 
     def candidates(self, outputs, height, width, threshold):
-        """As the base class says."""
+        """Returns likely boxes, scores and classes; see `Detector.candidates`."""
         regions, present = self._propose(outputs, self.anchors(height, width), height, width)
         logits, deltas = self._second_stage(outputs, regions, training=False)
         probabilities = tf.nn.softmax(logits)[..., : self.num_classes]
@@ -140,7 +141,7 @@ class FasterRCNN(Detector):
         return roi.propose(outputs["objectness"], outputs["deltas"], anchors, (height, width), **limits)
 
     def _second_stage(self, outputs, regions, training):
-        """Class logits (B, N, K + 1), background last, and deltas (B, N, K, 4) of regions (B, N, 4)."""
+        """Returns class logits (B, N, K + 1), background last, and deltas (B, N, K, 4) for regions (B, N, 4)."""
         c4 = self.settings["neck"] == "c4"
         maps = {4: outputs["C4"]} if c4 else {level: outputs[f"P{level}"] for level in range(2, 6)}
         head = self.roi_head(roi.align(maps, regions, 14 if c4 else 7), training=training)

@@ -1,11 +1,11 @@
-"""The paper's FCN (Table 9) and what every network for segmentation needs: resizing, loss, auxiliary loss.
+"""The paper's FCN (Table 9), and the resizing, loss and auxiliary loss shared by all segmentation networks.
 
-    C5 -> 3x3 to C / 4, batch norm, ReLU -> dropout 0.1 -> 1x1 to K -> bilinear to the image's size       "logits"
+    C5 -> 3x3 to C / 4, batch norm, ReLU -> dropout 0.1 -> 1x1 to K -> bilinear to the image size         "logits"
     C4 -> the same                                                                                       "aux"
 
-This is GluonCV's FCN, whose backbone has output stride 8; its training script weighs the auxiliary loss by 0.5 and
-gives heads ten times the backbone's rate. GluonCV resizes with aligned corners, Keras with half-pixel centres: they
-differ by at most half a stride, which training takes up.
+This is GluonCV's FCN, whose backbone has output stride 8. GluonCV's training script weights the auxiliary loss by 0.5
+and gives the heads ten times the backbone's learning rate. GluonCV resizes with aligned corners, Keras with half-pixel
+centres. The two differ by at most half a stride, which training compensates for.
 
 Sources: Long et al., CVPR 2015; He et al., CVPR 2019, section 6.2; GluonCV, `fcn.py` and the segmentation script.
 """
@@ -28,20 +28,20 @@ def fcn(
     dropout: float = 0.1,
     name: str = "fcn",
 ) -> keras.Model:
-    """The network: normalised images (B, H, W, 3) -> {"logits": float32 (B, H, W, K), "aux": the same}.
+    """Builds an FCN: normalised images (B, H, W, 3) -> {"logits": float32 (B, H, W, K), "aux": the same}.
 
-    It shares the backbone's weights. Sizes may be any; strides too, 8 is the paper's.
+    The network shares the backbone's weights. Any image size and output stride works; the paper's stride is 8.
 
     Args:
         backbone: images -> a dict with C5, and C4 for the auxiliary head.
         num_classes: K.
-        aux: whether there is an auxiliary head.
-        channels: of the 3x3 convolution; None is a quarter of its input's.
-        dropout: before the last convolution.
-        name: of the model.
+        aux: whether to add an auxiliary head.
+        channels: filters of the 3x3 convolution; None means a quarter of its input channels.
+        dropout: rate before the last convolution.
+        name: name of the model.
 
     Raises:
-        MisuseError: the backbone lacks a level, or an argument is out of its range.
+        MisuseError: If the backbone lacks a level or an argument is out of range.
     """
     levels = check_head(backbone, num_classes, ("C5", "C4") if aux else ("C5",), dropout)
     if channels is not None and channels < 1:
@@ -61,12 +61,12 @@ def _fcn_head(x, num_classes, channels, dropout, name):
 
 
 def pixel_classifier(x, num_classes: int, *, name: str):
-    """1x1 convolution to logits (B, h, w, K), in float32 whatever the policy."""
+    """Applies a 1x1 convolution to logits (B, h, w, K), in float32 under every dtype policy."""
     return layers.Conv2D(num_classes, 1, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name)(x)
 
 
 def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...], dropout: float) -> dict:
-    """The backbone's outputs that a head needs, in that order. Raises MisuseError, see `fcn`."""
+    """Returns the backbone outputs in `needed`, in that order. Raises MisuseError as in `fcn`."""
     outputs = getattr(backbone, "output", None)
     if not isinstance(outputs, dict) or not set(needed) <= set(outputs):
         has = ", ".join(sorted(outputs)) if isinstance(outputs, dict) else type(outputs).__name__
@@ -83,44 +83,44 @@ def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...],
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class ResizeLike(layers.Layer):
-    """[x (B, h, w, C), like (B, H, W, …)] -> x as (B, H, W, C), bilinear with half-pixel centres; all sizes may vary.
+    """Bilinear resizing of x (B, h, w, C) to the size of a second input (B, H, W, …), with half-pixel centres.
 
-    It computes in float32 unless `dtype` says otherwise.
+    All sizes may be unknown. The layer computes in float32 unless `dtype` is set.
     """
 
     def __init__(self, dtype="float32", **options):
         super().__init__(dtype=dtype, **options)
 
     def call(self, inputs):
-        """The resized x."""
+        """Returns x resized to (B, H, W, C); `inputs` is [x, like]."""
         x, like = inputs
         size = ops.shape(like)[1:3]
         if all(isinstance(edge, int) for edge in size):
             return ops.image.resize(x, size, interpolation="bilinear", data_format="channels_last")
-        import tensorflow as tf  # Keras' own wants numbers; only TensorFlow's graphs have sizes that aren't known
+        import tensorflow as tf  # Keras' resize needs static sizes; only TensorFlow graphs have unknown ones
 
         return tf.cast(tf.image.resize(x, size), x.dtype)
 
     def compute_output_spec(self, inputs):
-        """Of known rank; sizes as known as the second input's."""
+        """Returns a spec of known rank, with the static sizes of the second input."""
         x, like = inputs
         return keras.KerasTensor((*like.shape[:3], x.shape[-1]), dtype=self.compute_dtype)
 
     def get_config(self):
-        """The arguments of every layer. Without it Keras refuses a dtype that is a policy, as of a recast copy."""
+        """Returns the base config. Without this override, Keras rejects a dtype policy, as in recast copies."""
         return super().get_config()
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class PixelCrossentropy(keras.losses.Loss):
-    """Cross-entropy of logits (B, H, W, K) with class masks (B, H, W), its mean over the batch's valid pixels.
+    """Cross-entropy of logits (B, H, W, K) with class masks (B, H, W), averaged over the batch's valid pixels.
 
-    The loss of an image is the sum over its valid pixels, times B / valid pixels of the batch: the mean over the batch,
-    which Keras takes, is then that over all valid pixels. Without any it is 0. Sample weights (B,) weigh images. On
-    several replicas each divides by the valid pixels of its own part.
+    The loss of an image is the sum over its valid pixels, times B / (valid pixels in the batch). Keras' mean over the
+    batch is then the mean over all valid pixels. The loss is 0 if no pixel is valid. Sample weights (B,) weight images.
+    Each replica divides by the valid pixels in its own part of the batch.
 
     Args:
-        ignore: the id in masks that doesn't count.
+        ignore: the mask id that is excluded.
         reduction, name: as in every Keras loss.
     """
 
@@ -134,7 +134,7 @@ class PixelCrossentropy(keras.losses.Loss):
         self.ignore = ignore
 
     def call(self, y_true, y_pred):
-        """The loss of each image, (B,)."""
+        """Returns the loss per image, (B,)."""
         masks = ops.cast(y_true, "int32")
         masks = ops.squeeze(masks, -1) if len(masks.shape) == 4 else masks
         valid = masks != self.ignore
@@ -146,23 +146,24 @@ class PixelCrossentropy(keras.losses.Loss):
         return ops.sum(losses * valid, axis=(1, 2)) * ops.divide_no_nan(batch, ops.sum(counts))
 
     def get_config(self):
-        """All arguments."""
+        """Returns all arguments."""
         return {**super().get_config(), "ignore": self.ignore}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class Segmenter(keras.Model):
-    """Trains a network of `fcn` or `deeplabv3plus`, by `compile(optimizer, PixelCrossentropy(), …)` and `fit`.
+    """Trainable model around a network from `fcn` or `deeplabv3plus`.
 
-    In training the auxiliary logits count as well; `evaluate` and `predict`, and metrics, see "logits" alone.
+    Train it with `compile(optimizer, PixelCrossentropy(), …)` and `fit`. The training loss includes the auxiliary
+    logits; `evaluate`, `predict` and metrics use only "logits".
 
     Args:
-        network: functional, images -> {"logits": …, and perhaps "aux": …}.
-        aux_weight: of the auxiliary loss; GluonCV's script has 0.5, its loss class 0.2.
-        name: of the model.
+        network: functional, images -> {"logits": …, optionally "aux": …}.
+        aux_weight: weight of the auxiliary loss; 0.5 in GluonCV's script, 0.2 in its loss class.
+        name: name of the model.
 
     Raises:
-        MisuseError: the network gives something else, or the weight is below 0.
+        MisuseError: If the network has other outputs or the weight is below 0.
     """
 
     def __init__(self, network: keras.Model, aux_weight: float = 0.5, name: str | None = None):
@@ -179,12 +180,12 @@ class Segmenter(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """In training the network's dict, else the logits, float32 (B, H, W, K)."""
+        """Returns the network's dict in training, otherwise the logits, float32 (B, H, W, K)."""
         outputs = self.network(inputs, training=training)
         return outputs if training else outputs["logits"]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The loss, and in training `aux_weight` times the auxiliary one."""
+        """Computes the loss, in training plus `aux_weight` times the auxiliary loss."""
         main, aux = _split(y_pred)
         loss = super().compute_loss(x, y, main, sample_weight, training)
         if aux is None or not training or not self.aux_weight:
@@ -192,17 +193,17 @@ class Segmenter(keras.Model):
         return loss + self.aux_weight * keras.losses.get(self.loss)(y, aux, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """The metrics of the logits."""
+        """Updates and returns the metrics on the logits."""
         return super().compute_metrics(x, y, _split(y_pred)[0], sample_weight)
 
     def get_config(self):
-        """All arguments, with the network serialised."""
+        """Returns all arguments, with the network serialised."""
         network = keras.saving.serialize_keras_object(self.network)
         return {"name": self.name, "network": network, "aux_weight": self.aux_weight}
 
     @classmethod
     def from_config(cls, config):
-        """The model that `get_config` describes, with fresh weights."""
+        """Builds the model that `config` describes, with newly initialised weights."""
         return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
 
 

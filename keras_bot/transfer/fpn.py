@@ -1,11 +1,11 @@
-"""What detectors put on a backbone, as functional models: a feature pyramid, and the two stages of Faster R-CNN.
+"""Feature pyramid and the two stages of Faster R-CNN, as functional models on a backbone.
 
-In the pyramid C2 … C5 become maps P_k of equal width, each of which has seen the coarser ones:
+The pyramid turns C2 … C5 into maps P_k of equal width, each with information from the coarser maps:
 
-    P_k = conv3x3(conv1x1(C_k) + upsampled(M_{k+1})),  M_k = what the last convolution takes
+    P_k = conv3x3(conv1x1(C_k) + upsampled(M_{k+1})),  M_k = the input of the 3x3 convolution
 
-Coarser levels than C5's come by 3x3 convolutions of stride 2 from C5 ("conv", RetinaNet) or by dropping every other
-place of P5 ("pool", Faster R-CNN). Source: Lin et al. 2017, Feature Pyramid Networks; RetinaNet, section 4.
+Levels above 5 are computed from C5 by 3x3 convolutions of stride 2 ("conv", RetinaNet), or from P5 by dropping every
+other position ("pool", Faster R-CNN). Source: Lin et al. 2017, Feature Pyramid Networks; RetinaNet, section 4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,21 @@ from keras_bot.errors import MisuseError
 
 @keras.saving.register_keras_serializable("keras_bot")
 class AddUpsampled(layers.Layer):
-    """fine (B, h, w, C) + coarse (B, ceil(h / 2), ceil(w / 2), C) at twice its size, nearest, cut to h x w."""
+    """Sum of fine (B, h, w, C) and coarse (B, ceil(h / 2), ceil(w / 2), C), nearest-upsampled 2x and cut to h x w."""
 
     def call(self, fine, coarse):
-        """The sum, of the shape of `fine`."""
+        """Returns the sum, with the shape of `fine`."""
         coarse = ops.repeat(ops.repeat(coarse, 2, axis=1), 2, axis=2)
         height, width = ops.shape(fine)[1:3]
         return fine + coarse[:, :height, :width]
 
     def compute_output_shape(self, fine_shape, coarse_shape):
-        """That of `fine`."""
+        """Returns the shape of `fine`."""
         return fine_shape
 
 
 def check_backbone(backbone: keras.Model, levels: Sequence[str]) -> None:
-    """Raises MisuseError unless `backbone` gives a dictionary that holds all `levels`."""
+    """Raises MisuseError unless `backbone` outputs a dictionary with all `levels`."""
     outputs = getattr(backbone, "output", None)
     given = sorted(outputs) if isinstance(outputs, Mapping) else []
     if not set(levels) <= set(given):
@@ -53,11 +53,11 @@ def pyramid(
     """Adds a pyramid to a functional model: {"P3": …, …} with `channels` channels, P_k of stride 2**k.
 
     Args:
-        features: "C2" … "C5"; each has half the height and width of the one before, rounded up.
-        first: the finest level, 2 to 5.
-        last: the coarsest, from 5 on.
-        channels: of every level.
-        coarser: "conv" or "pool", how the levels after 5 are made.
+        features: "C2" … "C5"; each has half the height and width of the previous one, rounded up.
+        first: finest level, 2 to 5.
+        last: coarsest level, at least 5.
+        channels: channels of every level.
+        coarser: how levels above 5 are computed, "conv" or "pool".
     """
 
     def conv(x, kernel, name, strides=1):
@@ -86,7 +86,7 @@ def _normal(deviation):
 
 
 def region_head(maps, shapes, channels):
-    """Objectness and deltas of every anchor, by one small head over all `maps`; adds to a functional model."""
+    """Adds the RPN head, shared by all `maps`, to a functional model: objectness (B, A) and deltas (B, A, 4)."""
     inputs = keras.Input((None, None, next(iter(maps)).shape[-1]))
     options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
     hidden = layers.Conv2D(channels, 3, **options, name="rpn_conv")(inputs)
@@ -106,7 +106,7 @@ def region_head(maps, shapes, channels):
 
 
 def _ends(x, num_classes):
-    """Class logits and class-wise deltas of the regions' features (n, C)."""
+    """Adds class logits (n, K + 1) and class-wise deltas (n, 4 K) for region features (n, C)."""
     return {
         name: layers.Dense(width, kernel_initializer=_normal(dev), dtype="float32", name=f"roi_{name}")(x)
         for name, width, dev in (("logits", num_classes + 1, 0.01), ("deltas", num_classes * 4, 0.001))
@@ -114,14 +114,14 @@ def _ends(x, num_classes):
 
 
 def fpn_parts(backbone, num_classes, shapes, channels, units) -> tuple[keras.Model, keras.Model]:
-    """Both stages over a pyramid: images -> objectness, deltas, P2 … P6; regions (n, 7, 7, C) -> logits, deltas.
+    """Builds both stages on a pyramid: images -> objectness, deltas, P2 … P6; regions (n, 7, 7, C) -> logits, deltas.
 
     Args:
-        backbone: images to C2 … C5.
+        backbone: images -> C2 … C5.
         num_classes: K.
-        shapes: anchors at a place of a map.
-        channels: of pyramid and RPN.
-        units: of the second stage's two dense layers.
+        shapes: anchors per position of a map.
+        channels: channels of the pyramid and the RPN.
+        units: units of the second stage's two dense layers.
     """
     image = keras.Input((None, None, 3), name="image")
     maps = pyramid(backbone(image), first=2, last=6, channels=channels, coarser="pool")
@@ -134,12 +134,12 @@ def fpn_parts(backbone, num_classes, shapes, channels, units) -> tuple[keras.Mod
 
 
 def c4_parts(backbone, num_classes, shapes, channels, _units=None) -> tuple[keras.Model, keras.Model]:
-    """Both stages over C4: images -> objectness, deltas, C4; regions (n, 14, 14, C) -> logits, deltas.
+    """Builds both stages on C4: images -> objectness, deltas, C4; regions (n, 14, 14, C) -> logits, deltas.
 
-    The second stage is what the backbone computes C5 with. Arguments as of `fpn_parts`.
+    The second stage is the part of the backbone that computes C5 from C4. Arguments as in `fpn_parts`.
 
     Raises:
-        MisuseError: the backbone can't be cut at C4.
+        MisuseError: If the backbone can't be split at C4.
     """
     try:
         trunk = keras.Model(backbone.input, backbone.output["C4"], name="trunk")

@@ -1,7 +1,7 @@
-"""An image with its mask, decoded, and what is told of masks that are wrong.
+"""Decoding of image and mask pairs, and error reports for invalid masks.
 
-A wrong mask doesn't raise where it is decoded, as it would count as a file that can't be: it comes with its problem,
-int32 (5,): the kind, 0 if there is none, then an id or two sizes.
+Decoding an invalid mask doesn't raise, because the pair would then count as a file that can't be decoded. Instead it
+returns a problem, int32 (5,): the kind (0 for none), then an id or two sizes.
 """
 
 import io
@@ -22,14 +22,14 @@ _GREY_SCALES = {b"\x02\x00": 85, b"\x04\x00": 17}  # bit depth and colour type -
 
 
 def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
-    """A PNG's bytes -> ids int32 (H, W): grey values or indices of a palette; 256 is what can be no id.
+    """Decodes a PNG's bytes to ids int32 (H, W): grey values or palette indices; 256 for values that can't be ids.
 
-    Raises in the graph for other files. Eight bits of grey are decoded by TensorFlow, the others by Pillow: TensorFlow
-    gives a palette's colours instead of its indices. Pillow scales 2 and 4 bits of grey to 0..255; this is undone.
+    Raises in the graph for other files. TensorFlow decodes 8-bit grey, Pillow everything else, because TensorFlow
+    returns a palette's colours instead of its indices. Pillow scales 2-bit and 4-bit grey to 0..255; this is undone.
     """
 
     def by_pillow(data: bytes | np.ndarray) -> np.ndarray:
-        data = data if isinstance(data, bytes) else data.item()  # called eagerly, TensorFlow hands over an array
+        data = data if isinstance(data, bytes) else data.item()  # TensorFlow passes an array when eager
         ids = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"])).astype(np.int32)
         ids = ids if ids.ndim == 2 else np.full(ids.shape[:2], UNKNOWN, np.int32)
         return np.clip(ids // _GREY_SCALES.get(data[24:26], 1), 0, UNKNOWN)
@@ -46,9 +46,12 @@ def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
 def decode_pair(
     record: dict[str, tf.Tensor], table: np.ndarray, size: tuple[int, int] | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Image uint8 (H, W, 3), classes int32 (H, W) by a source's `class_table`, and problem int32 (5,) of a record.
+    """Decodes a record to an image uint8 (H, W, 3), classes int32 (H, W) and a problem int32 (5,).
 
-    `size` is the greatest height and width that there may be.
+    Args:
+        record: the encoded "image" and "mask".
+        table: `class_table` of the source.
+        size: maximum height and width, or None.
     """
     image, ids = decode(record["image"]), decode_mask(record["mask"])
     classes = tf.gather(table, ids)
@@ -67,7 +70,10 @@ def decode_pair(
 def check_masks(
     source: SegmentationSource, keys: tuple, places: tf.Tensor, parts: tuple
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """(images, masks, problems) -> (images, masks), a `Check` of `data.stream`: raises RunError for a wrong mask."""
+    """Drops the problems from (images, masks, problems), or raises RunError for an invalid mask.
+
+    It is a `Check` of `data.stream`.
+    """
 
     def complain(names: np.ndarray, problems: np.ndarray) -> None:
         name = names[0].decode(errors="replace")

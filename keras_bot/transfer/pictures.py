@@ -1,6 +1,6 @@
-"""Predictions to look at: boxes with class and score on an image, masks coloured over an image, and a grid of such.
+"""Drawings of predictions: boxes with class and score on an image, coloured masks over an image, and picture grids.
 
-All take and give uint8 RGB arrays; `keras_bot.data.color.denormalise` makes one of a network's input.
+All functions take and return uint8 RGB arrays; `keras_bot.data.color.denormalise` converts network inputs to these.
 """
 
 import colorsys
@@ -20,9 +20,9 @@ _GAP = 4
 
 
 def class_colors(count: int) -> np.ndarray:
-    """A colour for each class, far from its neighbours': uint8 (count, 3).
+    """Returns one colour per class, uint8 (count, 3), with distinct colours for neighbouring classes.
 
-    Hues go round by the golden ratio; lightness changes with each, so that they differ in grey too.
+    Hues advance by the golden ratio. Lightness alternates, so that neighbours also differ in greyscale.
     """
     hues = (0.33 + np.arange(count) * 0.61803398875) % 1.0
     values = np.take([1.0, 0.7, 0.85], np.arange(count) % 3)
@@ -41,22 +41,23 @@ def draw_boxes(
     min_score: float = 0.0,
     colors: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The image with a frame around each object, and on it the class's name and, if given, the score.
+    """Draws a box around each object, labelled with the class name and the score if given.
 
     Args:
         image: uint8 (H, W, 3).
-        boxes: float (n, 4), y0, x0, y1, x1 in pixels; parts outside the image aren't drawn.
+        boxes: float (n, 4), y0, x0, y1, x1 in pixels, clipped to the image.
         classes: integer (n,); rows of class -1 are padding.
-        class_names: a name for each class.
-        scores: float (n,); the surest are drawn last, on top.
-        min_score: boxes below it are left out.
-        colors: uint8 (K, 3); None takes `class_colors`.
+        class_names: one name per class.
+        scores: float (n,); the highest are drawn last, on top.
+        min_score: boxes with a lower score are omitted.
+        colors: uint8 (K, 3); None uses `class_colors`.
 
     Returns:
         uint8 (H, W, 3), a new array.
 
     Raises:
-        MisuseError: for an image of another form, other numbers of boxes, classes and scores, or an unknown class.
+        MisuseError: If the image has another form, the numbers of boxes, classes and scores differ, or a class is
+            unknown.
     """
     picture = Image.fromarray(_rgb(image))
     boxes, classes = np.asarray(boxes, float).reshape(-1, 4), np.asarray(classes, int).reshape(-1)
@@ -78,7 +79,7 @@ def draw_boxes(
         corner = _frame(pen, picture.size, boxes[place], color, line)
         if corner:
             labels.append((corner, label, color))
-    for corner, label, color in labels:  # over all frames
+    for corner, label, color in labels:  # drawn last, so that boxes don't cover labels
         _label(pen, picture.size, corner, label, color, font)
     return np.asarray(picture)
 
@@ -92,21 +93,21 @@ def draw_mask(
     opacity: float = 0.6,
     legend: bool = True,
 ) -> np.ndarray:
-    """The image with each pixel tinted in its class's colour, and below it a legend of the classes that occur.
+    """Tints each pixel in its class colour and adds a legend of the occurring classes below the image.
 
     Args:
         image: uint8 (H, W, 3).
-        mask: integer (H, W), class ids; pixels of 255 (ignore) stay as they are.
-        class_names: a name for each class.
-        colors: uint8 (K, 3); None takes `class_colors`.
-        opacity: of the tint, 0 to 1.
-        legend: False leaves it out.
+        mask: integer (H, W), class ids; pixels of 255 (ignore) keep their colour.
+        class_names: one name per class.
+        colors: uint8 (K, 3); None uses `class_colors`.
+        opacity: opacity of the tint, 0 to 1.
+        legend: whether to add the legend.
 
     Returns:
         uint8 (H + legend, W, 3), a new array.
 
     Raises:
-        MisuseError: for an image or mask of another form, or a class without a name.
+        MisuseError: If the image or mask has another form, or a class has no name.
     """
     image, mask = _rgb(image), np.asarray(mask).astype(int)
     if mask.shape != image.shape[:2]:
@@ -124,7 +125,7 @@ def draw_mask(
 
 
 def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndarray:
-    """A coloured square and its name for each class, in as many lines as they need: uint8 (height, width, 3)."""
+    """Draws a coloured square and a name per class, wrapped to `width`: uint8 (height, width, 3)."""
     size = max(10, min(16, width // 24))
     font = _font(size)
     names = [label_text(name) for name in names]
@@ -144,15 +145,15 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndar
 
 
 def spread(data, size: int, count: int):
-    """Up to `count` images to draw, over a whole evaluation set, as one batch; no padding and none that is broken.
+    """Selects up to `count` images, spread over an evaluation set, as one batch without padding or unreadable images.
 
     Args:
-        data: a tf.data set of (images, targets, weights) in batches; weights of 0 leave images out.
-        size: the number of images in the set.
-        count: how many are wanted.
+        data: a tf.data.Dataset of batches (images, targets, weights); images of weight 0 are excluded.
+        size: number of images in the set.
+        count: maximum number of images.
 
     Returns:
-        A data set of one batch, or of none where nothing can be drawn.
+        A dataset of one batch, or an empty one if there is nothing to draw.
     """
     whole = data.unbatch().filter(lambda image, target, weight: weight > 0)
     return whole.shard(max(1, size // count), 0).batch(count).take(1)
@@ -165,19 +166,19 @@ def picture_grid(
     columns: int = 4,
     titles: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Pictures beside and below each other, each under its title; written as a PNG where a path is given.
+    """Arranges pictures in a grid, each below its title, and writes a PNG if `path` is given.
 
     Args:
         pictures: uint8 (H, W, 3) of any sizes; smaller ones get a white margin.
-        path: of the PNG; its folder must exist.
-        columns: of the grid.
-        titles: one for each picture.
+        path: path of the PNG; its folder must exist.
+        columns: maximum number of columns.
+        titles: one title per picture.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        MisuseError: for no pictures, a picture of another form, or another number of titles.
+        MisuseError: If there are no pictures, a picture has another form, or the number of titles differs.
     """
     pictures = [_rgb(picture) for picture in pictures]
     if not pictures:
@@ -203,7 +204,7 @@ def picture_grid(
 
 
 def _frame(pen, size, box, color, line):
-    """Draws a box; its left upper corner (x, y), or None if it is outside the image."""
+    """Draws a box. Returns its top left corner (x, y), or None if the box is outside the image."""
     y0, x0, y1, x1 = (float(np.clip(value, -1e6, 1e6)) for value in box)
     left, top = max(0, round(x0)), max(0, round(y0))
     right, bottom = min(size[0], round(x1)) - 1, min(size[1], round(y1)) - 1
@@ -214,7 +215,7 @@ def _frame(pen, size, box, color, line):
 
 
 def _label(pen, size, corner, text, color, font):
-    """Above its frame, or inside where there is no room."""
+    """Draws a label above its box, or inside the box if there is no room above."""
     wide, high = round(font.getlength(text)) + 4, round(font.size * 1.2)
     x = max(0, min(corner[0], size[0] - wide))
     y = corner[1] - high if corner[1] >= high else corner[1]

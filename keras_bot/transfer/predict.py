@@ -1,4 +1,4 @@
-"""Pictures of what an exported detector or segmenter sees in image files."""
+"""Drawings of an exported detector's or segmenter's predictions on image files."""
 
 import pathlib
 
@@ -10,17 +10,20 @@ from keras_bot.transfer.pictures import draw_boxes, draw_mask, picture_grid
 
 
 def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathlib.Path, min_score: float) -> list[str]:
-    """Draws an image's boxes, or its classes, into a PNG; what it shows, a line each.
+    """Draws the predicted boxes or classes of an image into a PNG.
 
     Args:
-        serve: of the SavedModel.
-        description: its model.json.
+        serve: serving function of the SavedModel.
+        description: contents of its model.json.
         path: a JPEG, PNG, GIF or BMP file.
-        output: the PNG.
-        min_score: boxes below it are left out.
+        output: path of the PNG.
+        min_score: boxes with a lower score are omitted.
+
+    Returns:
+        One line of text per drawn box, or per class in the mask.
 
     Raises:
-        RunError: if the file can't be read as an image.
+        RunError: If the file can't be read as an image.
     """
     image, names = read_image(path), description["class_names"]
     told = [one_line(name) for name in names]

@@ -1,8 +1,8 @@
-"""RetinaNet on a backbone of ours: a feature pyramid P3 … P7, two convolutional heads, focal loss.
+"""RetinaNet on a keras_bot backbone: a feature pyramid P3 … P7, two convolutional heads, focal loss.
 
-Why not keras-cv's: its pyramid and heads are fixed at 256 channels, it replaces `train_step`, it needs images of one
-static size to decode, and an object that no anchor overlaps by half teaches it nothing. The tests hold anchors, deltas
-and focal loss equal to keras-cv's.
+keras-cv's RetinaNet is not used: its pyramid and heads are fixed at 256 channels, it replaces `train_step`, decoding
+needs images of one static size, and an object that no anchor overlaps by half contributes nothing to its training. The
+tests check that anchors, deltas and focal loss equal keras-cv's.
 
 Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
 """
@@ -27,27 +27,30 @@ STRIDES = tuple(2**level for level in LEVELS)
 
 @keras.saving.register_keras_serializable("keras_bot")
 class RetinaNet(Detector):
-    """Images (B, H, W, 3), normalised, to {"logits": float32 (B, A, K), "deltas": float32 (B, A, 4)} for A anchors.
+    """Detector mapping normalised images (B, H, W, 3) to outputs for A anchors.
 
-    It trains by plain `compile(optimizer)` and `fit` on batches {"images", "boxes" (B, M, 4), "classes" (B, M)}, or
-    (images, {"boxes", "classes"}), with "weights" (B,) or sample weights if there are any; absent boxes have class -1.
-    Boxes are y0, x0, y1, x1 in pixels. `predict_boxes` gives detections.
+    The outputs are {"logits": float32 (B, A, K), "deltas": float32 (B, A, 4)}.
+
+    The model trains with plain `compile(optimizer)` and `fit`. A batch is {"images", "boxes" (B, M, 4), "classes"
+    (B, M)} or (images, {"boxes", "classes"}), optionally with "weights" (B,) or sample weights. Absent boxes have class
+    -1. Boxes are y0, x0, y1, x1 in pixels. `predict_boxes` returns detections.
 
     Args:
-        backbone: a Keras model of normalised images with the outputs "C3", "C4", "C5" (strides 8, 16, 32). Whether it
-            is trained, and how its batch norms behave, is its own matter.
-        num_classes: K, from 1; there is no background class.
-        channels: width of pyramid and heads.
-        head_convs: 3x3 convolutions of each head before its last.
-        anchor_scale: smallest anchor of a level over its stride. Objects much smaller than 8 * anchor_scale pixels are
-            hardly learnt: half of it where small images hold small objects.
-        octaves: sizes a level.
+        backbone: a Keras model of normalised images with the outputs "C3", "C4", "C5" (strides 8, 16, 32). Set
+            trainability and batch norm behaviour on the backbone itself.
+        num_classes: K >= 1; there is no background class.
+        channels: width of the pyramid and the heads.
+        head_convs: number of 3x3 convolutions in each head before the last one.
+        anchor_scale: smallest anchor size of a level divided by its stride. Objects much smaller than 8 * anchor_scale
+            pixels are hardly learnt; halve it for small images with small objects.
+        octaves: anchor sizes per level.
         ratios: height / width of the anchors.
         box_weight: factor of the box loss.
-        score_threshold, iou_threshold, max_detections, candidates: defaults of `predict_boxes`.
+        score_threshold, iou_threshold, max_detections: defaults of `predict_boxes`.
+        candidates: maximum number of (anchor, class) pairs before non-maximum suppression.
 
     Raises:
-        MisuseError: an argument is out of its range, or the backbone lacks a level.
+        MisuseError: If an argument is out of range or the backbone lacks a level.
     """
 
     def __init__(
@@ -97,12 +100,12 @@ class RetinaNet(Detector):
         self.built = True
 
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-        """All anchors of an image of that size, float32 (A, 4)."""
+        """Returns all anchors of an image of that size, float32 (A, 4)."""
         levels = grid.pyramid_anchors(height, width, STRIDES, self._sizes, self.settings["ratios"])
         return tf.concat(levels, axis=0)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Focal loss and smooth L1, each summed and divided by the number of positive anchors of the global batch."""
+        """Computes focal loss plus smooth L1, each summed and divided by the global batch's positive anchors."""
         images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
         anchors = self.anchors(tf.shape(images)[1], tf.shape(images)[2])
         matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.5, negative=0.4, force=True))
@@ -120,7 +123,7 @@ class RetinaNet(Detector):
         return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
 
     def candidates(self, outputs, height, width, threshold):
-        """As the base class says."""
+        """Returns likely boxes, scores and classes; see `Detector.candidates`."""
         likely = coding.best_candidates(tf.sigmoid(outputs["logits"]), self.settings["candidates"], threshold)
         scores, at, classes = likely
         near = tf.gather(self.anchors(height, width), at)
@@ -128,7 +131,7 @@ class RetinaNet(Detector):
 
 
 def _network(backbone, num_classes, shapes, channels, head_convs) -> keras.Model:
-    """Backbone, pyramid and heads as a functional model; the heads are shared by all levels."""
+    """Builds backbone, pyramid and heads as a functional model; all levels share the heads."""
     image = keras.Input((None, None, 3), name="image")
     maps = pyramid(backbone(image), first=LEVELS[0], last=LEVELS[-1], channels=channels, coarser="conv")
     prior = keras.initializers.Constant(-math.log((1 - 0.01) / 0.01))  # every anchor starts at p = 0.01

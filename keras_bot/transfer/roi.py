@@ -1,7 +1,7 @@
-"""Regions of interest of a two-stage detector: proposing, sampling for the losses, and reading features under them.
+"""Regions of interest of a two-stage detector: proposals, sampling for the losses, and RoIAlign.
 
-Boxes are float32 y0, x0, y1, x1 in pixels of the image. Draws are stateless functions of a seed. Sources: Ren et al.
-2015 (Faster R-CNN), sections 3.1.2 and 3.3; He et al. 2017 (Mask R-CNN), RoIAlign; Lin et al. 2017 (FPN), equation 1.
+Boxes are float32 y0, x0, y1, x1 in image pixels. Sampling is a stateless function of a seed. Sources: Ren et al. 2015
+(Faster R-CNN), sections 3.1.2 and 3.3; He et al. 2017 (Mask R-CNN), RoIAlign; Lin et al. 2017 (FPN), equation 1.
 """
 
 import math
@@ -14,7 +14,7 @@ from keras_bot.transfer import box_coding as coding
 from keras_bot.transfer.boxes import area, clip
 
 RPN_VARIANCE = (1.0, 1.0, 1.0, 1.0)
-CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a region of 224 pixels is read from P4
+CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a 224x224 region is pooled from P4
 MIN_SIZE = 1.0
 
 
@@ -28,18 +28,18 @@ def propose(
     limit: int,
     iou: float = 0.7,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best regions after suppression within each level.
+    """Returns the best regions after non-maximum suppression within each level.
 
     Args:
-        objectness, deltas: float32 (B, A) logits and (B, A, 4), as the anchors are ordered.
-        anchors: of each level, (A_l, 4); together A.
-        image_shape: height and width; regions are clipped to it, and those under a pixel dropped.
-        candidates: how many of a level go into suppression at most.
-        limit: how many regions are left at most, N.
-        iou: regions of a level that overlap more are one.
+        objectness, deltas: float32 (B, A) logits and (B, A, 4), in the order of the anchors.
+        anchors: anchors per level, (A_l, 4), A in total.
+        image_shape: height and width. Regions are clipped to it, and dropped if less than 1 pixel remains.
+        candidates: maximum number of regions per level before suppression.
+        limit: N, the maximum number of regions returned.
+        iou: suppression threshold.
 
     Returns:
-        regions (B, N, 4) and scores (B, N), falling and -inf where absent; both without gradient.
+        regions (B, N, 4) and scores (B, N), descending and -inf where absent; both without gradient.
     """
     objectness, deltas = tf.stop_gradient(objectness), tf.stop_gradient(deltas)
     found, begin = [], 0
@@ -60,7 +60,7 @@ def propose(
 
 
 def _draw(mask: tf.Tensor, noise: tf.Tensor, counts: tf.Tensor, most: int) -> tf.Tensor:
-    """Of each row of `mask` (B, n) the `counts` (B,) <= `most` places of highest noise, or all there are."""
+    """Samples up to `counts[b]` <= `most` true positions of each row of `mask` (B, n), by highest noise."""
     noise = tf.where(mask, noise, -1.0)
     top, _ = tf.math.top_k(noise, tf.minimum(most, tf.shape(noise)[1]))
     last = tf.clip_by_value(counts - 1, 0, tf.shape(top)[1] - 1)
@@ -69,16 +69,16 @@ def _draw(mask: tf.Tensor, noise: tf.Tensor, counts: tf.Tensor, most: int) -> tf
 
 
 def sample(matched: tf.Tensor, count: int, fraction: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws positives and negatives from each image, evenly.
+    """Samples positives and negatives of each image uniformly.
 
     Args:
-        matched: int32 (B, n), as `box_coding.match` gives it.
-        count: how many of both an image has at most; negatives fill up what positives leave.
-        fraction: of positives, at most.
+        matched: int32 (B, n), from `box_coding.match`.
+        count: maximum number of samples per image; negatives fill the places that positives leave.
+        fraction: maximum fraction of positives.
         seed: integer (2,).
 
     Returns:
-        Which are drawn as positive and as negative, bool (B, n) each.
+        Masks of the sampled positives and negatives, bool (B, n) each.
     """
     noise = tf.random.stateless_uniform(tf.shape(matched), seed)
     most = max(1, math.floor(count * fraction))
@@ -98,18 +98,19 @@ def sample_regions(
     fraction: float = 0.25,
     iou: float = 0.5,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What the second stage learns from: proposals and true boxes, a quarter of them on objects if there are so many.
+    """Samples the second stage's training regions from proposals and ground-truth boxes.
 
     Args:
-        regions, scores: what `propose` gives.
-        boxes, classes: the truth, (B, M, 4) and (B, M), class -1 where there is none.
-        count: regions an image, S.
+        regions, scores: outputs of `propose`.
+        boxes, classes: ground truth, (B, M, 4) and (B, M), class -1 where absent.
+        count: S, regions per image.
         seed: integer (2,).
-        fraction, iou: at most so many lie on an object, which is to say overlap it by so much.
+        fraction: maximum fraction of positives.
+        iou: minimum overlap of a positive with its box; regions below it are negatives.
 
     Returns:
-        regions (B, S, 4); matched int32 (B, S), the place of the box among M or NEGATIVE; drawn bool (B, S), false
-        where an image had too few. S is smaller if no image has as many.
+        regions (B, S, 4); matched int32 (B, S), the index of the box among M, or negative (see `box_coding`) without
+        one; drawn bool (B, S), false where an image had too few. S is smaller if there are fewer than `count` regions.
     """
     regions = tf.concat([tf.maximum(boxes, 0.0), regions], axis=1)
     present = tf.concat([classes >= 0, scores > -np.inf], axis=1)
@@ -122,25 +123,25 @@ def sample_regions(
 
 
 def level_of(regions: tf.Tensor, first: int, last: int) -> tf.Tensor:
-    """The level whose features suit each region (…, 4): int32 (…), 4 + log2(sqrt(area) / 224) rounded down."""
+    """Returns the level of each region (…, 4): int32 (…), floor(4 + log2(sqrt(area) / 224)) clipped to first … last."""
     size = tf.sqrt(tf.maximum(area(regions), 1e-6))
     level = tf.floor(CANONICAL_LEVEL + tf.math.log(size / CANONICAL_SIZE) / math.log(2.0) + 1e-6)
     return tf.cast(tf.clip_by_value(level, float(first), float(last)), tf.int32)
 
 
 def align(maps: Mapping[int, tf.Tensor], regions: tf.Tensor, size: int, samples: int = 2) -> tf.Tensor:
-    """RoIAlign: the features under each region as a square of `size`, each cell the mean of samples² bilinear reads.
+    """Applies RoIAlign: pools each region to size x size cells, each the mean of samples² bilinear reads.
 
-    The middle of a map's first cell lies at half a stride, and what lies outside is as the edge.
+    The centre of a map's first cell lies at half a stride. Reads outside the map take the values of its edge.
 
     Args:
-        maps: level -> (B, h, w, C), of stride 2**level. Of several levels a region is read from the one that suits it.
+        maps: level -> (B, h, w, C), of stride 2**level. Each region is pooled from the level chosen by `level_of`.
         regions: (B, N, 4).
         size: height and width of the result.
-        samples: a side and cell.
+        samples: reads per cell along each axis.
 
     Returns:
-        float32 (B * N, size, size, C). There is no gradient to the regions.
+        float32 (B * N, size, size, C), without gradient to the regions.
     """
     batch, number = tf.shape(regions)[0], tf.shape(regions)[1]
     regions = tf.reshape(tf.stop_gradient(regions), [-1, 4])
@@ -158,10 +159,10 @@ def align(maps: Mapping[int, tf.Tensor], regions: tf.Tensor, size: int, samples:
 
 
 def _read(features: tf.Tensor, regions: tf.Tensor, image: tf.Tensor, points: int) -> tf.Tensor:
-    """Bilinear reads at the middles of points² equal cells of each region (n, 4), which is in cells of the map."""
+    """Reads features bilinearly at the centres of points² equal cells of each region (n, 4), given in map cells."""
     features = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     limit = tf.cast(tf.shape(features)[1:3] - 1, tf.float32)
     step = (regions[:, 2:] - regions[:, :2]) / points
-    first = regions[:, :2] + 0.5 * step + 0.5  # half a cell back, one on for the padding
+    first = regions[:, :2] + 0.5 * step + 0.5  # -0.5 for the cell centre, +1 for the padding
     last = first + (points - 1) * step
     return tf.image.crop_and_resize(features, tf.concat([first / limit, last / limit], axis=1), image, [points, points])

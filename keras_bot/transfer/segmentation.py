@@ -1,4 +1,4 @@
-"""Semantic segmentation as a task of the trainer: the paper's FCN, or DeepLabV3+, on a trained backbone (6.2)."""
+"""Semantic segmentation task of the trainer: the paper's FCN, or DeepLabV3+, on a trained backbone (section 6.2)."""
 
 import pathlib
 
@@ -27,7 +27,7 @@ SHOWN = 8
 
 
 class PixelEntropy(keras.metrics.Mean):
-    """The mean cross-entropy over all valid pixels of a set; weights (B,) of 0 leave padding out."""
+    """Mean cross-entropy over all valid pixels of a set; weights (B,) of 0 exclude padding."""
 
     def __init__(self, name: str = "cross_entropy"):
         super().__init__(name=name, dtype="float32")
@@ -43,7 +43,7 @@ class PixelEntropy(keras.metrics.Mean):
 
 
 def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
-    """The images and masks of the recipe's data set, by `class_names` if they are given."""
+    """Opens the recipe's images and masks, with labels in the order of `class_names` if given."""
     check_recipe(recipe, ("fcn", "deeplabv3plus"))
     name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
     options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
@@ -51,7 +51,7 @@ def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[st
 
 
 def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
-    """The network with its head, and the compiled Segmenter around it."""
+    """Builds the network with its head, and the compiled Segmenter around it."""
     channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
     if recipe.head == "deeplabv3plus":
         network = deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
@@ -66,7 +66,7 @@ def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
 
 
 def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
-    """Batches of crops of image_size, and their masks."""
+    """Returns batches of crops of `recipe.image_size` and their masks."""
     return segmentation_train_pipeline(
         source,
         **assemble.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
@@ -77,7 +77,7 @@ def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=
 
 
 def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
-    """Whole images and masks, padded to the largest."""
+    """Returns batches of whole images and masks, padded to the largest."""
     return segmentation_eval_pipeline(
         source,
         batch_size=recipe.batch_size,
@@ -88,7 +88,7 @@ def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.D
 
 
 class KeepFigures(keras.callbacks.Callback):
-    """Keeps the confusion matrix of an epoch's evaluation, for the table at the end."""
+    """Callback that keeps the metrics of the last epoch's evaluation for the final table."""
 
     def __init__(self, recipe: Recipe, source, corrupt):
         super().__init__()
@@ -100,7 +100,7 @@ class KeepFigures(keras.callbacks.Callback):
         self._figures = metrics.figures(counted.confusion(), self._source.class_names)
 
     def report(self, trainee: Segmenter, folder: pathlib.Path):
-        """Writes table.md, the IoU of each class, and predictions.png, masks over images beside the truth."""
+        """Writes table.md (IoU per class) and predictions.png (true and predicted masks over images)."""
         predict = tf.function(lambda images: trainee(images, training=False))
         data = evaluation_data(self._recipe, self._source, self._corrupt)
         figures = self._figures or measure(predict, self._source, data)
@@ -112,7 +112,7 @@ class KeepFigures(keras.callbacks.Callback):
 
 
 def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
-    """The true and the predicted mask over each of some images, over the whole set, of `evaluation_data`."""
+    """Draws the true and the predicted mask over up to 8 images spread over `data`, from `evaluation_data`."""
     return [
         draw_mask(image, each, source.class_names, colors=source.palette)
         for images, masks, _ in spread(data, source.size, SHOWN)
@@ -124,12 +124,12 @@ def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
 
 
 def measure(predict, source, data: tf.data.Dataset) -> dict:
-    """mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
+    """Computes mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
 
     Args:
         predict: normalised images -> logits (B, H, W, K).
-        source: of the images and masks.
-        data: of `evaluation_data`.
+        source: source of the images and masks.
+        data: batches from `evaluation_data`.
     """
     iou = metrics.MeanIoU(source.num_classes)
     for images, masks, weights in data:
@@ -138,7 +138,7 @@ def measure(predict, source, data: tf.data.Dataset) -> dict:
 
 
 def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
-    """The figures of a saved network. Raises MisuseError if the file can't be used, or has other classes."""
+    """Evaluates a saved network. Raises MisuseError if it can't be loaded or its number of classes differs."""
     network = load_trained(path, recipe.task)
     if network.output_shape[-1] != source.num_classes:
         raise MisuseError(
@@ -150,12 +150,12 @@ def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
 
 
 def inference(network: keras.Model) -> keras.Model:
-    """Images to logits, without the auxiliary head; the same layers."""
+    """Returns the network from images to logits, without the auxiliary head; the layers are shared."""
     return keras.Model(network.input, network.output["logits"], name=f"{network.name}_logits")
 
 
 def save(network: keras.Model, path: pathlib.Path):
-    """Saves what gives logits (B, H, W, K), in float32."""
+    """Saves the network that outputs logits (B, H, W, K), in float32."""
     save_float32(inference(network), path)
 
 

@@ -1,7 +1,7 @@
-"""The classes of masks: a legend says what each id means; of it come the classes in the order that a network counts.
+"""Classes of masks: legends that map mask ids to names, and the class numbers derived from them.
 
-`classes.csv` has a header, then a line for each id of the masks: id, name, and perhaps the colour as r, g, b.
-ADE20K's `objectInfo150.txt` has columns divided by tabs: the id first, the names last, of which we take the first.
+`classes.csv` has a header, then one line per mask id: id, name, and optionally the colour as r, g, b.
+ADE20K's `objectInfo150.txt` has tab-separated columns: the id first, the names last. The first name is used.
 """
 
 import csv
@@ -23,18 +23,18 @@ Legend = dict[int, tuple[str, tuple[int, ...]]]  # id -> name, and its colour or
 
 
 def read_class_file(path: pathlib.Path) -> Legend:
-    """The legend in a `classes.csv`. MisuseError if it has another form."""
+    """Reads the legend in a `classes.csv`. Raises MisuseError if it has another form."""
     return _read(path, ",", lambda row: (row[1].strip(), tuple(int(cell) for cell in row[2:5])), FORM)
 
 
 def read_object_info(path: pathlib.Path) -> Legend:
-    """The legend in ADE20K's `objectInfo150.txt`; 0 is unlabelled. MisuseError if it has another form."""
+    """Reads the legend in ADE20K's `objectInfo150.txt`; 0 is unlabelled. Raises MisuseError for another form."""
     form = "expected a header, then a line for each id: columns divided by tabs, the id first and the names last"
     return {0: (UNLABELLED, ()), **_read(path, "\t", lambda row: (row[1:][-1].split(",")[0].strip(), ()), form)}
 
 
 def numbered(num_classes: int, ignore: Sequence[int], first: int = 0) -> Legend:
-    """The legend where nothing names the classes: so many ids from `first` on that aren't ignored."""
+    """Returns a legend for unnamed classes: the first `num_classes` ids from `first` on that aren't ignored."""
     ids = [index for index in range(first, UNKNOWN) if index not in ignore][:num_classes]
     return {index: (f"class{index}", ()) for index in ids}
 
@@ -46,15 +46,15 @@ def classes_of(
     ignore: Sequence[int] | None,
     class_names: Sequence[str] | None,
 ) -> dict:
-    """The `class_names`, `class_ids`, `palette` and `ignored` of a `SegmentationSource`.
+    """Returns `class_names`, `class_ids`, `palette` and `ignored` of a `SegmentationSource`.
 
     Args:
-        where: the legend is from, for messages.
-        legend: of all ids that masks may have, but for 255 and what `ignore` has.
+        where: origin of the legend, for messages.
+        legend: all ids that masks may contain, except 255 and those in `ignore`.
         num_classes, ignore, class_names: see `open_segmentation`.
 
     Raises:
-        MisuseError: the classes differ from what is expected, or an id is out of range.
+        MisuseError: If the classes differ from `num_classes` or `class_names`, or an id is out of range.
     """
     ignored = _ignored(where, legend, ignore)
     ids = sorted(index for index in legend if index not in ignored)
@@ -76,7 +76,7 @@ def classes_of(
 
 
 def _counted_by(where: str, ids: dict[str, int], names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The ids in the order of `class_names`."""
+    """Returns the ids in the order of `class_names`. Raises MisuseError if the names differ."""
     if sorted(names) != sorted(class_names) or len(ids) < len(names):
         missing = [name for name in class_names if name not in ids]
         others = [name for name in names if name not in class_names]
@@ -104,7 +104,7 @@ def _read(path: pathlib.Path, delimiter: str, entry: Callable[[list[str]], tuple
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)
             rows = [row for row in lines if any(cell.strip() for cell in row)]
-        if rows and rows[0][0].strip().isdecimal():  # without this, the first class would be taken for the header
+        if rows and rows[0][0].strip().isdecimal():  # no header; skipping the first row would lose a class
             raise ValueError(delimiter.join(rows[0]))
         for row in rows[1:]:
             index, (name, colour) = int(row[0]), entry(row)

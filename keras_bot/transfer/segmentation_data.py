@@ -1,7 +1,7 @@
-"""Where images with a mask each come from: a folder or a TFDS set, in one form.
+"""Common representation of segmentation data, from a folder or a TFDS set.
 
-A mask gives each pixel an id. Classes are numbered 0..K-1 in the order of their ids, or in that of names that are
-given; an ignored id becomes 255.
+A mask assigns an id to each pixel. Classes are numbered 0..K-1 in the order of their ids, or in the order of given
+class names. Ignored ids become 255.
 """
 
 import dataclasses
@@ -16,26 +16,26 @@ from keras_bot.data.source import sample
 from keras_bot.errors import RunError
 
 IGNORE = 255
-UNKNOWN = 256  # of a pixel that is no id: 16 bits, or a colour
+UNKNOWN = 256  # pixel values that can't be ids: above 255, or a colour
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationSource:
-    """A split of images and masks. It has what `data.stream` needs of a source.
+    """A split of images and masks, with the interface that `data.stream` needs.
 
     Attributes:
-        name: what the user called it, with the split.
-        class_names: of the classes that aren't ignored.
-        class_ids: the id of each class in the masks.
-        palette: a colour for each class, uint8 (K, 3): the data's own, else one of `pictures.class_colors`.
-        ignored: ids in the masks that count as unlabelled.
-        size: the number of images.
-        keys: the order of a pass, as `data.source.Source.keys`.
-        read: the parts of a key -> the encoded files, {"image", "mask": string}, in a graph.
-        record_name: the parts of a key, or of a batch of keys -> name, also of a pair that can't be read.
-        largest: () -> the greatest height and the greatest width of all masks, by their headers. RunError: a mask is
-            no PNG.
-        image_files, mask_files: their paths in the natural order, if they are files; empty otherwise.
+        name: the user's name of the data set, with the split.
+        class_names: names of the classes that aren't ignored.
+        class_ids: mask id of each class.
+        palette: colour of each class, uint8 (K, 3): the data's own, otherwise from `pictures.class_colors`.
+        ignored: mask ids that count as unlabelled.
+        size: number of images.
+        keys: keys of a pass in order, as `data.source.Source.keys`.
+        read: parts of a key -> encoded files, {"image", "mask": string}, in a graph.
+        record_name: parts of a key, or of a batch of keys -> name, also for pairs that can't be read.
+        largest: () -> greatest height and greatest width of all masks, from their headers. Raises RunError if a mask is
+            not a PNG.
+        image_files, mask_files: paths in natural order if the data are files; otherwise empty.
     """
 
     name: str
@@ -53,18 +53,18 @@ class SegmentationSource:
 
     @property
     def num_classes(self) -> int:
-        """K; masks hold 0..K-1 and 255."""
+        """Number of classes K; decoded masks contain 0..K-1 and 255."""
         return len(self.class_ids)
 
     def class_table(self) -> np.ndarray:
-        """The class of every id in a mask, int32 (257,): 0..K-1, 255 where ignored, -1 for an unknown id."""
+        """Returns the class of every mask id, int32 (257,): 0..K-1, 255 for ignored and -1 for unknown ids."""
         table = np.full(UNKNOWN + 1, -1, np.int32)
         table[list(self.ignored)] = IGNORE
         table[list(self.class_ids)] = np.arange(self.num_classes)
         return table
 
     def fingerprint(self, samples: int = 16) -> str:
-        """A checksum of the classes and of so many pairs as they are stored, as `data.source.Source.fingerprint`."""
+        """Returns a checksum of the classes and `samples` stored pairs; see `data.source.Source.fingerprint`."""
         digest = hashlib.sha256(repr((self.class_names, self.class_ids, self.ignored, self.size)).encode())
         for record in sample(self, samples):
             for kind in ("image", "mask"):
@@ -73,13 +73,13 @@ class SegmentationSource:
 
 
 def png_size(header: bytes, name: str) -> tuple[int, int]:
-    """Height and width by the first 24 bytes of a PNG; `name` is for the RunError about another file."""
+    """Returns height and width from a PNG's first 24 bytes. Raises RunError with `name` if it is no PNG."""
     if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 24:
         raise RunError(f"Expected a PNG, received {name}, which is none. Save the mask as PNG; JPEG changes ids.")
     return struct.unpack(">II", header[16:24])[::-1]
 
 
 def largest_of(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The greatest height and the greatest width of some (height, width)."""
+    """Returns the greatest height and the greatest width in a sequence of (height, width)."""
     height, width = np.array(sizes).max(0)
     return int(height), int(width)

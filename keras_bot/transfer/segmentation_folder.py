@@ -1,13 +1,13 @@
-"""Images with a mask each in a folder. Three layouts are known:
+"""Folders of images with one mask each. Three layouts are supported:
 
     images/NAME.jpg      masks/NAME.png               train.txt, val.txt
     JPEGImages/NAME.jpg  SegmentationClass/NAME.png   ImageSets/Segmentation/train.txt, val.txt     (Pascal VOC)
     images/training/NAME.jpg   annotations/training/NAME.png, and the same for validation           (ADE20K)
 
-A list holds one name a line, with or without the image's suffix. Masks are PNG, grey, or with a palette whose indices
-are the ids. `classes.csv` beside the folders names the classes, see `segmentation_classes`. In the third layout, that
-of ADEChallengeData2016, `objectInfo150.txt` may do so instead, 0 is unlabelled, "train" is the folder `training` and
-"val" is `validation`.
+A list has one name per line, with or without the image's suffix. Masks are PNG, either grey or with a palette whose
+indices are the ids. `classes.csv` in the root folder names the classes, see `segmentation_classes`. In the third
+layout (ADEChallengeData2016), `objectInfo150.txt` may name them instead, 0 is unlabelled, "train" is the folder
+`training` and "val" is `validation`.
 """
 
 import os
@@ -27,7 +27,7 @@ from keras_bot.transfer.segmentation_data import SegmentationSource, largest_of,
 _LAYOUTS = (
     ("images", "masks", "."),
     ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
-    ("images", "annotations", ""),  # no lists: a folder for each split
+    ("images", "annotations", ""),  # no lists: one folder per split
 )
 _EVAL_SPLITS = ("val", "validation", "test")
 _SAME_SPLITS = {"train": ("train", "training"), "val": ("val", "validation"), "eval": _EVAL_SPLITS}
@@ -44,7 +44,7 @@ def open_folder(
     ignore: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> SegmentationSource:
-    """Open one split; files are looked up, but not read. The arguments and errors are `open_segmentation`'s."""
+    """Opens one split; files are looked up but not read. Arguments and errors as in `open_segmentation`."""
     images, masks, lists = _layout(root)
     where, names = _listed(images, lists, split)
     image_files = _find(where, names, images, SUFFIXES, "image")
@@ -79,7 +79,7 @@ def _encoded(paths: Iterable[str]) -> list[bytes]:
 
 
 def _layout(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path | None]:
-    """The folders of images, of masks, and of lists if there are any."""
+    """Returns the folders of images, masks and lists; the last is None in a layout without lists."""
     if not root.is_dir():
         raise MisuseError(f"No folder {str(root)!r}: {_EXPECTED}. Check the path.")
     for images, masks, lists in _LAYOUTS:
@@ -89,7 +89,7 @@ def _layout(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Pat
 
 
 def _listed(images: pathlib.Path, lists: pathlib.Path | None, split: str) -> tuple[pathlib.Path, list[str]]:
-    """The list or the folder of a split, and the names of its images."""
+    """Returns the list or folder of a split, and the names of its images."""
     wanted = _SAME_SPLITS.get(split, (split,))
     tried = [lists / f"{name}.txt" if lists else images / name for name in wanted]
     for path in tried:
@@ -110,7 +110,7 @@ def _names(path: pathlib.Path) -> list[str]:
 
 
 def _images_in(folder: pathlib.Path) -> list[str]:
-    """The images in the folder of a split; one line on stderr names the other files and folders in it, if any."""
+    """Returns the images in a split's folder. Reports other files and folders in it in one line on stderr."""
     with os.scandir(folder) as entries:
         shown = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
     images = {entry.name for entry in shown if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()}
@@ -131,7 +131,7 @@ def _stem(name: str) -> str:
 def _find(
     path: pathlib.Path, names: Iterable[str], folder: pathlib.Path, suffixes: tuple[str, ...], kind: str
 ) -> tuple[str, ...]:
-    """The file of each name, which may lack its suffix and may have folders in front."""
+    """Returns the file of each name. A name may lack its suffix and may start with folders."""
     known: dict[str, dict[str, list[str]]] = {}
     found, missing = [], []
     for name in names:
@@ -158,7 +158,7 @@ def _find(
 
 
 def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
-    """The files in a folder by their names, with and without suffix; several may differ in the suffix only."""
+    """Maps names, with and without suffix, to the files in a folder; several files may share a name without suffix."""
     entries = sorted(os.listdir(folder)) if folder.is_dir() else []
     right = [entry for entry in entries if entry.lower().endswith(suffixes)]
     files: dict[str, list[str]] = {}
@@ -170,7 +170,7 @@ def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> dict[str, list[st
 def _legend(
     root: pathlib.Path, zero_is_unlabelled: bool, num_classes: int, ignore: Sequence[int]
 ) -> tuple[pathlib.Path, classes.Legend]:
-    """Where the classes are named, and the legend."""
+    """Returns the file that names the classes (the folder if there is none) and the legend."""
     path, info = root / "classes.csv", root / "objectInfo150.txt"
     if path.is_file():
         return path, classes.read_class_file(path)

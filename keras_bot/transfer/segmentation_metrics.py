@@ -1,11 +1,11 @@
-"""Mean intersection over union and pixel accuracy of a segmentation, exact over the whole set.
+"""Mean IoU and pixel accuracy of semantic segmentation, exact over the whole set.
 
-Both count pixels over all batches and divide once, at the end; they are no means of batches' figures. Counts are
-float64: whole numbers stay exact up to 2^53, where float32 would lose them from 2^24 on (97 images of 480x360).
+Both count pixels over all batches and divide once at the end, instead of averaging per-batch values. Counts are
+float64, exact up to 2^53; float32 is exact only up to 2^24 (97 images of 480x360).
 
-    IoU of class k = n_kk / (sum_j n_kj + sum_j n_jk - n_kk)      n_ij: pixels of class i that were called j
+    IoU of class k = n_kk / (sum_j n_kj + sum_j n_jk - n_kk)      n_ij: pixels of class i predicted as j
 
-The mean is over the classes that occur in the truth or in the predictions. Pixels labelled 255 are ignored.
+The mean is over the classes that occur in the ground truth or in the predictions. Pixels labelled 255 are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,22 @@ IGNORE = 255
 
 @keras.saving.register_keras_serializable("keras_bot")
 class MeanIoU(keras.metrics.Metric):
-    """Mean over classes of intersection over union, for `compile(weighted_metrics=[...])`, which weighs images.
+    """Mean IoU over classes, for `compile(weighted_metrics=[...])`, which passes the sample weights.
 
-    On several replicas each counts its own part, and the counts are summed when the result is read.
+    Each replica counts its own part; the counts are summed when the result is read.
 
     Args:
-        classes: how many, K; ids are 0 … K - 1.
-        ignore: the label of pixels that don't count.
-        name: in the logs.
+        classes: number of classes K; ids are 0 … K - 1.
+        ignore: label of pixels that are excluded.
+        name: name in the logs.
 
     Call arguments:
         y_true: integer (B, H, W) or (B, H, W, 1).
         y_pred: logits or probabilities, float (B, H, W, K), or class ids, integer (B, H, W).
-        sample_weight: (B,), (B, 1, 1) or (B, H, W), or None for 1 everywhere; 0 leaves pixels out.
+        sample_weight: (B,), (B, 1, 1) or (B, H, W), or None for 1 everywhere; 0 excludes pixels.
 
-    The result is NaN until a pixel is counted, and as soon as a counted pixel has a label that is neither a class nor
-    `ignore`; `table` then says so.
+    The result is NaN until a pixel is counted, and once a counted pixel has a label that is neither a class nor
+    `ignore`; `confusion` then raises.
     """
 
     def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "mean_iou"):
@@ -58,10 +58,10 @@ class MeanIoU(keras.metrics.Metric):
         return tf.where(counts[-1] > 0, _nan(), mean)
 
     def confusion(self) -> np.ndarray:
-        """Pixels by true class (rows) and predicted class (columns): float64 (K, K).
+        """Returns pixel counts by true class (rows) and predicted class (columns): float64 (K, K).
 
         Raises:
-            RunError: if a pixel had a label that is neither a class nor `ignore`.
+            RunError: If a pixel had a label that is neither a class nor `ignore`.
         """
         counts = np.asarray(tf.convert_to_tensor(self._counts))
         if counts[-1]:
@@ -77,7 +77,7 @@ class MeanIoU(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("keras_bot")
 class PixelAccuracy(MeanIoU):
-    """The share of pixels whose class is right; arguments as `MeanIoU`."""
+    """Fraction of correctly classified pixels; arguments as in `MeanIoU`."""
 
     def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "pixel_accuracy"):
         super().__init__(classes, ignore=ignore, name=name)
@@ -89,18 +89,18 @@ class PixelAccuracy(MeanIoU):
 
 
 def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
-    """All figures of a confusion matrix, in NumPy.
+    """Computes all metrics of a confusion matrix, in NumPy.
 
     Args:
-        confusion: (K, K), true classes in rows, as `MeanIoU.confusion` gives.
-        class_names: K names; the second of one name is told as "screen (2)".
+        confusion: (K, K), true classes in rows, from `MeanIoU.confusion`.
+        class_names: K names; a repeated name is numbered, as in "screen (2)".
 
     Returns:
-        `mean_iou`, `pixel_accuracy`, `per_class` {name: IoU, NaN for a class that occurs nowhere},
-        `pixels` {name: how many true ones}.
+        `mean_iou`, `pixel_accuracy`, `per_class` {name: IoU, NaN for a class that does not occur},
+        `pixels` {name: number of pixels of that true class}.
 
     Raises:
-        MisuseError: for another shape, or a matrix without a pixel.
+        MisuseError: If the matrix has another shape or no pixels.
     """
     confusion = np.asarray(confusion, np.float64)
     if confusion.shape != (len(class_names),) * 2:
@@ -127,7 +127,7 @@ def _numbered(name, before):
 
 
 def table(result: Mapping) -> str:
-    """`figures` as text: a line a class with its IoU and share of the true pixels, then the two means."""
+    """Formats `figures` as text: one line per class with IoU and share of the true pixels, then mIoU and accuracy."""
     total = sum(result["pixels"].values())
     width = max(map(len, [*result["per_class"], "pixel accuracy"]))
     lines = [f"{'class':<{width}}  {'IoU':>6}  {'pixels':>7}"]
@@ -152,7 +152,7 @@ def _checked(classes, ignore):
 
 
 def _count_pairs(truth, predictions, weights, classes, ignore):
-    """Weight of each (true, predicted) pair, then of pixels with unknown ids: float64 (classes^2 + 1,)."""
+    """Returns the weight of each (true, predicted) pair, then of pixels with unknown ids: float64 (classes^2 + 1,)."""
     truth, predictions = tf.convert_to_tensor(truth), tf.convert_to_tensor(predictions)
     if truth.shape.rank == 4:
         truth = tf.squeeze(truth, -1)

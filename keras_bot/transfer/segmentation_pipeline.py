@@ -1,12 +1,12 @@
-"""From images and masks to batches. The order of a training pass:
+"""Input pipelines for semantic segmentation. A training pass runs in this order:
 
-    shuffle -> (read, decode, scale, crop, flip) one by one -> colour and normalise a batch -> prefetch
+    shuffle -> (read, decode, scale, crop, flip) per image -> colour and normalise per batch -> prefetch
 
-Scale and crop are one resampling: bilinear for the image, nearest for the mask, on the same grid. What lies outside the
-image is 0 after normalisation, as a convolution's own padding is, and 255 in the mask. As in `data.stream`, order and
-draws are a function of (seed, epoch, position), so that a pass can begin at any step.
+Scaling and cropping are one resampling on one grid, bilinear for the image and nearest for the mask. Pixels outside the
+image are 0 after normalisation, like a convolution's zero padding, and 255 in the mask. As in `data.stream`, order and
+augmentation are a function of (seed, epoch, position), so that a pass can start at any step.
 
-GluonCV trains its FCN with scales of 0.5 to 2, crops of 480, flips, a blur of half of the images, and no colour jitter.
+GluonCV trains its FCN with scales of 0.5 to 2, crops of 480, flips, blur on half of the images, and no colour jitter.
 """
 
 import tensorflow as tf
@@ -22,7 +22,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.transfer.masks import check_masks, decode_pair
 from keras_bot.transfer.segmentation_data import IGNORE, SegmentationSource
 
-_OUTSIDE = IGNORE + 1  # in a mask, of pixels beyond the image
+_OUTSIDE = IGNORE + 1  # mask value of pixels outside the image
 _BLANK = (0, _OUTSIDE)
 
 
@@ -47,24 +47,24 @@ def segmentation_train_pipeline(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for training: (images (B, S, S, 3) normalised, masks int32 (B, S, S) of 0..K-1 and 255).
+    """Builds training batches: (normalised images (B, S, S, 3), masks int32 (B, S, S) of 0..K-1 and 255).
 
     Args:
-        source: of the pairs.
+        source: source of the pairs.
         batch_size: B; an epoch has `source.size // B` steps.
         crop_size: S.
         epochs: the stream ends after epoch `epochs - 1`.
-        scale: the range of the factor on height and width, uniform.
-        base_size: pixels of the shorter edge at the scale 1; 0 leaves images as large as they are.
-        flip: mirror left-right with probability 1/2.
-        color_jitter, pca_noise: see `data.color`; 0 is off.
+        scale: range of the scale factor, sampled uniformly; height and width share the factor.
+        base_size: shorter edge in pixels at scale 1; 0 keeps the image's own size.
+        flip: whether to flip horizontally with probability 1/2.
+        color_jitter, pca_noise: see `data.color`; 0 disables.
         seed, first_epoch, first_step, corrupt, shuffle_buffer, dtype, ram_budget, worker, workers: as in
             `data.train_pipeline`. A pair counts as corrupt if one of its files can't be decoded.
 
     Raises:
-        MisuseError: an argument is out of its range, or the batch is larger than the source.
-        RunError: inside the pipeline (`data.source.run_error` finds it): a mask has an unknown id or another size than
-            its image, or too many files can't be decoded. It names the file.
+        MisuseError: If an argument is out of range or the batch is larger than the source.
+        RunError: Inside the pipeline (`data.source.run_error` extracts it), if a mask has an unknown id or another size
+            than its image, or too many files can't be decoded. The message names the file.
     """
     at_least_one = {"batch_size": batch_size, "crop_size": crop_size, "shuffle_buffer": shuffle_buffer}
     check_form(dtype, **at_least_one, ram_budget=ram_budget)
@@ -100,19 +100,19 @@ def segmentation_eval_pipeline(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for evaluation: (images (B, H, W, 3) normalised, masks int32 (B, H, W), weights float32 (B,)).
+    """Builds evaluation batches: (normalised images (B, H, W, 3), masks int32 (B, H, W), weights float32 (B,)).
 
-    Images keep their size; below and to the right of them is 0, and 255 in the mask. Every image comes once, in order.
-    The weight is 0, and the mask 255 all over, for the last batch's padding and for what can't be decoded.
+    Images keep their size and are padded at the bottom and right with 0, masks with 255. Each image occurs once, in
+    order. The last batch's padding and pairs that can't be decoded have weight 0 and masks of 255.
 
     Args:
         source, batch_size, corrupt, dtype, ram_budget, worker, workers: as in `data.eval_pipeline`.
-        size: H and W; None is the greatest height and width in the source, which reads the header of every mask.
+        size: H and W; None uses the greatest height and width in the source, which reads the header of every mask.
         multiple: H and W are rounded up to multiples of it.
 
     Raises:
-        MisuseError: an argument is out of its range.
-        RunError: as in `segmentation_train_pipeline`, or an image is larger than `size`.
+        MisuseError: If an argument is out of range.
+        RunError: As in `segmentation_train_pipeline`, or if an image is larger than `size`.
     """
     check_form(dtype, batch_size=batch_size, multiple=multiple, ram_budget=ram_budget)
     if size is not None and (len(size) != 2 or min(size) < 1):
@@ -137,12 +137,12 @@ def segmentation_eval_pipeline(
 
 
 def _random_crop(image, mask, uniform, size, scale, base_size, flip):
-    """Scaled, cut to (size, size), perhaps flipped; `uniform` (4,): scale, place down and across, flip."""
+    """Scales, crops to (size, size) and perhaps flips; `uniform` (4,) sets the scale, y offset, x offset and flip."""
     full = tf.cast(tf.shape(mask), tf.float32)
     factor = scale[0] + uniform[0] * (scale[1] - scale[0])
     factor *= base_size / tf.reduce_min(full) if base_size else 1.0
     scaled = tf.maximum(tf.round(full * factor), 1.0)
-    # A window anywhere in the image; if the image is smaller, the image anywhere in the window.
+    # The crop lies anywhere in the image; if the image is smaller, the image lies anywhere in the crop.
     start = tf.round(uniform[1:3] * (scaled - size))
     zoom = scaled / full
     image = tf.raw_ops.ScaleAndTranslate(
@@ -162,6 +162,6 @@ def _random_crop(image, mask, uniform, size, scale, base_size, flip):
 
 @tf.function(jit_compile=True)
 def _finished(images, masks, matrix, shift, dtype):
-    """Colour and normalisation of a batch, 0 outside of the images; masks with 255 there."""
+    """Applies colour and normalisation to a batch, with 0 outside the images and 255 there in the masks."""
     images = tf.where(masks[..., None] == _OUTSIDE, 0.0, color.apply_map(images, matrix, shift))
     return tf.cast(images, dtype), tf.minimum(masks, IGNORE)

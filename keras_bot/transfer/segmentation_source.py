@@ -1,4 +1,4 @@
-"""Opens images with a mask each: a folder or a TFDS set."""
+"""Entry point for segmentation data in a folder or a TFDS set."""
 
 import os
 import pathlib
@@ -22,23 +22,24 @@ def open_segmentation(
     class_names: Sequence[str] | None = None,
     data_dir: str | None = None,
 ) -> SegmentationSource:
-    """Open one split; what is read of it are names, no images.
+    """Opens one split without reading its images.
 
     Args:
         dataset: a folder (see `segmentation_folder`), or the name of a TFDS set (see `tfds_segmentation`).
-        split: its name in the data set; "eval" is the first there is of val, validation and test.
-        num_classes: 0, or what is expected. It must be given where the data names no classes: they are then the ids
-            from 0 on that aren't ignored.
-        ignore: ids that count as unlabelled, as 255 does unless it is named as a class. None: those whose name is
-            unlabelled, void or ignore.
-        class_names: those that the labels should count by, as of a trained network, in their order; the data must have
-            these and no others. None takes them from the data.
-        data_dir: where TFDS keeps its data.
+        split: its name in the data set; "eval" is the first existing split of val, validation and test, or for TFDS
+            of validation, test and val.
+        num_classes: expected number of classes, or 0. Required if the data does not name its classes; these are then
+            the ids from 0 on that aren't ignored.
+        ignore: ids that count as unlabelled, like 255 unless 255 is named as a class. None: ids named unlabelled, void
+            or ignore.
+        class_names: names that define the order of the labels, for example those of a trained network; the data must
+            have exactly these. None takes them from the data.
+        data_dir: directory of TFDS data.
 
     Raises:
-        MisuseError: there is no such set or split, it has another form, an image or a mask is missing, or the classes
+        MisuseError: If the set or split does not exist or has another form, an image or mask is missing, or the classes
             differ from `num_classes` or `class_names`. The message names the file.
-        RunError: a TFDS set could not be prepared.
+        RunError: If a TFDS set could not be prepared.
     """
     options = {"num_classes": num_classes, "ignore": ignore, "class_names": class_names}
     path = pathlib.Path(dataset).expanduser()

@@ -1,11 +1,11 @@
-"""Detectors and segmenters as SavedModels: images of any size in, boxes or a class map in their pixels out.
+"""SavedModel export of detectors and segmenters: images of any size in, boxes or class maps in their pixels out.
 
-| task | `serve` gives |
+| task | output of `serve` |
 |---|---|
 | detection | after NMS {"boxes" (B, K, 4) y0, x0, y1, x1; "scores" (B, K); "classes" int32 (B, K); "count" (B,)} |
-| segmentation | the class of each pixel, int32 (B, H, W); `logits` gives float32 (B, H, W, classes) |
+| segmentation | the class of each pixel, int32 (B, H, W); `logits` returns float32 (B, H, W, classes) |
 
-Images are RGB, uint8 or float32 in 0 … 255. Of a detector they are resized within, to the size it was trained with.
+Images are RGB, uint8 or float32 in 0 … 255. A detector resizes them inside the graph to its training size.
 """
 
 import os
@@ -27,22 +27,22 @@ from keras_bot.transfer.detection_view import preprocess_detection
 
 CLASSES = {
     "detection": (retinanet.RetinaNet, faster_rcnn.FasterRCNN),
-    "segmentation": (fcn.ResizeLike,),  # in the network
+    "segmentation": (fcn.ResizeLike,),  # a layer of the network
 }
 
 
 def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
-    """The detector, or the segmenter's network, of a run's .keras file; no other code of the file's is run.
+    """Loads the detector, or the segmenter's network, from a run's .keras file in Keras' safe mode.
 
     Raises:
-        MisuseError: if it can't be read, or is of another task.
-        RunError: if it has weights that are not finite.
+        MisuseError: If the file can't be read or contains a model for another task.
+        RunError: If it contains weights that are not finite.
     """
     if not pathlib.Path(path).is_file():
         raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has one.")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever it stumbles over in a damaged file
+    except Exception as error:  # Keras raises many error types for damaged files
         raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
     model = within(model)
     parts = [model, *getattr(model, "layers", ())]
@@ -55,16 +55,16 @@ def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
 def export_trained(
     model: keras.Model, path: str | os.PathLike, recipe: Recipe, description: dict, *, overwrite: bool = False
 ) -> pathlib.Path:
-    """Writes the SavedModel of a detector or segmenter; returns its path.
+    """Writes the SavedModel of a detector or segmenter and returns its path.
 
     Args:
-        model: what `load_trained` gives.
+        model: a model from `load_trained`.
         path, overwrite: see `write_savedmodel`.
-        recipe: it was trained by.
-        description: `class_names` and what else model.json is to hold.
+        recipe: the recipe that it was trained with.
+        description: contents of model.json, `class_names` included; the task is added.
 
     Raises:
-        MisuseError, RunError: as `write_savedmodel`.
+        MisuseError, RunError: As in `write_savedmodel`.
     """
     if recipe.task == "detection":
         endpoints = {"serve": lambda images: _detect(model, images, recipe.image_size)}
@@ -79,7 +79,7 @@ def export_trained(
 
 
 def _detect(detector, images, image_size):
-    """Detections in the pixels of the images that came."""
+    """Returns detections in pixels of the input images."""
     resized, scale = preprocess_detection(images, image_size)
     found = detector.predict_boxes(resized)
     window = [0, 0, tf.shape(images)[1], tf.shape(images)[2]]

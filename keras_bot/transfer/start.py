@@ -1,4 +1,4 @@
-"""What detection and segmentation begin with: the backbone that a recipe asks for."""
+"""Backbone and recipe checks shared by detection and segmentation."""
 
 import keras
 
@@ -11,14 +11,14 @@ from keras_bot.transfer.backbone import LEVELS, as_backbone, check_covers
 
 
 def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
-    """The features C2 … C5 of the recipe's network, from `init_from` if it has one, frozen as it says.
+    """Builds the recipe's backbone with outputs C2 … C5, initialised from `init_from` and frozen as the recipe sets.
 
     Args:
-        recipe: its `output_stride` wins where it is given.
-        output_stride: the task's own.
+        recipe: its `output_stride`, if set, takes precedence.
+        output_stride: default of the task.
 
     Raises:
-        MisuseError: if the network has no such features, or can't be started from.
+        MisuseError: If the network lacks these features or `init_from` can't be loaded into it.
     """
     stride = recipe.output_stride or output_stride
     if stride not in OUTPUT_STRIDES:
@@ -35,7 +35,7 @@ def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
 
 
 def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
-    """MisuseError for what only classification can do, for a head of another task, and on another backend."""
+    """Raises MisuseError for a backend other than TensorFlow and for flags that the task does not support."""
     if keras.backend.backend() != "tensorflow":
         raise MisuseError(f"Expected KERAS_BACKEND=tensorflow for {recipe.task}, received {keras.backend.backend()}.")
     if recipe.head not in ("", *heads):

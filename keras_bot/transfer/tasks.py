@@ -1,10 +1,10 @@
-"""The tasks by name."""
+"""Lookup of tasks by name."""
 
 from keras_bot.training.task import Task
 
 
 def find_task(name: str) -> Task:
-    """The task "classification", "detection" or "segmentation"; the parts of the others aren't imported."""
+    """Returns the task "classification", "detection" or "segmentation" without importing the other tasks."""
     if name == "detection":
         from keras_bot.transfer.detection import DETECTION as task
     elif name == "segmentation":

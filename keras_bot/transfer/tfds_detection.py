@@ -1,7 +1,7 @@
-"""TensorFlow Datasets with boxes, such as `voc/2007` and `coco/2017`, read as encoded bytes.
+"""TensorFlow Datasets (TFDS) with boxes, such as `voc/2007` and `coco/2017`, read as encoded bytes.
 
-A set has an `image` and `objects`, a sequence with a `bbox` (relative to the image) and a `label`, perhaps with
-`is_difficult` or `is_crowd`. All records are read once when it is opened, for their boxes.
+A set has an `image` and `objects`, a sequence with a `bbox` (relative to the image) and a `label`, optionally with
+`is_difficult` or `is_crowd`. Opening a set reads all records once, for their boxes.
 """
 
 import os
@@ -24,17 +24,17 @@ _MARKS = ("is_difficult", "is_crowd")
 def read_tfds_detection(
     dataset: str, split: str, data_dir: str | None = None, class_names: Sequence[str] | None = None
 ) -> DetectionSet:
-    """Read one split.
+    """Reads one split.
 
     Args:
         dataset: TFDS name, also "name/config:version"; prepared on first use.
-        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" as `tfds_set.split_info` has it.
-        data_dir: where TFDS keeps its data; None is TFDS's own default.
-        class_names: see `open_detection`; all names of the set must be among them.
+        split: a TFDS split, also like "train[:90%]" or "train+validation"; "eval" as in `tfds_set.split_info`.
+        data_dir: directory of TFDS data; None uses TFDS's default.
+        class_names: see `open_detection`; must include all class names of the set.
 
     Raises:
-        MisuseError: unknown name or split, a set that needs a manual download, or one of another form.
-        RunError: the set could not be downloaded or prepared, or a file of it is damaged.
+        MisuseError: If the name or split is unknown, or the set needs a manual download or has another form.
+        RunError: If the set could not be downloaded or prepared, or one of its files is damaged.
     """
     builder = tfds_set.prepare(dataset, data_dir)
     features = builder.info.features
@@ -45,7 +45,7 @@ def read_tfds_detection(
             raise unknown_class(f"TFDS set {dataset!r}", name, classes)
     files = tfds_set.record_files(tfds_set.split_info(builder, dataset, split))
     numbers = np.array([classes.index(name) for name in names], np.int32)
-    # TFDS's voc keeps the file's xmin, which counts from 1.
+    # TFDS's voc keeps the xmin and ymin of the XML files, which count from 1.
     shift = 1.0 if builder.name == "voc" else 0.0
     image = tfds_set.parser(features, {"image": True})
     objects = {"bbox": True, "label": True, **({mark: True} if mark else {})}
@@ -63,7 +63,7 @@ def read_tfds_detection(
 
 
 def _form(dataset: str, features: Any) -> tuple[list[str], str]:
-    """The names of the classes, and which of `_MARKS` the objects have, or ""."""
+    """Returns the class names, and which of `_MARKS` the objects have, or ""."""
     import tensorflow_datasets as tfds
 
     parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -81,15 +81,15 @@ def _form(dataset: str, features: Any) -> tuple[list[str], str]:
 def _scan(
     name: str, keys: tf.data.Dataset, parse: Callable, mark: str, numbers: np.ndarray, shift: float
 ) -> list[Example]:
-    """All annotations in their natural order.
+    """Reads all annotations in their natural order.
 
     Args:
-        name: for messages.
-        keys: of all records.
-        parse: gives a record's `image` and `objects`.
-        mark: the name of what marks an object as difficult, or "".
-        numbers: the class of each label.
-        shift: is taken from the upper left corners.
+        name: name of the set, for messages.
+        keys: keys of all records.
+        parse: serialised record -> its `image` and `objects`.
+        mark: name of the feature that marks objects as difficult, or "".
+        numbers: class number of each label.
+        shift: subtracted from the top left corners, in pixels.
     """
 
     def shape_of(image: tf.Tensor) -> tf.Tensor:
@@ -107,7 +107,7 @@ def _scan(
     described = keys.map(describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     try:
         for record, (height, width), boxes, labels, marks in described.as_numpy_iterator():
-            # Through float64 and rounded, so that whole pixels come out whole.
+            # Computed in float64 and rounded, so that integer pixel coordinates stay integers.
             boxes = np.round(boxes.astype(np.float64) * [height, width, height, width], 3)
             sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1, keepdims=True)
             boxes = boxes - np.where(sized, [shift, shift, 0.0, 0.0], 0.0)

@@ -1,14 +1,14 @@
-"""TensorFlow Datasets with masks, such as `oxford_iiit_pet` and `cityscapes`, read as encoded bytes.
+"""TensorFlow Datasets (TFDS) with masks, such as `oxford_iiit_pet` and `cityscapes`, read as encoded bytes.
 
-A set has an `image` (or `image_left`) and a mask of one channel, under one of the names in `_MASKS`, or under those
-that its supervised_keys give. TFDS says nothing
-of the classes, but for a mask that is a LabeledImage: those of the sets below are known, others need `num_classes`.
+A set has an `image` (or `image_left`) and a mask of one channel under one of the names in `_MASKS`, or under the names
+in its supervised_keys. TFDS names the classes only if the mask is a LabeledImage. The classes of the sets below are
+built in; others need `num_classes`.
 
     oxford_iiit_pet    pet, background and border, ids 1 to 3
-    cityscapes         the 19 classes of the benchmark, of the ids 0 to 33; the others are void
+    cityscapes         the 19 classes of the benchmark among the ids 0 to 33; the others are void
 
-`scene_parse150` is refused: its masks are the challenge's instances of 100 classes, as colours, and not the 150 classes
-of ADE20K. Those are a folder, see `segmentation_folder`.
+`scene_parse150` is rejected: its masks are the challenge's instances of 100 classes, as colours, not the 150 classes of
+ADE20K. For those, use a folder, see `segmentation_folder`.
 """
 
 import functools
@@ -60,17 +60,17 @@ def open_tfds_segmentation(
     class_names: Sequence[str] | None = None,
     data_dir: str | None = None,
 ) -> SegmentationSource:
-    """Open one split.
+    """Opens one split.
 
     Args:
         dataset: TFDS name, also "name/config:version"; prepared on first use.
-        split: a TFDS split, also like "train[:90%]"; "eval" as `tfds_set.split_info` has it.
+        split: a TFDS split, also like "train[:90%]"; "eval" as in `tfds_set.split_info`.
         num_classes, ignore, class_names: see `open_segmentation`.
-        data_dir: where TFDS keeps its data; None is TFDS's own default.
+        data_dir: directory of TFDS data; None uses TFDS's default.
 
     Raises:
-        MisuseError: unknown name or split, a set that needs a manual download, one of another form or other classes.
-        RunError: the set could not be downloaded or prepared.
+        MisuseError: If the name or split is unknown, or the set needs a manual download or has another form or classes.
+        RunError: If the set could not be downloaded or prepared.
     """
     if dataset.startswith("scene_parse150"):
         raise MisuseError(
@@ -101,7 +101,7 @@ def open_tfds_segmentation(
 
 
 def _form(dataset: str, features: Any, supervised_keys: Any = None) -> tuple[str, str]:
-    """The names of the image and of the mask among the features; the set's supervised_keys may name them."""
+    """Returns the feature names of the image and the mask; the set's supervised_keys are tried last."""
     import tensorflow_datasets as tfds
 
     parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -119,7 +119,7 @@ def _form(dataset: str, features: Any, supervised_keys: Any = None) -> tuple[str
 
 
 def _legend(dataset: str, builder: Any, mask: Any, num_classes: int, ignore: Sequence[int]) -> classes.Legend:
-    own = mask.names if getattr(mask, "num_classes", None) else ()  # of a LabeledImage
+    own = mask.names if getattr(mask, "num_classes", None) else ()  # a LabeledImage
     names = _NAMES.get(builder.name) or dict(enumerate(own))
     if names:
         return {index: (name, ()) for index, name in names.items()}
@@ -132,7 +132,7 @@ def _legend(dataset: str, builder: Any, mask: Any, num_classes: int, ignore: Seq
 
 
 def _largest(keys: Callable, read: Callable) -> tuple[int, int]:
-    """By the headers of all masks, for which all records are read."""
+    """Returns the greatest height and width in the headers of all masks; reads every record."""
 
     def header(*key) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.strings.substr(read(*key)["mask"], 0, 24), record_name(*key[1:])

@@ -1,16 +1,16 @@
-"""Pascal VOC's layout, as labelling tools write it too:
+"""Pascal VOC's layout, which labelling tools also write:
 
     JPEGImages/NAME.jpg            (or another suffix of `keras_bot.data.decode`)
     Annotations/NAME.xml
-    ImageSets/Main/SPLIT.txt       a NAME in each line
-    classes.txt                    optional: the classes in the order of their numbers, one in each line
+    ImageSets/Main/SPLIT.txt       one NAME per line
+    classes.txt                    optional: the classes in the order of their numbers, one per line
 
 Without `classes.txt` the classes are all names in Annotations, sorted, which is VOC's own order. VOC counts pixels from
-1 and includes the last: xmin becomes xmin - 1, xmax stays. A box whose corners coincide has no size.
+1 and includes the last one: xmin becomes xmin - 1, xmax is kept. A box whose corners coincide has no size.
 
-A line of a list may also be a file's name or path (NAME.jpg, JPEGImages/NAME.jpg). VOC's lists for single classes, such
-as `aeroplane_train.txt`, have a second column of -1, 0 or 1, which is ignored: every image is in the split. The
-`<size>` in an XML file must be the image's, unless it is missing or 0.
+A line of a list may also be a file name or path (NAME.jpg, JPEGImages/NAME.jpg). VOC's lists for single classes, such
+as `aeroplane_train.txt`, have a second column of -1, 0 or 1. It is ignored: every image is in the split. The `<size>`
+in an XML file must match the image, unless it is missing or 0.
 """
 
 import collections
@@ -36,24 +36,25 @@ from keras_bot.transfer.detection_sets import EVAL_SPLITS, DetectionSet
 CLASS_FILE = "classes.txt"
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
-_FLAGGED = re.compile(r"(\S.*?)\s+(?:-1|0|1)")  # a line of a list for one class: name and presence
+_FLAGGED = re.compile(r"(\S.*?)\s+(?:-1|0|1)")  # line of a single-class list: name and presence
 
 
 def is_voc(folder: pathlib.Path) -> bool:
-    """Whether a folder means to have this layout."""
+    """Returns whether a folder looks like this layout."""
     return (folder / "ImageSets").is_dir() or (folder / "JPEGImages").is_dir()
 
 
 def read_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None = None) -> DetectionSet:
-    """Read one split, or several joined by "+".
+    """Reads one split, or several joined by "+".
 
     Args:
-        folder: with the layout above.
-        split: the name of a list in ImageSets/Main, or names as in "train+val"; "eval" is the first of EVAL_SPLITS.
+        folder: a folder in the layout above.
+        split: name of a list in ImageSets/Main, or several as in "train+val"; "eval" is the first existing one of
+            EVAL_SPLITS.
         class_names: see `open_detection`.
 
     Raises:
-        MisuseError: see `open_detection`.
+        MisuseError: See `open_detection`.
     """
     for name in _FOLDERS:
         if not (folder / name).is_dir():
@@ -83,7 +84,7 @@ def _missing(
 
 
 def _splits(folder: pathlib.Path, split: str) -> list[str]:
-    """The names of the lists that `split` means."""
+    """Returns the names of the lists that `split` selects."""
     known = [path.stem for path in folder.glob("ImageSets/Main/*.txt")]
     splits = [name for name in EVAL_SPLITS if name in known][:1] if split == "eval" else split.split("+")
     for name in splits or [split]:
@@ -93,7 +94,7 @@ def _splits(folder: pathlib.Path, split: str) -> list[str]:
 
 
 def _listed_images(folder: pathlib.Path, lists: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """The images in the lists of one split or more."""
+    """Returns the images in the lists of one or more splits."""
     told = " and ".join(map(str, lists))
     files = _image_files(folder / "JPEGImages")
     found = [(line, image) for path in lists for line, image in _lookup(folder, _lines(path), files)]
@@ -118,7 +119,7 @@ def _listed_images(folder: pathlib.Path, lists: Sequence[pathlib.Path]) -> list[
 
 
 def _image_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The images in a folder by their names, with and without suffix; several may differ in the suffix only."""
+    """Maps names, with and without suffix, to images in a folder; several images may share a name without suffix."""
     images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     files: dict[str, list[pathlib.Path]] = {}
     for path in images:
@@ -129,7 +130,7 @@ def _image_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 def _lookup(
     folder: pathlib.Path, lines: Sequence[str], files: dict[str, list[pathlib.Path]]
 ) -> Iterator[tuple[str, list[pathlib.Path]]]:
-    """Each line of one list with the images that it names."""
+    """Yields each line of one list with the images that it names."""
     flagged = all(_FLAGGED.fullmatch(line) for line in lines)
     for line in lines:
         spellings = [line, *(_FLAGGED.fullmatch(line).groups() if flagged else ())]
@@ -138,7 +139,7 @@ def _lookup(
 
 
 def _name_of_path(folder: pathlib.Path, text: str) -> str:
-    """The file name of a path into JPEGImages, as in JPEGImages/1.jpg or ./1.jpg; "" for other text."""
+    """Returns the file name in a path into JPEGImages, as in JPEGImages/1.jpg or ./1.jpg; "" for other text."""
     images, path = folder / "JPEGImages", text.replace("\\", "/")
     if "/" not in path:
         return ""
@@ -147,7 +148,7 @@ def _name_of_path(folder: pathlib.Path, text: str) -> str:
 
 
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:
-    """Those of `classes.txt`, or all that occur."""
+    """Returns the classes in `classes.txt`, or all names in the annotations, sorted."""
     path = folder / CLASS_FILE
     if not path.is_file():
         found = {name for file in _xml_files(folder) for name, _, _ in _objects(file, _parse(file))}
@@ -161,12 +162,12 @@ def _classes(folder: pathlib.Path) -> tuple[str, ...]:
 
 
 def _xml_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All annotations; macOS's hidden companions ("._1.xml") are none."""
+    """Returns all annotation files, excluding macOS's hidden companions ("._1.xml")."""
     return [path for path in (folder / "Annotations").glob("*.xml") if path.name[0] != "."]
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    """All lines that aren't blank, without the blanks around them."""
+    """Returns all non-blank lines, stripped."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -182,7 +183,7 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
 
 
 def _objects(path: pathlib.Path, root: ElementTree.Element) -> list[tuple[str, list[float], bool]]:
-    """Name, box and difficulty of each object; parts of objects, as VOC's heads and hands, are passed over."""
+    """Returns name, box and difficult flag of each object, without parts of objects such as VOC's heads and hands."""
     found = []
     for number, item in enumerate(root.findall("object"), 1):
         try:
@@ -203,7 +204,7 @@ def _objects(path: pathlib.Path, root: ElementTree.Element) -> list[tuple[str, l
 
 
 def _examples(folder: pathlib.Path, images: Sequence[pathlib.Path], numbers: dict[str, int]) -> tuple[Example, ...]:
-    """The images with their boxes. Raises MisuseError if a `<size>` is not the image's."""
+    """Returns the images with their boxes. Raises MisuseError if a `<size>` does not match its image."""
     examples, mismatches = [], []
     for image in images:
         path = folder / f"Annotations/{image.stem}.xml"
@@ -237,7 +238,7 @@ def _example(
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """Width and height by the XML; None if they are missing or 0, as many tools write them."""
+    """Returns width and height in the XML, or None if they are missing or 0, which many tools write."""
     try:
         width, height = (int(float(root.findtext(f"size/{name}"))) for name in ("width", "height"))
     except (TypeError, ValueError, OverflowError):
