@@ -1,1 +1,1 @@
-"""What is told of finished runs: the table of an ablation, which it trains first, and the page of a run."""
+"""Reports on runs: ablations, which train their runs and tabulate the results, and HTML pages of finished runs."""

@@ -1,4 +1,4 @@
-"""The story of an ablation: look, check, lock, train what is left one run a process, and tell after each of all."""
+"""Ablation driver: checks recipes, locks the directory, trains each run in a process, updates tables after each."""
 
 import contextlib
 import dataclasses
@@ -21,15 +21,15 @@ from keras_bot.training.run_lock import lock_run
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """What to run.
+    """Configuration of an ablation.
 
     Attributes:
-        out: the directory of all that comes of it.
-        rows: of `rows.make_rows`.
-        seeds: of each row's runs.
-        mode: that the rows were made in.
-        metric: of the tables; "" is the task's first.
-        checker: the command of the process that checks recipes, see `checking.check_recipes`.
+        out: the ablation's directory.
+        rows: as returned by `rows.make_rows`.
+        seeds: one run per row and seed.
+        mode: the mode of `rows.make_rows`.
+        metric: metric of the tables; "" is the task's first.
+        checker: the command that starts the process that checks recipes, see `checking.check_recipes`.
     """
 
     out: pathlib.Path
@@ -40,16 +40,16 @@ class Ablation:
     checker: Sequence[str] = ()
 
     def runs(self) -> list[Run]:
-        """All of them, in order: every row with the first seed, then with the next, so that the table is soon whole."""
+        """Returns all runs in order: every row with the first seed, then with the next, to fill the table early."""
         return [Run(row, seed, self.out) for seed in self.seeds for row in self.rows]
 
 
 def look(ablation: Ablation) -> tuple[Trainer, dict[Run, str]]:
-    """What the trainer is, and how far each run is: done, begun or left. Nothing is written.
+    """Checks the recipes; returns the trainer and each run's state (done, begun or left). Writes nothing.
 
     Raises:
-        MisuseError: if a recipe can't be trained, the metric is another task's, `out` holds something else, other
-            recipes' runs, or runs that were changed by hand.
+        MisuseError: if a recipe can't be trained, the metric belongs to another task, or `out` contains other files,
+            runs of other recipes, or runs that were changed by hand.
     """
     ledger = Ledger(ablation.out)
     new = ledger.unchecked(ablation.rows)
@@ -61,23 +61,23 @@ def look(ablation: Ablation) -> tuple[Trainer, dict[Run, str]]:
 
 
 def ablate(ablation: Ablation, *, workers: int = 1, tell: Callable[[str], None] = print) -> dict:
-    """Trains every row by every seed, but for what is done already, and writes the tables after each run.
+    """Trains every row with every seed, skips finished runs, and writes the tables after each run.
 
     Args:
         ablation: what to run.
-        workers: runs at a time.
+        workers: number of concurrent runs.
         tell: called with each line of progress.
 
     Returns:
-        The summary, see `results.summarise`; it tells which runs failed, and why.
+        The summary of `results.summarise`, which includes the failed runs and their reasons.
 
     Raises:
-        MisuseError: as `look`, before anything is written; or if another process works in `out`.
-        KeyboardInterrupt, Terminated: after SIGINT, SIGTERM; the same call goes on.
+        MisuseError: as in `look`, before anything is written; or if another process is using `out`.
+        KeyboardInterrupt, Terminated: after SIGINT, SIGTERM; the same call resumes the ablation.
     """
     trainer, _ = look(ablation)
     with _locked(ablation.out):
-        ledger = Ledger(ablation.out)  # as it is now that nobody else writes it
+        ledger = Ledger(ablation.out)  # read again, now that no other process can write it
         ledger.trainer = trainer
         ledger.unchecked(ablation.rows)
         states = {run: ledger.state(run) for run in ablation.runs()}
@@ -100,7 +100,7 @@ def ablate(ablation: Ablation, *, workers: int = 1, tell: Callable[[str], None] 
 
 
 class _Progress:
-    """What has come of the runs so far, told as it comes."""
+    """Collects the results of runs, reports progress and writes the tables."""
 
     def __init__(self, ablation: Ablation, ledger: Ledger, tell: Callable[[str], None]):
         self._ablation = ablation
@@ -112,13 +112,13 @@ class _Progress:
         self._places = {run: f"[{place}/{len(runs)}] {run.name}" for place, run in enumerate(runs, 1)}
 
     def take_done(self, run: Run):
-        """Takes in what an earlier command has finished."""
+        """Adds a run that an earlier command finished."""
         if not self._ledger.is_recorded(run):
             self._ledger.record(run)
         self._say(run, f"done before, {self._take(run)}")
 
     def start(self, run: Run, *, goes_on: bool):
-        """Tells that a run begins. Writes what its training is started with."""
+        """Reports that a run starts and writes its flag file."""
         self._began[run] = time.monotonic()
         title = f"{run.row.name}, of {run.row.file}, with seed {run.seed}"
         text = f"# {one_line(title)}\n" + "\n".join(run.recipe.flag_lines())
@@ -127,7 +127,7 @@ class _Progress:
         self._say(run, f"{'goes on' if goes_on else 'begins'}, see {run.beside('.log')}")
 
     def end(self, run: Run, why: str):
-        """Takes in what a run has left, or `why` it failed, and writes the tables."""
+        """Adds the results of a run, or the reason `why` it failed, and writes the tables."""
         took = f"{time.monotonic() - self._began[run]:.0f} s"
         if why:
             self._failures[run.row.name, run.seed] = why
@@ -145,11 +145,11 @@ class _Progress:
         self._tell(f"{self._places[run]}: {text}")
 
     def count(self) -> str:
-        """How many runs are done."""
+        """Returns a message with the number of finished runs."""
         return f"{len(self._figures)} of {len(self._places)} runs are done"
 
     def write(self) -> dict:
-        """Writes the tables of the runs so far, then the pictures, on which nothing depends; returns the summary."""
+        """Writes the tables of the runs so far, then the optional pictures; returns the summary."""
         rows, seeds = self._ablation.rows, self._ablation.seeds
         summary = summarise(rows, seeds, self._figures, self._failures, metric=self._metric, mode=self._ablation.mode)
         out, curves = self._ablation.out, mean_curves(rows, self._figures)
@@ -170,7 +170,7 @@ def _job(run):
 
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[None]:
-    """`lock_run`, with its message about the command's own flag."""
+    """Wraps `lock_run`; its error messages name the flag `--out`."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(lock_run(out))

@@ -1,4 +1,4 @@
-"""How sure the networks are: calibration, and the gap between the logits that label smoothing narrows (Figure 4)."""
+"""The page's calibration section and its section on the logit gap, which label smoothing narrows (Figure 4)."""
 
 import math
 
@@ -18,7 +18,7 @@ _WHAT = (
 
 
 def calibration(runs: list[Run]) -> Html:
-    """A line a run, and a reliability diagram each."""
+    """Builds the calibration table, one row per run, and a reliability diagram for each run."""
     numbered = [(number, run) for number, run in enumerate(runs) if run.predictions]
     head = ["run", "images", "top-1", "top-5", "mean confidence", "confidence − top-1, points", "ECE", "NLL"]
     rows = []
@@ -35,7 +35,7 @@ def calibration(runs: list[Run]) -> Html:
 
 
 def _looked_at(runs):
-    """Which networks saw which images: flags of the report may have named others than the training's."""
+    """Describes which networks saw which images; flags of the report may select images other than the training's."""
     sets = {run.predictions.source: [] for run in runs}
     for run in runs:
         unreadable = len(run.predictions.unreadable)
@@ -56,7 +56,7 @@ def _diagram(number, run):
 
 
 def gaps(runs: list[Run]) -> Html:
-    """The distribution of the gap for each run, and what smoothing makes of it in theory."""
+    """Plots the distribution of the gap for each run, with the theoretical optimum under label smoothing."""
     numbered = [(number, run) for number, run in enumerate(runs) if run.predictions]
     head = ["run", "classes", "label smoothing ε", "mean gap", "standard deviation", "optimal gap under ε"]
     rows, lines, marks = [], [], []

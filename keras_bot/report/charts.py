@@ -1,4 +1,4 @@
-"""Charts as inline SVG, which scales, follows the page's light or dark colours, and needs no file of its own."""
+"""Charts as inline SVG, which scales, follows the page's light or dark colours, and needs no separate file."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ from keras_bot.report.markup import Html, element
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 68, 22, 20, 44
-_PALETTE = 8  # colours in the page's style
-_DOTTED = 40  # a line of fewer points shows them
+_PALETTE = 8  # number of colours in the page's style sheet
+_DOTTED = 40  # lines with fewer points get dots
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line through points; one that isn't finite breaks it. `color` is a number of `color_of`, None is grey."""
+    """A line through points, broken at non-finite ones. `color` is a number for `color_of`; None is grey."""
 
     name: str
     x: Sequence[float]
@@ -36,14 +36,14 @@ class Mark:
 
 
 def color_of(number: int | None) -> str:
-    """The CSS colour of a run: of the palette, behind it a hue of its own."""
+    """Returns the CSS colour of a run: from the palette, or a generated hue for numbers beyond it."""
     if number is None:
         return "var(--muted)"
     return f"var(--run-{number})" if number < _PALETTE else f"hsl({number * 137.5 % 360:.0f} 60% 50%)"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About so many round numbers within low … high: multiples of 1, 2 or 5 times a power of ten."""
+    """Returns about `count` round numbers in low … high: multiples of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / count
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
@@ -52,13 +52,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_percent(fraction: float) -> str:
-    """A fraction as a number at an axis, in as many digits as it has: 20 %, 99.5 %."""
+    """Formats a fraction as an axis label without trailing zeros: 20 %, 99.5 %."""
     return f"{round(fraction * 100, 6):g} %"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plane:
-    """The rectangle of a chart: from values to places in it."""
+    """The plot area of a chart: maps values to coordinates."""
 
     low_x: float
     high_x: float
@@ -73,7 +73,7 @@ class _Plane:
         return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 2)
 
     def axes(self, x_label, y_label, format_x, format_y, whole_x=False):
-        """Grid, numbers and the names of the axes; of x whole numbers alone, if so asked."""
+        """Returns the grid, tick labels and axis labels; with `whole_x`, only integer ticks on the x axis."""
         drawn = []
         for value in ticks(self.low_y, self.high_y):
             y = self.y(value)
@@ -104,17 +104,17 @@ def line_chart(
     whole_x: bool = False,
     format_y: Callable[[float], str] = "{:g}".format,
 ) -> Html:
-    """Lines over a common x.
+    """Draws lines over a common x axis.
 
     Args:
         lines: at least one with a finite point.
-        x_label, y_label: names of the axes.
-        alt: what the chart shows, for those who don't see it.
+        x_label, y_label: axis labels.
+        alt: alternative text for screen readers.
         marks: vertical lines.
-        from_zero: the y axis begins at 0.
-        at_most: the y axis ends there; no point is above.
-        whole_x: only whole numbers stand at the x axis.
-        format_y: writes a number at the y axis.
+        from_zero: start the y axis at 0.
+        at_most: upper limit of the y axis; no point may lie above it.
+        whole_x: label only integers on the x axis.
+        format_y: formats the y tick labels.
     """
     points = [(x, y) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     xs = [x for x, _ in points] + [mark.x for mark in marks]
@@ -132,14 +132,14 @@ def line_chart(
 
 
 def _widened(low, high, share, keep_low=False):
-    """With room at both ends, but not below 0 for what is positive, and never empty."""
+    """Widens a range at both ends: never below 0 for non-negative values, and never to an empty range."""
     room = (high - low) * share or (0 if high > low else abs(high) * 0.5 or 1.0)
     lower = max(low - room, 0.0) if low >= 0 else low - room
     return (low if keep_low else lower), high + room
 
 
 def _draw(line, plane):
-    """The line's parts between points that aren't finite; the area below; dots where there are few points."""
+    """Draws the segments between non-finite points; the area below if filled; dots if there are few points."""
     parts = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
@@ -159,7 +159,7 @@ def _draw(line, plane):
 
 
 def reliability_chart(diagram: Reliability, *, color: int, alt: str) -> Html:
-    """Accuracy by confidence as bars, the diagonal of a calibrated network, and below each bar its share of images."""
+    """Draws accuracy per confidence bin as bars, each bin's share of images at the top, and the diagonal."""
     plane = _Plane(0, 1, 0, 1)
     drawn = plane.axes("confidence", "accuracy", tick_percent, tick_percent)
     total = diagram.counts.sum()
@@ -189,7 +189,7 @@ def _svg(content, alt):
 
 
 def legend(entries: Sequence[tuple[str, int | None, bool]]) -> Html:
-    """What the lines are: (name, colour, whether dashed) each."""
+    """Builds a legend from (name, colour number, whether dashed) entries."""
     items = [
         element("li", element("span", class_="dashed" if dashed else None, style=f"color:{color_of(color)}"), name)
         for name, color, dashed in entries
@@ -198,5 +198,5 @@ def legend(entries: Sequence[tuple[str, int | None, bool]]) -> Html:
 
 
 def figure(chart: Html, caption: object) -> Html:
-    """A chart or picture with what stands below it."""
+    """Wraps a chart or picture and its caption in a `<figure>`."""
     return element("figure", chart, element("figcaption", caption))

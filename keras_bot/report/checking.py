@@ -1,6 +1,6 @@
-"""Whether recipes can be trained at all, asked in a process of its own, so that this one never starts a backend.
+"""Validation of recipes in a separate process, so that this process never starts a backend.
 
-It reads the recipes as JSON, plans each as `keras-bot train --dry_run` does, and answers with a line of JSON.
+The process reads the recipes as JSON, plans each as `keras-bot train --dry_run` does, and prints one line of JSON.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from keras_bot.report.rows import Row
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What has to be known of the trainer, which isn't imported here.
+    """Facts about the trainer, which isn't imported in this process.
 
     Attributes:
-        metrics: of the recipes' task, the one that the best network is chosen by first.
-        may_differ: knobs that may change between a run and its resumption.
+        metrics: metrics of the recipes' task; the first selects the best network.
+        may_differ: recipe fields that may change when a run is resumed.
     """
 
     metrics: tuple[str, ...]
@@ -30,15 +30,15 @@ class Trainer:
 
 
 def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
-    """Opens each recipe's data and builds its network, as its training will.
+    """Opens the data and builds the network of each recipe, as training would.
 
     Args:
-        rows: at least one, of one task.
-        command: starts the process, which calls `answer`.
+        rows: at least one; all of one task.
+        command: command that starts the process, which calls `answer`.
 
     Raises:
         MisuseError: for the first recipe that can't be trained.
-        RunError: if that can't be found out.
+        RunError: if the check itself fails.
     """
     question = [[row.name, row.file, dataclasses.asdict(row.recipe)] for row in rows]
     ended = subprocess.run(
@@ -61,9 +61,9 @@ def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
 
 
 def answer(start_backend: Callable[[], None]):
-    """The process."""
+    """Runs the checking process."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps library output off the answer stream
     question = json.load(sys.stdin)
     try:
         start_backend()
@@ -74,7 +74,7 @@ def answer(start_backend: Callable[[], None]):
 
 
 def plan_all(question: list) -> dict:
-    """The answer to [[name, file, knobs], …]: metrics and may_differ. Raises MisuseError for what can't be trained."""
+    """Plans [[name, file, recipe fields], …]; returns metrics and may_differ. Raises MisuseError for a bad recipe."""
     from keras_bot.training.plan import plan
     from keras_bot.training.records import MAY_DIFFER
     from keras_bot.transfer.tasks import find_task

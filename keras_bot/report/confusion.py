@@ -1,4 +1,4 @@
-"""Which classes a network takes for which others. Pure functions of labels (N,) and predictions (N,), K classes."""
+"""Confusion between K classes. Pure functions of labels (N,) and predictions (N,)."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """So many images of the class `true` were taken for `predicted`; `share` is theirs of the class's images."""
+    """`count` images of class `true` predicted as `predicted`; `share` is their fraction of the class's images."""
 
     true: int
     predicted: int
@@ -17,7 +17,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class ClassFigures:
-    """One class: its images, the fraction of them that was recognised (NaN without images), the likeliest error."""
+    """Results of one class: number of images, accuracy (NaN without images) and most frequent confusion."""
 
     label: int
     images: int
@@ -26,13 +26,13 @@ class ClassFigures:
 
 
 def matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """The confusion matrix, integer (K, K): true classes down, predicted ones across."""
+    """Returns the confusion matrix, integer (K, K): rows are true classes, columns predicted ones."""
     cells = labels.astype(np.int64) * num_classes + predicted
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def confused_pairs(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
-    """Every pair of classes that was confused, the most frequent first; needs no (K, K) memory."""
+    """Returns all confused pairs of classes, the most frequent first, without a (K, K) matrix."""
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     totals = np.bincount(labels)
@@ -41,7 +41,7 @@ def confused_pairs(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
 
 
 def class_figures(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[ClassFigures]:
-    """Each of the K classes, the worst recognised first, those without images last."""
+    """Returns the results of the K classes, lowest accuracy first, classes without images last."""
     images = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels[labels == predicted], minlength=num_classes)
     worst: dict[int, Pair] = {}
@@ -55,10 +55,10 @@ def class_figures(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -
 
 
 def blocks(labels: np.ndarray, predicted: np.ndarray, num_classes: int, most: int = 200) -> np.ndarray:
-    """The confusion matrix of at most `most` groups of neighbouring classes: rows as shares that sum to 1, or 0.
+    """Returns the confusion matrix of at most `most` groups of neighbouring classes. Rows sum to 1, empty ones to 0.
 
     Returns:
-        float (m, m), m = min(K, most); group k // (K / m) holds class k.
+        float (m, m), m = min(K, most); class k is in group k // (K / m).
     """
     size = min(num_classes, most)
     group = np.arange(num_classes) * size // num_classes

@@ -1,4 +1,4 @@
-"""Means over few seeds and how far they can be trusted: Student's t, as seeds are few and their spread is unknown."""
+"""Means over seeds with confidence intervals: Student's t, as seeds are few and their variance is unknown."""
 
 import math
 import statistics
@@ -10,12 +10,12 @@ CONFIDENCE = 0.95
 
 
 def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """The t that a Student variable of `degrees` degrees of freedom stays within, either side, with `confidence`."""
+    """Returns the two-sided Student t quantile for `degrees` degrees of freedom at `confidence`."""
     return float(stdtrit(degrees, (1 + confidence) / 2))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """The mean of a sample and its 95 % confidence interval (low, high), which one value alone doesn't have.
+    """Returns the mean of a sample and its 95 % confidence interval (low, high), None for a single value.
 
     Raises:
         ValueError: for no values.
@@ -30,10 +30,11 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
 
 
 def paired_difference(values: dict[int, float], others: dict[int, float]) -> dict | None:
-    """How much `values` are above `others`, seed by seed, over the seeds that both have; None if there are none.
+    """Compares `values` with `others`, paired by seed, over the seeds that both have; None if there are none.
 
     Returns:
-        seeds, mean, interval ([low, high], None of one seed), excludes_zero (whether the interval does; None of one).
+        seeds, mean of `values` minus `others`, interval ([low, high]) and excludes_zero (whether the interval does);
+        the last two are None for one seed.
     """
     seeds = sorted(values.keys() & others.keys())
     if not seeds:

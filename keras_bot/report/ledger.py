@@ -1,8 +1,8 @@
-"""What an ablation's directory holds, and whether it is still what was left there.
+"""Contents of an ablation's directory, and checks that finished runs are unchanged.
 
-OUT/ablation.json          recipes as resolved and, of each run that is done, its records' SHA-256
+OUT/ablation.json          resolved recipes, and the SHA-256 of the records of each finished run
 OUT/ROW/seed0/             a run directory
-OUT/ROW/seed0.flags, .log  what its training is started with, and what it said
+OUT/ROW/seed0.flags, .log  flags and output of its training
 OUT/table.json, …          see `results`, `tables`, `plots`
 """
 
@@ -20,12 +20,12 @@ from keras_bot.report.rows import LEDGER, Row
 
 DONE, BEGUN, LEFT = "done", "begun", "left"
 _RECORDS = ("metrics.json", "history.csv")
-_LAST_WRITTEN = "curves.png"  # by a training
+_LAST_WRITTEN = "curves.png"  # by training
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A row with a seed, and its place in the ablation's directory."""
+    """A row with a seed, and its location in the ablation's directory."""
 
     row: Row
     seed: int
@@ -33,12 +33,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its directory's, from the ablation's."""
+        """Path of the run directory relative to the ablation's directory."""
         return f"{self.row.name}/seed{self.seed}"
 
     @property
     def recipe(self) -> Recipe:
-        """What is trained."""
+        """The recipe to train."""
         return self.row.with_seed(self.seed)
 
     @property
@@ -47,21 +47,21 @@ class Run:
         return self.out / self.name
 
     def beside(self, suffix: str) -> pathlib.Path:
-        """A file beside the run directory, as ".log"."""
+        """Returns the path of the run directory with a suffix such as ".log"."""
         return self.out / f"{self.name}{suffix}"
 
 
 class Ledger:
-    """`ablation.json` of a directory, or a new one. Nothing is written before `begin`.
+    """The contents of `ablation.json`, existing or new. Nothing is written before `begin` or `record`.
 
     Args:
         out: the ablation's directory.
 
     Attributes:
-        trainer: what the recipes' check told; None before the first.
+        trainer: result of the recipe check; None before the first check.
 
     Raises:
-        MisuseError: if `out` is a file, holds other files, or its ablation.json was changed.
+        MisuseError: if `out` is a file or contains other files, or its ablation.json is damaged.
     """
 
     def __init__(self, out: pathlib.Path):
@@ -97,10 +97,10 @@ class Ledger:
             ) from None
 
     def unchecked(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows whose recipes this ledger doesn't hold.
+        """Returns the rows whose recipes aren't in this ledger.
 
         Raises:
-            MisuseError: if it holds another recipe for one, which a run was begun with.
+            MisuseError: if the ledger has another recipe for a row, and a run of that row has begun.
         """
         new = []
         for row in rows:
@@ -119,7 +119,7 @@ class Ledger:
         return (*(self.trainer.may_differ if self.trainer else ()), *more)
 
     def begin(self, runs: Sequence[Run], **facts):
-        """Writes which rows and runs are wanted, with `facts`; what is told of others stays."""
+        """Writes the requested rows and runs, with `facts`; keeps the entries of other rows and runs."""
         facts |= {"rows_in_order": list(dict.fromkeys(run.row.name for run in runs))}
         self._told = {**facts, **dataclasses.asdict(self.trainer), **{k: self._told[k] for k in ("rows", "runs")}}
         for run in runs:
@@ -128,12 +128,12 @@ class Ledger:
         self._write()
 
     def record(self, run: Run):
-        """Notes what the finished run left."""
+        """Records the SHA-256 of a finished run's records."""
         self._told["runs"][run.name]["files"] = {name: _sha256(run.directory / name) for name in _RECORDS}
         self._write()
 
     def is_recorded(self, run: Run) -> bool:
-        """Whether `record` was called for it."""
+        """Returns whether `record` was called for the run."""
         return bool(self._files(run))
 
     def _files(self, run):
@@ -141,19 +141,19 @@ class Ledger:
 
     def _write(self):
         text = json.dumps(self._told, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self._path, text.encode("utf-8", "backslashreplace"))  # of half a surrogate pair, JSON's escape
+        write_whole(self._path, text.encode("utf-8", "backslashreplace"))  # lone surrogates become JSON escapes
 
     def state(self, run: Run) -> str:
-        """DONE, BEGUN or LEFT.
+        """Returns DONE, BEGUN or LEFT.
 
         Raises:
-            MisuseError: if the run directory holds another recipe's run, or records that aren't what the run left.
+            MisuseError: if the run directory contains a run of another recipe, or its records were changed.
         """
         folder = run.directory
         for place in (folder.parent, folder):
             if place.exists() and not place.is_dir():
                 raise MisuseError(f"Expected a directory for runs at {place}, found a file. Move it away.")
-        if not folder.exists():  # who deletes it whole wants it again
+        if not folder.exists():  # deleting the directory requests a new run
             return LEFT
         for name, left_there in self._files(run).items():
             if not (folder / name).is_file() or _sha256(folder / name) != left_there:

@@ -1,4 +1,4 @@
-"""HTML from Python values. What isn't `Html` already is escaped, so that no name from a file can become markup."""
+"""HTML from Python values. All values except `Html` are escaped, so that no name from a file can become markup."""
 
 import base64
 import html
@@ -9,24 +9,24 @@ VOID = ("img", "meta", "br")
 
 
 class Html(str):
-    """A text that is HTML."""
+    """A string that is HTML."""
 
     __slots__ = ()
 
 
 def element(tag: str, *content: object, **attributes: object) -> Html:
-    """`<tag attributes>content</tag>`.
+    """Builds `<tag attributes>content</tag>`.
 
     Args:
-        content: `Html` as it is, anything else as escaped text; None is left out, lists are taken in turn.
-        attributes: `class_` is class, `aria_label` is aria-label. True gives the bare name; None and False nothing.
+        content: `Html` is kept as is, other values are escaped, None is omitted, lists are flattened.
+        attributes: `class_` means class, `aria_label` aria-label. True gives the bare name; None and False omit it.
     """
     told = "".join(_attribute(name, value) for name, value in attributes.items())
     return Html(f"<{tag}{told}>" if tag in VOID else f"<{tag}{told}>{join(content)}</{tag}>")
 
 
 def join(content: Iterable[object]) -> Html:
-    """The parts after each other, escaped where they aren't `Html`."""
+    """Concatenates the parts, escaping those that aren't `Html`."""
     return Html("".join(_text(part) for part in content))
 
 
@@ -46,7 +46,7 @@ def _attribute(name, value):
 
 
 def _printable(value):
-    """The text less what HTML may not hold: control characters, and halves of a character as file names may have."""
+    """Replaces control characters and lone surrogates (possible in file names), which HTML may not contain."""
     text = str(value).encode("utf-8", "replace").decode()
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", text)
 
@@ -54,14 +54,14 @@ def _printable(value):
 def table(
     caption: object, head: Sequence[object], rows: Iterable[Sequence[object]], *, kind: str = "", sortable: bool = False
 ) -> Html:
-    """A table that scrolls by itself where it is wider than the page. The first cell of a row is its heading.
+    """Builds a table that scrolls horizontally if wider than the page. The first cell of a row is its heading.
 
     Args:
-        caption: stands above.
-        head: a heading for each column.
-        rows: as many cells each, or Html of a whole `<td>` or `<th>`.
+        caption: shown above the table.
+        head: one heading per column.
+        rows: one cell per column; `Html` of a whole `<td>` or `<th>` is kept as is.
         kind: CSS classes.
-        sortable: whether a click on a heading sorts it, where there is JavaScript.
+        sortable: whether clicking a heading sorts the table; needs JavaScript.
     """
     body = [element("tr", _cell(row[0], "th", scope="row"), [_cell(cell, "td") for cell in row[1:]]) for row in rows]
     shown = element(
@@ -81,6 +81,6 @@ def _cell(content, tag, **attributes):
 
 
 def picture(content: bytes, kind: str, alt: str, **attributes: object) -> Html:
-    """An `<img>` that holds its file: `kind` is png or jpeg."""
+    """Builds an `<img>` with embedded data; `kind` is png or jpeg."""
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return element("img", src=source, alt=alt, **attributes)

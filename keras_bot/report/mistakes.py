@@ -1,4 +1,4 @@
-"""Where a network errs: confusion matrix, confused pairs, accuracy of each class, the most confident mistakes."""
+"""Errors of a network: confusion matrix, confused pairs, accuracy per class, the most confident mistakes."""
 
 import io
 
@@ -11,15 +11,15 @@ from keras_bot.report.predictions import Predictions
 from keras_bot.report.run_files import Run
 from keras_bot.report.wording import count, percent, plural
 
-_READABLE = 30  # classes of a matrix in numbers
-_OPEN = 40  # classes of a table that isn't folded
+_READABLE = 30  # largest number of classes for a matrix in numbers
+_OPEN = 40  # largest number of classes for a table that isn't collapsed
 _PAIRS = 15
-_SMALL = 64  # pixels up to which an image is kept exactly
+_SMALL = 64  # images up to this many pixels wide and high are stored losslessly
 _RIGHT, _WRONG = (42, 120, 214), (214, 84, 32)
 
 
 def confusion_matrix(run: Run) -> Html:
-    """Every cell in numbers for few classes; else a picture. With it the pairs that were confused most."""
+    """Shows the confusion matrix in numbers for few classes, else as a picture, and the most confused pairs."""
     answers = run.predictions
     few = len(answers.class_names) <= _READABLE
     return element("div", _cells(answers) if few else _compact(answers), _pairs(answers), class_="beside")
@@ -53,7 +53,7 @@ def _cell(number, share, right, true, predicted):
 
 
 def _compact(answers):
-    """A picture of the matrix: shares as the colours' opacity, so that it suits light and dark."""
+    """Draws the matrix with shares as opacity, so that it suits light and dark pages."""
     classes = len(answers.class_names)
     shares = confusion.blocks(answers.labels, answers.predicted, classes)
     size = len(shares)
@@ -85,7 +85,7 @@ def _pairs(answers):
 
 
 def class_table(run: Run) -> Html:
-    """Every class, the worst recognised first; folded where there are many."""
+    """Lists all classes, lowest accuracy first; collapsed if there are many."""
     answers = run.predictions
     names = answers.class_names
     figures = confusion.class_figures(answers.labels, answers.predicted, len(names))
@@ -108,7 +108,7 @@ def class_table(run: Run) -> Html:
 
 
 def classes_beside(runs: list[Run]) -> Html:
-    """The accuracy of each class in every run: for runs of the same classes and images."""
+    """Tabulates the accuracy of each class for each run; the runs must share classes and images."""
     first = runs[0].predictions
     figures = [
         {one.label: one for one in confusion.class_figures(a.labels, a.predicted, len(a.class_names))}
@@ -126,7 +126,7 @@ def classes_beside(runs: list[Run]) -> Html:
 
 
 def mistaken_images(run: Run) -> Html:
-    """The wrong answers of the greatest confidence, each with its image."""
+    """Shows the most confident wrong answers with their images."""
     answers = run.predictions
     wrong = int((~answers.correct).sum())
     if not answers.mistakes:

@@ -1,4 +1,4 @@
-"""The page's first parts: what came out of each run, what was trained, and by which recipe."""
+"""The page's first sections: results, facts about the training, speed and recipes."""
 
 import dataclasses
 import statistics
@@ -11,7 +11,7 @@ from keras_bot.training.curves import LABELS
 
 
 def results(runs: list[Run]) -> Html:
-    """A line a run: its metrics, the best of them, loss, speed."""
+    """Tabulates metrics, best main metric, loss, epochs and training time, one row per run."""
     names = runs[0].metric_names
     main = LABELS.get(names[0], names[0])
     head = ["run", *(LABELS.get(name, name) for name in names), f"best {main}", "loss", "epochs", "training"]
@@ -32,12 +32,12 @@ def results(runs: list[Run]) -> Html:
 def _best(run):
     best = run.metrics["result"][f"best_{run.main_metric}"]
     epochs = zip(run.column(f"val_{run.main_metric}"), run.column("epoch"), strict=True)
-    reached = max(epochs, default=None)  # of equal ones the last, as best.keras
+    reached = max(epochs, default=None)  # ties go to the last epoch, as in best.keras
     return percent(best) + (f" (epoch {reached[1]:.0f})" if reached else "")
 
 
 def facts(runs: list[Run]) -> Html:
-    """What was trained, on what, with what: a column a run."""
+    """Tabulates network, data, tricks and versions, one column per run."""
     told = [_facts(run) for run in runs]
     names = list(dict.fromkeys(name for facts in told for name in facts))
     rows = [[name, *(facts.get(name, "–") for facts in told)] for name in names]
@@ -66,7 +66,7 @@ def _facts(run):
 
 
 def throughput(runs: list[Run]) -> Html:
-    """Images a second, seconds an epoch, and the whole training."""
+    """Tabulates images per second, seconds per epoch and total training time."""
     head = ["run", "images/s", "seconds an epoch", "training in all", "epochs"]
     rows = []
     for run in runs:
@@ -83,7 +83,7 @@ def throughput(runs: list[Run]) -> Html:
 
 
 def recipes(runs: list[Run]) -> Html:
-    """The knobs that aren't at their default in some run; behind a click all of them."""
+    """Tabulates the recipe fields that differ from the default in some run; all fields in a collapsed table."""
     default = Recipe().as_text()
     told = [run.recipe.as_text() for run in runs]
     helps = {field.name: field.metadata["help"] for field in dataclasses.fields(Recipe)}
@@ -98,7 +98,7 @@ def recipes(runs: list[Run]) -> Html:
 
 
 def _knob(name, told, default):
-    """A row: the name, marked if runs differ, each run's value, grey where it is the default's, and the default."""
+    """Builds a row: name (marked if runs differ), each run's value (grey if it is the default) and the default."""
     values = [own.get(name, "") for own in told]
     usual = default.get(name, "")
     cells = [element("td", value or "(empty)", class_="usual" if value == usual else None) for value in values]

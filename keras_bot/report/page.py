@@ -1,4 +1,4 @@
-"""The report: one HTML page about one or several runs that needs no other file and no network."""
+"""The report: a self-contained HTML page about one or several runs, which needs no network access."""
 
 import numpy as np
 
@@ -16,14 +16,14 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 
 def check_one_task(runs: list[Run]):
-    """MisuseError unless the runs are all of one task."""
+    """Raises MisuseError unless all runs have the same task."""
     if len({run.recipe.task for run in runs}) > 1:
         told = " and ".join(f"{run.path} ({run.recipe.task})" for run in runs)
         raise MisuseError(f"Expected runs of one task, received {told}. Make a page of each task.")
 
 
 def build_page(runs: list[Run]) -> tuple[list[Run], Html]:
-    """The page, in which whatever comes from files is escaped, and the runs with notes of all that is missing on it.
+    """Returns the runs, with notes on everything missing, and the page, in which all text from files is escaped.
 
     Args:
         runs: at least one, all of one task.
@@ -57,7 +57,7 @@ def build_page(runs: list[Run]) -> tuple[list[Run], Html]:
 
 
 def _sections(runs) -> tuple[list[Run], list[tuple[str, str, Html]]]:
-    """The runs, with what is missing noted, and (id, heading, content) of each part of the page."""
+    """Returns the runs, with notes on missing parts, and (id, heading, content) of each section of the page."""
     parts = [
         ("results", "Results", join([overview.results(runs), overview.facts(runs)])),
         ("recipe", "Recipe", overview.recipes(runs)),
@@ -78,7 +78,7 @@ def _sections(runs) -> tuple[list[Run], list[tuple[str, str, Html]]]:
 
 
 def _of_classifiers(predicted, runs):
-    """What the networks' predictions tell, of the runs that have some. Colours go by the place among all runs."""
+    """Builds the sections for the runs with predictions. Colours follow the position among all runs."""
     if not predicted:
         return []
     beside = None
@@ -118,7 +118,7 @@ def _other_images(runs):
 
 
 def _tiles(run):
-    """The figures that one looks for first."""
+    """Shows the key figures of a run."""
     result, network = run.metrics["result"], run.metrics["network"]
     told = {LABELS.get(name, name): percent(result.get(name)) for name in run.metric_names}
     if run.predictions:
@@ -132,7 +132,7 @@ def _tiles(run):
 
 
 def _notes(runs):
-    """What is missing and why."""
+    """Lists what is missing and why."""
     lines = [f"{run.name}: {note}" if len(runs) > 1 else note for run in runs for note in run.notes]
     if not lines:
         return None

@@ -1,19 +1,19 @@
-"""An ablation's pictures: the metric by row, and by epoch."""
+"""Plots of an ablation: the metric by row and by epoch."""
 
 import io
 
 from keras_bot.figures import label_text, plain_text
 from keras_bot.training.curves import LABELS
 
-_CYCLE = 10  # colours that can be told apart
+_CYCLE = 10  # colours in Matplotlib's cycle
 
 
 @plain_text()
 def draw_table(summary: dict) -> bytes:
-    """A PNG of each row's mean with its interval, its seeds, and the paper's figure where the row has one.
+    """Draws a PNG of each row's mean with its interval, its seeds, and the paper's value if the row has one.
 
     Args:
-        summary: of `results.summarise`.
+        summary: as returned by `results.summarise`.
     """
     rows = summary["rows"]
     figure = _figure((8, 1.3 + 0.42 * len(rows)))
@@ -35,7 +35,7 @@ def draw_table(summary: dict) -> bytes:
     panel.set_yticks(range(len(rows)), [label_text(row["name"]) for row in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     left, right = panel.get_xlim()
-    panel.set_xlim(max(left, 0), min(right, 100.5))  # what two seeds' intervals reach is no accuracy any more
+    panel.set_xlim(max(left, 0), min(right, 100.5))  # intervals over two seeds can exceed the range of the metric
     panel.set(xlabel=f"{_label(summary)} after the last epoch, %")
     panel.grid(axis="x", alpha=0.3)
     handles, labels = panel.get_legend_handles_labels()
@@ -45,11 +45,11 @@ def draw_table(summary: dict) -> bytes:
 
 @plain_text()
 def draw_curves(summary: dict, curves: dict[str, list[tuple[float, float, float]]]) -> bytes:
-    """A PNG of each row's mean by epoch, in a band from the lowest seed to the highest.
+    """Draws a PNG of each row's mean by epoch, with a band from the lowest seed to the highest.
 
     Args:
-        summary: of `results.summarise`.
-        curves: of `results.mean_curves`.
+        summary: as returned by `results.summarise`.
+        curves: as returned by `results.mean_curves`.
     """
     figure = _figure((9, 5))
     panel = figure.subplots()
@@ -83,9 +83,9 @@ def _label(summary):
 
 
 def _legend(panel, handles):
-    """Draws a legend of artists by name outside the panel, so that it hides nothing.
+    """Draws a legend of artists by name outside the panel, where it hides nothing.
 
-    The names are set afterwards: as labels, Matplotlib would leave out those that begin with an underscore.
+    The names are set afterwards because Matplotlib omits labels that begin with an underscore.
     """
     panel.spines[["top", "right"]].set_visible(False)
     if handles:

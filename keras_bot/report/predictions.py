@@ -1,4 +1,4 @@
-"""What the network of a run says of every image of an evaluation set: the few figures of each that the page needs."""
+"""Predictions of a run's network on an evaluation set, reduced to the few numbers per image that the page needs."""
 
 import dataclasses
 import pathlib
@@ -21,14 +21,14 @@ _FIGURES = ("labels", "predicted", "confidence", "true_probability", "rank", "ga
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """An image that was taken for another class.
+    """A misclassified image.
 
     Attributes:
-        image: uint8 (S, S, 3), as the network saw it, less the normalisation.
-        place: in the set's natural order, from 0.
-        name: of the record, as the data set calls it.
-        true, predicted: the classes.
-        confidence, true_probability: of the predicted and of the true class.
+        image: uint8 (S, S, 3), the network's input without normalisation.
+        place: index in the data set's natural order, from 0.
+        name: the record's name in the data set.
+        true, predicted: class indices.
+        confidence, true_probability: probabilities of the predicted and of the true class.
     """
 
     image: np.ndarray
@@ -42,17 +42,17 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """One network on one set of N images and K classes. No logits are kept: a few numbers an image, and some images.
+    """Predictions of one network for N images and K classes: a few numbers per image and some images, no logits.
 
     Attributes:
-        source: name of the set.
-        class_names: K of them.
+        source: name of the data set.
+        class_names: the K class names.
         labels, predicted: int32 (N,).
-        confidence, true_probability: float32 (N,), of the predicted and of the true class.
-        rank: int32 (N,), how many classes have a larger logit than the true one.
+        confidence, true_probability: float32 (N,), probabilities of the predicted and of the true class.
+        rank: int32 (N,), number of classes with a larger logit than the true class.
         gap: float32 (N,), see `calibration.logit_gap`.
         loss: float32 (N,), -log of the true class's probability.
-        mistakes: the wrong answers of the greatest confidence, it first.
+        mistakes: the most confident wrong answers, in descending order of confidence.
         unreadable: names of images that could not be decoded.
     """
 
@@ -70,11 +70,11 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each answer is right, bool (N,)."""
+        """Whether each prediction is correct, bool (N,)."""
         return self.labels == self.predicted
 
     def figures(self) -> dict[str, float]:
-        """top1, top5, mean_confidence, ece (fractions), nll and mean_gap (in nats) over the set."""
+        """Computes top1, top5, mean_confidence, ece (fractions), nll and mean_gap (in nats) over the set."""
         return {
             "top1": float(self.correct.mean()),
             "top5": float((self.rank < 5).mean()),
@@ -86,17 +86,17 @@ class Predictions:
 
 
 def predict(recipe: Recipe, path: pathlib.Path, class_names: tuple[str, ...], shown: int = MISTAKES) -> Predictions:
-    """Looks at every image of the recipe's evaluation set once, as `evaluate` does.
+    """Predicts each image of the recipe's evaluation set once, as `evaluate` does.
 
     Args:
-        recipe: says which set, and how its images are prepared.
+        recipe: sets the data set and its preprocessing.
         path: the .keras file of a classifier.
-        class_names: that it was trained for, in their order.
-        shown: how many mistakes are kept with their image.
+        class_names: the classes it was trained on, in order.
+        shown: number of mistakes to keep with their image.
 
     Raises:
-        MisuseError: if the file or the set can't be used, or the classes are others.
-        RunError: if too many images can't be decoded, or the network gives what is not finite.
+        MisuseError: if the file or the data set can't be used, or the classes differ.
+        RunError: if too many images can't be decoded, or the network returns non-finite logits.
     """
     source = assemble.open_source(recipe, "eval", class_names=class_names)
     network = load_network(path, num_classes=source.num_classes)
@@ -118,7 +118,7 @@ def predict(recipe: Recipe, path: pathlib.Path, class_names: tuple[str, ...], sh
 
 
 def _look(logits, labels):
-    """The figures of a batch's images, from its logits (b, K) and labels (b,)."""
+    """Computes the per-image figures of a batch from its logits (b, K) and labels (b,)."""
     rows, predicted, logs = np.arange(len(logits)), logits.argmax(axis=-1), log_probabilities(logits)
     return {
         "labels": labels.astype(np.int32),
@@ -132,7 +132,7 @@ def _look(logits, labels):
 
 
 def _worst(mistakes, part, images, places, count):
-    """The most confident mistakes so far and of this batch, at most `count`; only theirs are the images kept."""
+    """Merges a batch into the `count` most confident mistakes so far; only their images are kept."""
     confidence = part["confidence"]
     wrong = np.flatnonzero(part["labels"] != part["predicted"])
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
@@ -147,6 +147,6 @@ def _worst(mistakes, part, images, places, count):
 
 
 def _name(source, place):
-    """What the data set calls the record at a place of its natural order."""
+    """Returns the name of the record at `place` in the data set's natural order."""
     key = next(iter(source.keys(None, 1, place).take(1)))
     return source.record_name(*key).numpy().decode(errors="replace")

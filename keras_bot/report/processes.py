@@ -1,4 +1,4 @@
-"""Processes that each write a log: some at a time, none left behind, ended as politely as this one is asked to end."""
+"""Concurrent child processes that each write a log; signals to this process end them, and none is left running."""
 
 import collections
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras_bot
 from keras_bot.errors import RunError, Terminated
 
-GRACE = 60.0  # seconds in which a training may save its state
+GRACE = 60.0  # seconds for a training to save its state
 _POLL = 0.05
 _PR_SET_PDEATHSIG = 1
 
@@ -26,9 +26,9 @@ class Job:
     """A process to run.
 
     Attributes:
-        name: for whoever asks which it was.
-        command: its arguments.
-        log: file that its output is added to.
+        name: identifies the job.
+        command: the command line.
+        log: file to which its output is appended.
     """
 
     name: str
@@ -44,20 +44,20 @@ def run_jobs(
     ended: Callable[[Job, str], None],
     grace: float = GRACE,
 ):
-    """Runs all jobs, in order, `workers` at a time; in the main thread, which they are tied to.
+    """Runs all jobs in order, `workers` at a time. Call it from the main thread, to whose life the jobs are tied.
 
-    SIGINT, SIGTERM and SIGHUP end them by SIGTERM and, `grace` seconds later, by SIGKILL; a second SIGINT, and on Linux
-    this process' own death, kills them.
+    SIGINT, SIGTERM and SIGHUP end the jobs with SIGTERM and, after `grace` seconds, SIGKILL. A second SIGINT kills them
+    at once, and on Linux so does the death of this process.
 
     Args:
-        jobs: what to run.
-        workers: how many at a time.
-        started: called with a job when it begins.
-        ended: called with a job and why it failed, "" if it didn't.
-        grace: seconds.
+        jobs: jobs to run.
+        workers: number of concurrent jobs.
+        started: called with each job when it starts.
+        ended: called with each job and the reason it failed, "" if it succeeded.
+        grace: seconds between SIGTERM and SIGKILL.
 
     Raises:
-        KeyboardInterrupt: after SIGINT; none is left then, nor after any other error.
+        KeyboardInterrupt: after SIGINT. No job is left running after this or any other error.
         Terminated: after SIGTERM or SIGHUP.
         RunError: if a log can't be written.
     """
@@ -80,9 +80,9 @@ def run_jobs(
 
 
 def reason(log: pathlib.Path, begin: int, code: int) -> str:
-    """Why a process with this exit code failed: the last line of the log from `begin` on that keras-bot wrote.
+    """Returns why a process failed: its last "keras-bot: " line in the log from offset `begin`, and its exit code.
 
-    Without one the last line of all; "" for exit code 0. -n means killed by signal n.
+    Without such a line, the last line is used. Returns "" for exit code 0; -n means killed by signal n.
     """
     if code == 0:
         return ""
@@ -95,7 +95,7 @@ def reason(log: pathlib.Path, begin: int, code: int) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """This process' environment, in which a child finds the same keras_bot whatever the current directory holds."""
+    """Returns an environment in which a child imports the same keras_bot from any current directory."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     root = str(pathlib.Path(keras_bot.__file__).resolve().parents[1])
     if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:  # a source tree
@@ -104,7 +104,7 @@ def child_environment() -> dict[str, str]:
 
 
 def tie_to_parent() -> Callable[[], None] | None:
-    """For `preexec_fn`: the kernel kills the child when this thread dies, however it does. None where Linux isn't."""
+    """Returns a `preexec_fn` with which the kernel kills the child when this thread dies; None except on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     import ctypes
@@ -113,14 +113,14 @@ def tie_to_parent() -> Callable[[], None] | None:
 
     def tie():
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 
     return tie
 
 
 def _start(job) -> tuple[subprocess.Popen, int]:
-    """The process, in a session of its own, so that Ctrl-C comes to it through us; and where its log begins."""
+    """Starts a process in its own session, so that only this process gets Ctrl-C; also returns its log's offset."""
     try:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         log = open(job.log, "ab")  # noqa: SIM115
@@ -142,7 +142,7 @@ def _start(job) -> tuple[subprocess.Popen, int]:
 
 @contextlib.contextmanager
 def _asked_to_end() -> Iterator[list[int]]:
-    """Within it the signals that ask this process to end are only noted, in the list; but not those it ignores."""
+    """Within the context, only records SIGINT, SIGTERM and SIGHUP in the list; ignored signals stay ignored."""
     asked = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -158,12 +158,12 @@ def _asked_to_end() -> Iterator[list[int]]:
 
 
 def is_heeded(number):
-    """Not so for what `nohup` or a shell's & has set to be ignored."""
+    """Returns whether a signal is not ignored; `nohup` or a shell's & can set it to be ignored."""
     return signal.getsignal(number) is not signal.SIG_IGN
 
 
 def _end(processes, grace, asked):
-    """Ends what still runs."""
+    """Terminates the running processes; kills them after `grace` seconds or a second SIGINT."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + grace

@@ -1,4 +1,4 @@
-"""Curves of the runs over their epochs: loss, metrics, learning rate, speed."""
+"""Curves of the runs over epochs: loss, metrics, learning rate, speed."""
 
 import math
 
@@ -10,7 +10,7 @@ from keras_bot.training.curves import LABELS
 
 
 def curves(runs: list[Run]) -> Html | None:
-    """A chart of each figure with all runs in it; None if no run has a history."""
+    """Builds one chart per quantity with all runs in it; None if no run has a history."""
     shown = {number: run for number, run in enumerate(runs) if run.history}
     if not shown:
         return None
@@ -27,7 +27,7 @@ def curves(runs: list[Run]) -> Html | None:
 
 
 def _both(shown, column, label, format_y, in_words, several, **limit):
-    """A figure of the evaluation, and of the training where the history tells it."""
+    """Charts a quantity in evaluation and, if the history has it, in training; None without finite values."""
     lines, ends = [], []
     for number, run in shown.items():
         told = (f"val_{column}", number, False, "evaluation"), (column, number if several else None, True, "training")

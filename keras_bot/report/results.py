@@ -1,4 +1,4 @@
-"""The figures of an ablation, from its run directories."""
+"""Results of an ablation, read from its run directories."""
 
 import csv
 import dataclasses
@@ -14,14 +14,14 @@ from keras_bot.report.rows import Row
 
 @dataclasses.dataclass(frozen=True)
 class RunFigures:
-    """What a finished run's records tell, as fractions.
+    """Results of a finished run; metrics are fractions.
 
     Attributes:
         value: the metric after the last epoch.
-        best: the best of all epochs.
+        best: the best value over all epochs.
         curve: the metric after each epoch.
-        seconds: each epoch's training.
-        parameters, flops: the network's; flops None where they aren't counted.
+        seconds: training time of each epoch.
+        parameters, flops: of the network; flops is None if not counted.
     """
 
     value: float
@@ -33,7 +33,7 @@ class RunFigures:
 
 
 def read_run(directory: pathlib.Path, metric: str) -> RunFigures:
-    """The figures of a finished run. Raises RunError if its records can't be read."""
+    """Reads the results of a finished run. Raises RunError if its records can't be read."""
     try:
         told = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         with open(directory / "history.csv", newline="", encoding="utf-8") as file:
@@ -60,21 +60,21 @@ def summarise(
     metric: str,
     mode: str,
 ) -> dict:
-    """What `table.json` holds. All but "timing" is the same for the same recipes on the same machine.
+    """Returns the contents of `table.json`. All but "timing" is reproducible for the same recipes and machine.
 
     Args:
-        rows: in order.
-        seeds: wanted of each.
-        runs: the finished ones' figures, by row's name and seed.
-        failures: why others failed.
-        metric: of which the table is.
-        mode: of `rows.MODES`; says which row is `difference`'s other.
+        rows: the rows in order.
+        seeds: requested seeds of each row.
+        runs: results of the finished runs, by row name and seed.
+        failures: failure reasons, by row name and seed.
+        metric: the table's metric.
+        mode: one of `rows.MODES`; selects the row that `difference` compares with.
 
     Returns:
-        mode, task, metric, seeds wanted, rows and timing (by row seconds_per_epoch, a median without each run's first
-        epoch). Of a row its name, recipe_file, seeds and values (done), mean and its interval, difference (see
-        `intervals.paired_difference`) to the row that it names, best (mean over seeds of the best epoch's), parameters,
-        flops, paper (a fraction) and failed (reasons by seed). What isn't known is None.
+        mode, task, metric, requested seeds, rows and timing (seconds_per_epoch by row, a median without each run's
+        first epoch). Each row has name, recipe_file, finished seeds and their values, mean and its interval, difference
+        (see `intervals.paired_difference`) to the row named in `to`, best (mean over seeds of the best epoch's value),
+        parameters, flops, paper (a fraction) and failed (reasons by seed). Unknown entries are None.
     """
     table, timing, values = [], {}, {}
     for index, row in enumerate(rows):
@@ -117,7 +117,7 @@ def _seconds_per_epoch(runs):
 def mean_curves(
     rows: Sequence[Row], runs: Mapping[tuple[str, int], RunFigures]
 ) -> dict[str, list[tuple[float, float, float]]]:
-    """Of each row that has a finished run, by epoch: the mean over seeds, the lowest and the highest."""
+    """Returns (mean, lowest, highest) over seeds per epoch, for each row with a finished run."""
     curves = {}
     for row in rows:
         seeds = [run.curve for (name, _), run in runs.items() if name == row.name]

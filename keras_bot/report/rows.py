@@ -1,4 +1,4 @@
-"""The rows of an ablation: what each is called, its recipe, and what the paper says of it."""
+"""Rows of an ablation: name, recipe and the paper's result."""
 
 import collections
 import dataclasses
@@ -18,13 +18,13 @@ OWN_FILES = (LEDGER, *TABLES)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One recipe, trained once for every seed.
+    """One recipe, trained once per seed.
 
     Attributes:
-        name: that of its directory too.
-        file: the recipe's file, as given.
-        recipe: what is trained; its seed is 0, `with_seed` sets a run's.
-        paper: the paper's figures in percent, by metric; "" where the file doesn't tell of what.
+        name: also the name of its directory.
+        file: path of the recipe file, as given.
+        recipe: the recipe to train, with seed 0; `with_seed` sets the seed of a run.
+        paper: the paper's results in percent, by metric; the key is "" if the file doesn't name the metric.
     """
 
     name: str
@@ -33,21 +33,21 @@ class Row:
     paper: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     def with_seed(self, seed: int) -> Recipe:
-        """The recipe of one of the row's runs. A seed draws batches of its own, so it has its own teacher's cache."""
+        """Returns the recipe with a seed. Batches depend on the seed, so each seed has its own teacher cache."""
         cache = self.recipe.teacher_cache and str(pathlib.Path(self.recipe.teacher_cache) / f"seed{seed}")
         return dataclasses.replace(self.recipe, seed=seed, teacher_cache=cache)
 
 
 def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
-    """The rows of an ablation, the one that all are compared with, or the bottom of the stack, first.
+    """Builds the rows of an ablation, starting with the reference row or the bottom of the stack.
 
     Args:
-        recipes: by file, in order.
-        mode: "cumulative", a row a recipe, each compared with the row above; or "leave_one_out", a single recipe and
-            it without each of its tricks, compared with it.
+        recipes: recipes by file, in order.
+        mode: "cumulative", one row per recipe, each compared with the row above; or "leave_one_out", a single recipe,
+            then the recipe without each of its tricks, compared with the full one.
 
     Raises:
-        MisuseError: for another mode, no recipe or too many, two that are the same, several tasks.
+        MisuseError: for an unknown mode, no recipe or too many, identical recipes, or several tasks.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
@@ -68,10 +68,10 @@ def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
 
 
 def name_files(files: list[str]) -> list[str]:
-    """A name for each file: its stem, with the folders above it where others have the same.
+    """Returns a unique name for each file: its stem, with parent folders where needed.
 
     Raises:
-        MisuseError: if that doesn't tell them apart, as of one file given twice.
+        MisuseError: if the names aren't unique, a file is given twice, or a stem is reserved or starts with a dot.
     """
     paths = [pathlib.Path(file).resolve() for file in files]
     for path, file in zip(paths, files, strict=True):
@@ -97,9 +97,9 @@ def name_files(files: list[str]) -> list[str]:
 
 
 def read_paper(file: str) -> dict[str, float]:
-    """The paper's figures that the header of a recipe's file tells, in percent, by metric.
+    """Reads the paper's results from the header of a recipe file, in percent, by metric.
 
-    From `# Paper: 76.03 / 92.81 top-1 / top-5 %, …` {"top1": 76.03, "top5": 92.81}; {} where it tells none.
+    `# Paper: 76.03 / 92.81 top-1 / top-5 %, …` gives {"top1": 76.03, "top5": 92.81}; no such line gives {}.
     """
     text = pathlib.Path(file).expanduser().read_text(encoding="utf-8")
     told = re.search(r"^# Paper:\s*(\d[\d.]*(?: / \d[\d.]*)*)\s*([^,(%]*)", text, re.MULTILINE)

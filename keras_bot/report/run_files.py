@@ -1,4 +1,4 @@
-"""What a run directory tells of its run, checked: metrics.json, history.csv, and what is missing."""
+"""Validated contents of a run directory: metrics.json, history.csv, and notes on what is missing."""
 
 import csv
 import dataclasses
@@ -20,13 +20,13 @@ class Run:
     """One run.
 
     Attributes:
-        name: tells it from the others on the page.
-        path: as the user gave it.
-        recipe: of run.flags.
+        name: the run's unique name on the page.
+        path: the run directory, as given by the user.
+        recipe: from run.flags.
         metrics: metrics.json, with result, dataset, network and versions as dicts, tricks as a list.
-        history: a row an epoch, float by column; [] if there is none.
-        notes: what is missing on the page and why, a sentence each.
-        predictions: on the evaluation set; None where there are none.
+        history: one row per epoch, float by column; [] if there is none.
+        notes: what is missing on the page and why, one sentence each.
+        predictions: on the evaluation set; None if there are none.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def main_metric(self) -> str:
-        """The metric by which the best network was chosen: top1, map or mean_iou."""
+        """The metric that selected the best network: top1, map or mean_iou."""
         return next(name.removeprefix("best_") for name in self.metrics["result"] if name.startswith("best_"))
 
     @property
@@ -50,27 +50,27 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that it was trained for, in their order."""
+        """The classes it was trained on, in order."""
         return tuple(self.metrics["dataset"]["class_names"])
 
     def column(self, name: str) -> list[float]:
-        """A column of the history; NaN where an epoch lacks it."""
+        """Returns a column of the history; NaN for epochs without it."""
         return [row.get(name, math.nan) for row in self.history]
 
     def with_predictions(self, predictions: Predictions) -> "Run":
-        """The same with what its network says."""
+        """Returns a copy with the network's predictions."""
         return dataclasses.replace(self, predictions=predictions)
 
     def with_note(self, note: str) -> "Run":
-        """The same with one more thing that is missing."""
+        """Returns a copy with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))
 
 
 def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> Run:
-    """The run in a directory. A history that is missing or damaged becomes a note.
+    """Reads the run in a directory. A missing or damaged history becomes a note.
 
     Raises:
-        MisuseError: if metrics.json is missing, as in an unfinished run, or isn't whole.
+        MisuseError: if metrics.json is missing, as in an unfinished run, or is damaged.
     """
     try:
         metrics = read_metrics(path)
@@ -90,7 +90,7 @@ def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> Run:
 
 
 def read_history(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a history.csv. Raises OSError, or ValueError if it isn't one."""
+    """Reads the rows of a history.csv. Raises OSError, or ValueError if it isn't one."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in _whole_rows(csv.DictReader(file))]
     if not rows or "epoch" not in rows[0]:
@@ -106,7 +106,7 @@ def _whole_rows(reader):
 
 
 def _check(metrics, path):
-    """MisuseError unless the parts that the page reads are of their types."""
+    """Raises MisuseError unless the parts that the page reads have the right types."""
     parts = {name: metrics.get(name, {}) for name in _PARTS}
     wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
     if not wrong:
@@ -128,7 +128,7 @@ def _check(metrics, path):
 
 
 def name_runs(paths: list[pathlib.Path]) -> list[str]:
-    """A name for each run, the parts of its path that differ: a/2_cosine/seed0, a/3_mixup/seed0 are 2_cosine, 3_mixup.
+    """Names each run by the parts of its path that differ: a/2_cosine/seed0, a/3_mixup/seed0 -> 2_cosine, 3_mixup.
 
     Raises:
         MisuseError: if one directory is given twice.
@@ -137,7 +137,7 @@ def name_runs(paths: list[pathlib.Path]) -> list[str]:
     for place, part in enumerate(parts):
         if part in parts[:place]:
             raise MisuseError(f"Expected every run once, received {paths[place]} twice. Drop one.")
-    if len(parts) == 1:  # an ablation's are called seed0, …
+    if len(parts) == 1:  # runs of an ablation are called seed0, …
         return ["/".join(parts[0][-2:]) if re.fullmatch(r"seed\d+", parts[0][-1]) else parts[0][-1]]
     while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]

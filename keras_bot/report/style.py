@@ -1,4 +1,4 @@
-"""The page's style sheet and its one script, which sorts tables; both stand in the page itself."""
+"""The page's style sheet and its only script, which sorts tables; both are embedded in the page."""
 
 _LIGHT = """
   --page: #fbfbfa; --card: #ffffff; --text: #1c1c1a; --muted: #6b6a66; --line: #e3e2de; --accent: #1f63b8;

@@ -13,12 +13,12 @@ _COMPARED = {"cumulative": "the row above", "leave_one_out": "the first row"}
 
 
 def as_json(summary: dict) -> str:
-    """`results.summarise`'s summary as it is."""
+    """Formats the summary of `results.summarise` as JSON."""
     return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_markdown(summary: dict) -> str:
-    """The table for people: percent, intervals as ±, and below it what failed."""
+    """Formats the table as Markdown, in percent with intervals as ±, followed by the failed runs."""
     label, several = LABELS.get(summary["metric"], summary["metric"]), len(summary["seeds"]) > 1
     columns = ["row", f"{label}, %", f"change to {_COMPARED[summary['mode']]}, points", "excludes 0", "best epoch, %"]
     columns += ["s/epoch", "parameters", "GFLOPs", "paper, %", "seeds"]
@@ -58,7 +58,7 @@ def _cells(row, timing):
 
 
 def _code(name):
-    """Returns a name as inline code, in more backticks than it has in a row."""
+    """Returns a name as inline code, fenced by more backticks than any run of them in the name."""
     text = one_line(name)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -73,7 +73,7 @@ def _with_spread(mean, interval, sign):
 
 
 def as_csv(summary: dict) -> str:
-    """One line per row, fractions; seeds and values with spaces between; empty where nothing is known."""
+    """Formats one line per row, in fractions; seeds and values are space-separated, unknown cells empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _flat(summary["rows"][0], {}).keys(), lineterminator="\n")
     writer.writeheader()

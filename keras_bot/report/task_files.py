@@ -1,4 +1,4 @@
-"""What a detection or segmentation run left in its directory: the table of its classes, and pictures."""
+"""Page sections from the files of a detection or segmentation run: table of classes and pictures."""
 
 import io
 
@@ -11,7 +11,7 @@ _WIDEST = 1400
 
 
 def classes_and_pictures(run: Run) -> tuple[Html, list[str]]:
-    """table.md and predictions.png of the run; and a sentence for each that is missing or damaged."""
+    """Shows table.md and predictions.png of the run; also returns one sentence per missing or damaged file."""
     parts, missing = [], []
     for name, show in (("table.md", _table), ("predictions.png", _pictures)):
         try:
@@ -30,7 +30,7 @@ def _table(run, path):
 
 
 def _pictures(run, path):
-    """As a JPEG: the PNG of a grid of photos takes megabytes."""
+    """Embeds the pictures as a JPEG, because a PNG of a grid of photos takes megabytes."""
     with Image.open(path) as image:
         shown = image.convert("RGB")
     shown.thumbnail((_WIDEST, 10 * _WIDEST))

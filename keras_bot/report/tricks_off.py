@@ -1,4 +1,4 @@
-"""A recipe with one of its tricks switched off: which knobs that takes, for each trick of `assemble.active_tricks`."""
+"""Recipes with one trick switched off: the fields to change for each trick of `assemble.active_tricks`."""
 
 import dataclasses
 import re
@@ -11,10 +11,10 @@ _IN_THE_WEIGHTS = ("tweak", "zero_gamma")
 
 
 def without_each_trick(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe without each of its active tricks, by the trick's name, in the paper's order.
+    """Returns the recipe without each of its active tricks, by the trick's name, in the paper's order.
 
-    All else stays, the epochs too. Of a recipe with `init_from` tweak and zero gamma aren't left out: they are in the
-    weights that it begins with.
+    Everything else stays the same, including the epochs. With `init_from`, tweak and zero gamma are never left out:
+    they are part of the initial weights.
 
     Raises:
         MisuseError: if no trick is active.
@@ -28,7 +28,7 @@ def without_each_trick(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def _tricks(recipe):
-    """Of each trick whether it is active, and the knobs that switch it off."""
+    """Returns for each trick whether it is active, and the fields that switch it off."""
     tweaked = _TWEAKED.fullmatch(recipe.model)
     step = {"schedule": "step", "decay_epochs": baseline_decay_epochs(recipe)}
     return {
@@ -46,7 +46,7 @@ def _tricks(recipe):
 
 
 def baseline_decay_epochs(recipe: Recipe) -> tuple[int, ...]:
-    """The paper's 30, 60, 90 of 120 epochs for the recipe's: whole epochs, each once, after the warmup."""
+    """Scales the paper's 30, 60, 90 of 120 epochs to the recipe: unique whole epochs after the warmup."""
     parts = (round(recipe.epochs * part / 4) for part in (1, 2, 3))
     return tuple(sorted({epoch for epoch in parts if epoch > recipe.warmup_epochs}))
 

@@ -1,39 +1,39 @@
-"""Numbers as the page writes them."""
+"""Number formatting for the page."""
 
 import math
 
 
 def percent(fraction: float | None) -> str:
-    """0.80199 is 80.20 %; – where there is none."""
+    """Formats a fraction as a percentage: 0.80199 -> 80.20 %; – for None or non-finite values."""
     return "–" if fraction is None or not math.isfinite(fraction) else f"{fraction * 100:.2f} %"
 
 
 def points(fraction: float) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """Formats a difference of two fractions in percentage points, with its sign."""
     return f"{fraction * 100:+.2f}".replace("-", "−")
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """With so many digits behind the point; – where there is none, ∞ where it has no bound."""
+    """Formats a number with `digits` decimals; – for None or NaN, ∞ for infinity."""
     if value is None or math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def count(value: float | None) -> str:
-    """With commas: 25,576,264."""
+    """Formats a number with commas: 25,576,264; – for None."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def flops(value: float | None) -> str:
-    """Multiply-adds: 40.8 M, 4.33 G."""
+    """Formats multiply-adds: 40.8 M, 4.33 G; – for None."""
     if value is None:
         return "–"
     return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
 
 
 def duration(seconds: float | None) -> str:
-    """12.3 s, 17 min 9 s, 2 h 5 min."""
+    """Formats a duration: 12.3 s, 17 min 9 s, 2 h 5 min; – for None."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -43,5 +43,5 @@ def duration(seconds: float | None) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """1 image, 2,000 images."""
+    """Formats a count with its noun: 1 image, 2,000 images."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
