@@ -1,1 +1,1 @@
-"""Speed, as a ratio to a peer measured in the same run, with medians of interleaved repeats."""
+"""Benchmarks: speed ratios to a peer measured in the same run, as medians of interleaved repeats."""

@@ -1,9 +1,10 @@
-"""One network in a process of its own, on its own backend, timed step by step.
+"""A network timed step by step in its own process, on its own backend.
 
     python -c "from keras_bot.bench.contestant import main; main()" JSON
 
-It builds what the JSON asks for, says so in a line of JSON, runs a step for every line that it reads and answers with
-its seconds, and at the end tells its peak memory. Networks of several frameworks can so be timed in turn.
+It builds the `Contestant` given as JSON and prints the network's size as one line of JSON. For each line on standard
+input it runs a step and prints the step's seconds. At the end of input it prints its peak memory. This allows networks
+of several frameworks to be timed in turn.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from keras_bot.bench.memory import peak_mib
 
 NUM_CLASSES = 1000
-PEERS = {  # name -> the network that is meant
+PEERS = {  # peer name -> network
     "keras_applications": "ResNet50",
     "keras_hub": "ResNet-50-vd",
     "timm": "resnet50d",
@@ -26,16 +27,16 @@ PEERS = {  # name -> the network that is meant
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What is timed.
+    """The network and settings to time.
 
     Attributes:
-        name: a network of `models.names()`, or one of `PEERS`.
-        backend: "tensorflow", "jax" or "torch"; timm's is "torch".
+        name: a network from `models.names()`, or one of `PEERS`.
+        backend: "tensorflow", "jax" or "torch"; always "torch" for timm.
         mode: "train" or "forward".
-        batch_size, image_size: of the random images, which stay in memory.
+        batch_size, image_size: shape of the random images, which stay in memory.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16".
-        jit: compile with XLA, or torch.compile; on JAX always.
-        folded: ours with batch norm folded into the convolutions, "forward" only.
+        jit: compile with XLA or torch.compile; always on with JAX.
+        folded: fold batch norm into the convolutions of a keras_bot network; "forward" only.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Contestant:
 
 
 def main():
-    """The process."""
+    """Runs the timing process."""
     contestant = Contestant(**json.loads(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps library output off the answer stream
     build = _timm_step if contestant.name == "timm" else _keras_step
     step, facts = build(contestant)
     print(json.dumps(facts), file=answers, flush=True)
@@ -64,7 +65,7 @@ def main():
 
 
 def _keras_step(contestant: Contestant) -> tuple[Callable, dict]:
-    """A step that is over when its results are on the host, and the size of the network."""
+    """Returns a step function that blocks until its results are on the host, and the network's size."""
     import keras
     import numpy as np
 
@@ -79,7 +80,7 @@ def _keras_step(contestant: Contestant) -> tuple[Callable, dict]:
     images, labels = _batch(contestant)
     images, labels = (keras.ops.convert_to_tensor(part) for part in (images, labels))
     facts = {"parameters": models.count_parameters(network)}
-    with contextlib.suppress(ValueError):  # one that nests models isn't counted
+    with contextlib.suppress(ValueError):  # raised for nested models
         facts["flops"] = models.count_flops(network, contestant.image_size)
     if contestant.mode == "train":
         return lambda: float(np.asarray(network.train_on_batch(images, labels))), facts
@@ -120,12 +121,12 @@ def _keras_network(contestant):
     if contestant.backend == "tensorflow":
         from keras_bot.training.fused_batch_norm import fuse_batch_norm
 
-        fuse_batch_norm(network)  # as `train` does
+        fuse_batch_norm(network)  # as in `train`
     return network
 
 
 def _timm_step(contestant: Contestant) -> tuple[Callable, dict]:
-    """timm's network, channels last, in plain PyTorch."""
+    """Returns a step function and the size of timm's network, in plain PyTorch with channels last."""
     import timm
     import torch
 
@@ -133,7 +134,7 @@ def _timm_step(contestant: Contestant) -> tuple[Callable, dict]:
     network = timm.create_model(PEERS["timm"], num_classes=NUM_CLASSES)
     network = network.to(device, memory_format=torch.channels_last)
     images, labels = (torch.from_numpy(part).to(device) for part in _batch(contestant))
-    images = images.permute(0, 3, 1, 2)  # a view: channels last in memory
+    images = images.permute(0, 3, 1, 2)  # a view that stays channels last in memory
     half = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(contestant.dtype)
     casting = torch.autocast(device, half, enabled=half is not None)
     run = torch.compile(network) if contestant.jit else network
@@ -170,7 +171,7 @@ def _batch(contestant):
 
 
 def _peak(backend) -> float:
-    """The most memory that was in use, in MiB: the GPU's if there is one, else the process's."""
+    """Returns the peak memory in MiB: of the GPU if there is one, else of the process."""
     if backend == "torch":
         import torch
 

@@ -1,4 +1,4 @@
-"""How many images a second the input pipelines make, beside what a user would write instead, in one run."""
+"""Throughput of the input pipelines compared with common alternatives, measured in one run."""
 
 import contextlib
 import functools
@@ -25,12 +25,12 @@ from keras_bot.training.failures import clear_errors
 EVAL_CROP = 0.875
 PAIRS = (("ours", "limit"), ("ours", "plain"), ("ours", "torchvision"), ("ours_eval", "keras_eval"))
 
-_WARMUP_IMAGES = 512  # untimed in each turn: what a pipeline made ahead while it was traced must be gone
-_SPARE_BATCHES = 16  # behind the last timed one, so that no pipeline runs dry while it is timed
+_WARMUP_IMAGES = 512  # untimed in each turn, to drain what a pipeline prefetched while it was traced
+_SPARE_BATCHES = 16  # after the last timed one, so that no pipeline runs out while it is timed
 _ENDLESS = 2**20
-_WINDOWS = 20  # of each photo, for the limit
+_WINDOWS = 20  # per photo, for the `limit` arm
 
-Arm = Callable[[int, int], float]  # (untimed batches, timed batches) -> seconds of the latter
+Arm = Callable[[int, int], float]  # (untimed batches, timed batches) -> seconds for the timed batches
 
 
 def bench_data(
@@ -43,29 +43,29 @@ def bench_data(
     torch: bool = False,
     memory: bool = False,
 ) -> dict:
-    """Times input pipelines in turns on the same photos, so that a busy machine slows all.
+    """Times input pipelines in turns on the same photos, so that a busy machine slows all of them.
 
-    Training, from memory: `ours` is `data.train_pipeline` with the paper's whole recipe; `limit` only decodes random
-    windows of the same distribution, drawn beforehand; `plain` is the recipe by `tf.image`; `torchvision` by
-    RandomResizedCrop, flip, ColorJitter and Normalize with a worker a core. Evaluation, from files: `ours_eval` is
-    `data.eval_pipeline`, `keras_eval` is Keras' image_dataset_from_directory with CenterCrop and Normalization.
-    Each turn begins with a fresh iterator and untimed batches.
+    Training, from memory: `ours` is `data.train_pipeline` with the paper's whole recipe. `limit` only decodes random
+    windows from the same distribution, sampled in advance. `plain` is the recipe with `tf.image`. `torchvision` uses
+    RandomResizedCrop, flip, ColorJitter and Normalize with one worker per core. Evaluation, from files: `ours_eval` is
+    `data.eval_pipeline`; `keras_eval` is Keras' image_dataset_from_directory with CenterCrop and Normalization.
+    Each turn starts with a fresh iterator and untimed batches.
 
     Args:
-        folder: of JPEGs, at any depth.
-        image_size: height and width of what the pipelines make.
-        batch_size: images in a batch.
-        repeats: turns of each.
-        count: images timed in a turn, rounded up to whole batches.
-        torch: measure torchvision too.
-        memory: measure peak memory too; see `memory.bench_memory`.
+        folder: directory of JPEGs, at any depth.
+        image_size: height and width of the output images.
+        batch_size: images per batch.
+        repeats: turns per pipeline.
+        count: images timed per turn, rounded up to whole batches.
+        torch: also measure torchvision.
+        memory: also measure peak memory; see `memory.bench_memory`.
 
     Returns:
-        The settings; images_per_second: the median of each pipeline's turns; ratios: {"ours/limit": …}, medians over
-        the turns of the quotient within a turn; turns: the images a second of each turn; perhaps memory.
+        The settings; images_per_second: the median over each pipeline's turns; ratios: {"ours/limit": …}, the median
+        over the turns of the ratio within a turn; turns: images per second of each turn; memory, if measured.
 
     Raises:
-        MisuseError: if the folder holds no JPEG or one that is broken, a number isn't positive, or torch is missing.
+        MisuseError: if the folder contains no JPEG or a corrupt one, a number isn't positive, or torch is missing.
     """
     expect_at_least_one(image_size=image_size, batch_size=batch_size, repeats=repeats, count=count)
     if memory and batch_size > IMAGES[0]:
@@ -100,8 +100,8 @@ def bench_data(
 
 
 def training_arms(jpegs: Jpegs, batch_size: int, image_size: int) -> dict[str, Arm]:
-    """`ours`, `limit` and `plain`, each without an end."""
-    copies = -(-10 * batch_size // len(jpegs.paths))  # so that an epoch's end is no matter
+    """Returns the endless pipelines `ours`, `limit` and `plain`."""
+    copies = -(-10 * batch_size // len(jpegs.paths))  # makes the cost of an epoch's end negligible
     pipelines = {
         "ours": data.train_pipeline(jpegs.source(_ENDLESS), batch_size=batch_size, image_size=image_size, epochs=1000),
         "limit": decode_windows(jpegs, batch_size),
@@ -118,7 +118,7 @@ def training_arms(jpegs: Jpegs, batch_size: int, image_size: int) -> dict[str, A
 
 
 def decode_windows(jpegs: Jpegs, batch_size: int) -> tf.data.Dataset:
-    """The limit: random windows decoded on all cores and let go; elements tell the pixels' number, int32 (B,)."""
+    """Builds the `limit` arm: decodes random windows on all cores and yields only their sizes, int32 (B,)."""
     shapes = np.array([tf.image.extract_jpeg_shape(encoded).numpy() for encoded in jpegs.images])
     encoded, total = tf.constant(list(jpegs.images)), _WINDOWS * len(jpegs.paths)
 
@@ -137,9 +137,9 @@ def decode_windows(jpegs: Jpegs, batch_size: int) -> tf.data.Dataset:
 
 
 def evaluation_pipelines(folder: pathlib.Path, batch_size: int, image_size: int) -> dict[str, tf.data.Dataset]:
-    """`ours_eval` and `keras_eval` on the files of the folder's `val`: shorter edge to size / 0.875, centre crop.
+    """Builds `ours_eval` and `keras_eval` for the files in `val`: shorter edge to size / 0.875, then centre crop.
 
-    Keras cuts out the middle square before it resizes, which is the same picture.
+    Keras crops the central square before resizing, which gives the same picture.
     """
     source = data.open_source(str(folder), "eval")
     edge = round(image_size / EVAL_CROP)
@@ -163,7 +163,7 @@ def evaluation_pipelines(folder: pathlib.Path, batch_size: int, image_size: int)
 
 @contextlib.contextmanager
 def linked_folder(jpegs: Jpegs, count: int) -> Iterator[pathlib.Path]:
-    """A folder `val` of `count` links to the photos in class folders, with `train` beside it, gone afterwards."""
+    """Creates a temporary folder whose `val` has `count` links to the photos by class; `train` is a link to `val`."""
     with tempfile.TemporaryDirectory() as name:
         root = pathlib.Path(name)
         for index in range(count):
@@ -176,9 +176,9 @@ def linked_folder(jpegs: Jpegs, count: int) -> Iterator[pathlib.Path]:
 
 
 def take_turns(arms: dict[str, Arm], repeats: int, warmup: int, batches: int) -> list[dict[str, float]]:
-    """Seconds of every arm's timed batches, a dict a round; every other round goes backwards."""
+    """Returns the seconds of each arm's timed batches, one dict per round; odd rounds run in reverse order."""
     for arm in arms.values():
-        arm(1, 1)  # compiles, and reads files for the first time
+        arm(1, 1)  # compiles and warms the file cache
     rounds = []
     for repeat in range(repeats):
         seconds = {}
@@ -190,7 +190,7 @@ def take_turns(arms: dict[str, Arm], repeats: int, warmup: int, batches: int) ->
 
 
 def summarise(turns: list[dict[str, float]]) -> dict:
-    """Medians of images a second, and of the ratios within a turn."""
+    """Returns the medians of images per second and of the ratios within a turn."""
     names = list(turns[0])
     pairs = [(first, second) for first, second in PAIRS if second in names]
     return {
@@ -204,7 +204,7 @@ def summarise(turns: list[dict[str, float]]) -> dict:
 
 
 def _wait_for_quiet(limit: float = 5.0):
-    """Until the threads of the turn before have stopped working ahead, at most `limit` seconds."""
+    """Waits until the previous turn's threads have stopped prefetching, at most `limit` seconds."""
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         before = time.process_time()
@@ -216,7 +216,7 @@ def _wait_for_quiet(limit: float = 5.0):
 def _check_whole(jpegs: Jpegs):
     for path, encoded in zip(jpegs.paths, jpegs.images, strict=True):
         try:
-            tf.image.extract_jpeg_shape(encoded)  # which decode_jpeg doesn't insist on
+            tf.image.extract_jpeg_shape(encoded)  # stricter than decode_jpeg
             tf.io.decode_jpeg(encoded, channels=3)
         except tf.errors.InvalidArgumentError:
             raise MisuseError(

@@ -1,4 +1,4 @@
-"""The photos that the input pipelines are measured on: every JPEG below a folder, held encoded in memory."""
+"""Photos for the input pipeline benchmarks: every JPEG below a folder, kept encoded in memory."""
 
 import dataclasses
 import os
@@ -18,10 +18,10 @@ class Jpegs:
     """Encoded photos, sorted by path.
 
     Attributes:
-        paths: of the files.
-        images: their bytes.
-        labels: the place of each file's folder among `class_names`.
-        class_names: names of the folders that hold them, sorted.
+        paths: file paths.
+        images: file contents.
+        labels: index of each file's folder in `class_names`.
+        class_names: sorted names of the folders that contain the files.
     """
 
     paths: tuple[pathlib.Path, ...]
@@ -30,8 +30,10 @@ class Jpegs:
     class_names: tuple[str, ...]
 
     def source(self, size: int) -> Source:
-        """A Source of `size` records, record i being photo i % len(paths). It isn't `in_memory`: such a source's
-        images can't fail, while these pass the guard for broken ones, as those of files do."""
+        """Returns a Source of `size` records, where record i is photo i % len(paths).
+
+        It isn't `in_memory`: these images pass the guard against corrupt ones, as images from files do.
+        """
         images, labels = cpu_constant(list(self.images)), cpu_constant(np.array(self.labels, np.int64))
         names = cpu_constant([str(path) for path in self.paths])
 
@@ -57,7 +59,7 @@ def read_jpegs(folder: str | pathlib.Path) -> Jpegs:
     """Reads every .jpg and .jpeg below a folder, at any depth.
 
     Raises:
-        MisuseError: if there is no such folder, or no JPEG in it.
+        MisuseError: if the folder doesn't exist or contains no JPEG.
     """
     if not folder:
         raise MisuseError("Expected a folder of JPEGs, received none. Name one with --images=FOLDER.")

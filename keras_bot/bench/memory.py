@@ -1,4 +1,4 @@
-"""Peak memory of the training pipeline: it must not grow with the number of images."""
+"""Peak memory of the training pipeline, which must not grow with the number of images."""
 
 import json
 import pathlib
@@ -16,17 +16,17 @@ def bench_memory(
     """Runs an epoch of `data.train_pipeline` in a fresh process for each number of images.
 
     Args:
-        folder: of JPEGs; they are repeated up to the number of images.
+        folder: directory of JPEGs, which are repeated up to the number of images.
         image_size: height and width of the pipeline's images.
-        batch_size: images in a batch.
-        images: numbers of images, rising, each at least `batch_size`.
+        batch_size: images per batch.
+        images: increasing numbers of images, each at least `batch_size`.
 
     Returns:
-        peak_mib: {number of images: the process's largest resident memory, TensorFlow included, in MiB}, and
-        growth_mib: the last less the first.
+        peak_mib: {number of images: the process's peak resident memory in MiB, including TensorFlow}, and
+        growth_mib: the last minus the first.
 
     Raises:
-        RunError: if a process failed.
+        RunError: if a process fails.
     """
     peaks = {str(count): _peak_in_process(folder, image_size, batch_size, count) for count in images}
     return {"peak_mib": peaks, "growth_mib": round(peaks[str(images[-1])] - peaks[str(images[0])], 1)}
@@ -45,7 +45,7 @@ def _peak_in_process(folder, image_size, batch_size, count):
 
 
 def run_epoch():
-    """The process: an epoch by the settings in its argument; prints its peak in MiB."""
+    """Runs one epoch with the settings in the process's argument and prints the peak memory in MiB."""
     from keras_bot import data
     from keras_bot.bench.jpegs import read_jpegs
 
@@ -57,9 +57,9 @@ def run_epoch():
 
 
 def peak_mib() -> float:
-    """The largest resident memory of this process so far, in MiB.
+    """Returns the peak resident memory of this process so far, in MiB.
 
-    Linux tells it of the program itself; `ru_maxrss` there is at least what the parent held when it started it.
+    On Linux it reads VmHWM, because `ru_maxrss` there is at least the parent's memory when it started this process.
     """
     status = pathlib.Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""How fast a network of ours is beside its peers, in training and inference, on each backend."""
+"""Speed of a keras_bot network compared with its peers, in training and inference, on each backend."""
 
 import dataclasses
 import importlib.util
@@ -33,33 +33,33 @@ def bench_model(
     jit: bool = False,
     folded: bool = False,
 ) -> dict:
-    """Times steps of several networks in turn, so that a busy machine slows all, and compares the medians.
+    """Times steps of several networks in turn, so that a busy machine slows all of them, and compares the medians.
 
-    A train step is forward, cross-entropy from logits, backward, SGD with Nesterov momentum. Images and labels are
-    random and stay in memory. Ours steps as in `train`. Each network has a process of its own; building, tracing and
-    compiling are in the warmup and not counted.
+    A train step is forward, cross-entropy from logits, backward and SGD with Nesterov momentum. Images and labels are
+    random and stay in memory. keras_bot networks step as in `train`. Each network has its own process. Building,
+    tracing and compiling happen before the timed steps.
 
     Args:
-        name: a network of `models.names()`.
+        name: a network from `models.names()`.
         peers: some of "keras_applications" (its ResNet50), "keras_hub" (ResNet-50-vd), "timm" (resnet50d, in plain
-            PyTorch with channels last), or other networks of ours.
-        backends: some of "tensorflow", "jax", "torch", for ours and the peers of Keras.
+            PyTorch with channels last), or other keras_bot networks.
+        backends: some of "tensorflow", "jax", "torch"; used for keras_bot networks and the Keras peers.
         mode: "train" or "forward" (inference).
-        batch_size: images in a step.
+        batch_size: images per step.
         image_size: their height and width.
         dtype: dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
-        repeats: timed steps of each.
-        warmup: steps of each before them, at least 1, since the first one traces and compiles.
-        jit: compile with XLA, or torch.compile; on JAX always.
-        folded: also ours with batch norm folded, in inference.
+        repeats: timed steps per network.
+        warmup: untimed steps per network before them; at least 1, since the first traces and compiles.
+        jit: compile with XLA or torch.compile; always on with JAX.
+        folded: also time `name` with batch norm folded; inference only.
 
     Returns:
-        The settings, and in "rows" for each network: name, backend, seconds (median of a step), images_per_second,
-        parameters, flops (multiply-adds an image, where they are known), peak_mib, and "ratio", the images per second
-        of the first row, ours on the first backend, over its.
+        The settings, and in "rows" for each network: name, backend, seconds (median per step), images_per_second,
+        parameters, flops (multiply-adds per image, where known), peak_mib, and "ratio": the images per second of the
+        first row (`name` on the first backend) divided by this row's.
 
     Raises:
-        MisuseError: for a name, backend or number that can't be, or a package that isn't installed.
+        MisuseError: for an invalid name, backend or number, or a package that isn't installed.
         RunError: if a network's process fails.
     """
     settings = {"mode": mode, "batch_size": batch_size, "image_size": image_size, "dtype": dtype, "jit": jit}
@@ -76,7 +76,7 @@ def bench_model(
 
 
 def table(report: dict) -> str:
-    """The rows as text, a line each."""
+    """Formats the rows as text, one line per row."""
     lines = [f"{'network':<30}{'backend':<12}{'images/s':>9}{'peak MiB':>10}{'M param.':>10}{'ours/its':>10}"]
     for row in report["rows"]:
         name = row["name"] + (", folded" if row["folded"] else "")
@@ -111,7 +111,7 @@ def _check(name, peers, backends, settings, repeats, warmup):
 
 
 def _race(contestants, repeats, warmup) -> list[dict]:
-    """A row for each: all are started one after the other, then step in turn, and are ended."""
+    """Starts all contestants one after another, steps them in turn, ends them and returns one row for each."""
     running: list[_Running] = []
     try:
         for contestant in contestants:
@@ -126,7 +126,7 @@ def _race(contestants, repeats, warmup) -> list[dict]:
 
 
 class _Running:
-    """A contestant's process, warm. Raises RunError if it ends too soon."""
+    """A contestant's process, warmed up. Raises RunError if the process ends early."""
 
     def __init__(self, contestant: Contestant, warmup: int):
         self.contestant = contestant

@@ -1,4 +1,4 @@
-"""Whether a recipe trains to the same accuracy with `data.train_pipeline` and with the plain pipeline, over seeds."""
+"""Comparison of the accuracy reached with `data.train_pipeline` and with the plain pipeline, over seeds."""
 
 import dataclasses
 import math
@@ -30,21 +30,21 @@ def bench_pipelines(
     arms: Sequence[str] = ARMS,
     tell: Callable[[dict], None] = lambda finished: None,
 ) -> dict:
-    """Trains by the recipe once for every seed and pipeline, and evaluates after the last epoch.
+    """Trains the recipe once per seed and pipeline, and evaluates after the last epoch.
 
     Args:
-        recipe: its images must be JPEGs and its transform "imagenet". Seeds are counted from `recipe.seed`.
-        seeds: how many.
-        arms: "fast" (ours), "plain" or both; both begin from the same weights for a seed.
-        tell: called after every training with a dict of arm, seed, top1 and seconds.
+        recipe: must have JPEG images and the transform "imagenet". The first seed is `recipe.seed`.
+        seeds: number of consecutive seeds.
+        arms: "fast" (`data.train_pipeline`), "plain" or both; for a seed, both start from the same weights.
+        tell: called after each training with a dict of arm, seed, top1 and seconds.
 
     Returns:
-        For each arm its top1 (fractions, one a seed), mean and std (of a sample; None for one seed). For both also
-        difference (fast less plain), standard_error of the difference and within_noise: whether the difference is at
-        most two standard errors (None for one seed).
+        For each arm its top1 (fractions, one per seed), mean and sample std (None for one seed). With both arms also
+        difference (fast minus plain), standard_error of the difference and within_noise: whether the difference is at
+        most two standard errors (both None for one seed).
 
     Raises:
-        MisuseError: for an unknown arm, no seed, or data that the plain pipeline can't read.
+        MisuseError: for an unknown arm, no arm, no seed, or data that the plain pipeline can't read.
         RunError: if a training fails.
     """
     for arm in arms:
@@ -65,7 +65,7 @@ def bench_pipelines(
 
 
 def train_once(recipe: Recipe, arm: str) -> float:
-    """Top-1 (fraction) of one training by one pipeline, on all evaluation images."""
+    """Trains once with one pipeline and returns the top-1 accuracy (fraction) on all evaluation images."""
     keras.utils.clear_session()
     train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     corrupt = data.CorruptLog(recipe.max_corrupt)
@@ -117,7 +117,7 @@ def plain_training_data(recipe: Recipe, source: data.Source, corrupt: data.Corru
 
 
 def compare(top1: dict[str, list[float]]) -> dict:
-    """The figures of `bench_pipelines` from each arm's accuracies."""
+    """Computes the statistics that `bench_pipelines` returns from each arm's accuracies."""
     several = min(map(len, top1.values())) > 1
     report = {
         arm: {

@@ -1,9 +1,10 @@
-"""The paper's training recipe as a good tutorial writes it: `tf.image`, one step after the other. It is what `data` is
-measured against, in speed and in the accuracy that it trains to, and shares no code with it.
+"""The paper's training recipe as a good tutorial would write it, step by step with `tf.image`.
 
-Two things are `tf.image`'s own way. `sample_distorted_bounding_box` draws the window's height uniformly where the paper
-draws its area, so that windows are smaller (0.37 of a 500x375 photo in the mean, the paper's 0.43), quicker to decode.
-Hue and saturation change in HSV, where MXNet, which the authors used, rotates and blends RGB.
+It is the reference for the speed and the accuracy of `data`, with which it shares no code.
+
+`tf.image` differs from the paper in two ways. `sample_distorted_bounding_box` samples the window's height uniformly
+where the paper samples its area. Its windows are therefore smaller (on average 0.37 of a 500x375 photo, 0.43 in the
+paper) and faster to decode. Hue and saturation change in HSV; MXNet, which the authors used, rotates and blends RGB.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,18 +32,19 @@ def plain_pipeline(
     seed: int = 0,
     batch_transform: Callable | None = None,
 ) -> tf.data.Dataset:
-    """Batches for training: (images float32 (B, S, S, 3) normalised, labels float32 (B, K) one-hot).
+    """Builds training batches: (normalised images float32 (B, S, S, 3), one-hot labels float32 (B, K)).
 
     Args:
-        images: whole JPEGs, N of them.
+        images: N encoded JPEGs.
         labels: their classes, 0..num_classes - 1.
         num_classes: K.
         batch_size: B, at most N; an epoch has N // B steps.
         image_size: S.
-        epochs: how often the images are gone through.
+        epochs: number of passes over the images.
         flip, color_jitter, pca_noise, min_area: as in `data.train_pipeline`.
-        seed: of the order and every draw, together with `tf.random.set_seed`'s.
-        batch_transform: (images, labels, seed int32 (2,), epoch int64) -> (images, labels); as ours takes.
+        seed: seeds the order and all sampling, together with `tf.random.set_seed`.
+        batch_transform: (images, labels, seed int32 (2,), epoch int64) -> (images, labels), as in
+            `data.train_pipeline`.
     """
     steps = len(images) // batch_size
 
@@ -73,7 +75,7 @@ def plain_pipeline(
 
 
 def random_window(shape: tf.Tensor, min_area: float, seed: tf.Tensor) -> tf.Tensor:
-    """A window of area min_area..1 and aspect 3/4..4/3 in an image of `shape` (3,): top, left, height, width."""
+    """Samples (top, left, height, width) of area min_area..1 and aspect 3/4..4/3 in an image of `shape` (3,)."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         bounding_boxes=tf.zeros([1, 0, 4]),
@@ -95,9 +97,9 @@ def random_resized_crop(encoded: tf.Tensor, image_size: int, min_area: float, se
 
 
 def jitter_color(image: tf.Tensor, jitter: float, seed: tf.Tensor) -> tf.Tensor:
-    """Hue, saturation and brightness of an image in 0..1, each by a coefficient ~ U(1 - jitter, 1 + jitter).
+    """Jitters hue, saturation and brightness of an image in 0..1, each by a coefficient ~ U(1 - jitter, 1 + jitter).
 
-    The hue's coefficient c turns by (c - 1) * 180 degrees, as in MXNet: by up to jitter / 2 of the circle.
+    As in MXNet, a coefficient c rotates the hue by (c - 1) * 180 degrees: by up to jitter / 2 of the circle.
     """
     hue, saturation, brightness = tf.unstack(tf.random.split(seed, 3))
     image = tf.image.stateless_random_hue(image, jitter / 2.0, hue)
@@ -106,16 +108,16 @@ def jitter_color(image: tf.Tensor, jitter: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def add_pca_noise(image: tf.Tensor, noise: float, seed: tf.Tensor) -> tf.Tensor:
-    """Adds the eigenvectors of ImageNet's colours, each by its eigenvalue and a draw ~ N(0, noise), to 0..1."""
+    """Adds ImageNet's RGB eigenvectors, each times its eigenvalue and a sample ~ N(0, noise), to an image in 0..1."""
     draws = tf.random.stateless_normal([3], seed, stddev=noise)
     return image + tf.linalg.matvec(EIGENVECTORS, draws * EIGENVALUES) / 255.0
 
 
 def normalise(image: tf.Tensor) -> tf.Tensor:
-    """From 0..1 to mean 0 and standard deviation 1 of ImageNet's pixels."""
+    """Normalises an image in 0..1 by the mean and standard deviation of ImageNet's pixels."""
     return (image - tf.constant(MEAN) / 255.0) / (tf.constant(STD) / 255.0)
 
 
 def _seeds(seed: int) -> tf.data.Dataset:
-    """A stateless seed, int64 (2,), after the other."""
+    """Returns an endless dataset of stateless seeds, int64 (2,)."""
     return tf.data.Dataset.random(seed=seed).batch(2)

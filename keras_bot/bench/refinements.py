@@ -1,4 +1,4 @@
-"""What the bag costs: the time of a training step with every trick but distillation, beside the step without any."""
+"""Cost of the tricks in `BAG` (no distillation): time of a training step compared with the same step without them."""
 
 import dataclasses
 import statistics
@@ -25,18 +25,19 @@ BAG = {
 
 
 def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> dict:
-    """Times blocks of steps, input pipeline included, of the same network with and without the bag, in turns.
+    """Times blocks of steps of one network with and without `BAG`, in turns, including the input pipeline.
 
     Args:
-        recipe: network, data and precision of both; the tricks are set here.
-        steps: steps in a block.
-        repeats: blocks of each.
+        recipe: network, data and precision for both; the fields in `BAG` are overwritten.
+        steps: steps per block.
+        repeats: blocks for each.
 
     Returns:
-        Median seconds a step of `baseline` and `bag`, and `ratio` (bag / baseline, the median over pairs of blocks).
+        Median seconds per step of `baseline` and `bag`, `ratio` (bag / baseline, the median over pairs of blocks) and
+        `ratios` (sorted, one per pair).
 
     Raises:
-        MisuseError: if a number isn't positive, or the data can't be used.
+        MisuseError: if a number isn't positive or the data can't be used.
     """
     expect_at_least_one(steps=steps, repeats=repeats)
     plain = {name: Recipe.__dataclass_fields__[name].default for name in BAG}
@@ -62,7 +63,7 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
 
 
 class _Runner:
-    """A compiled network with its data, ready to take steps."""
+    """A compiled network with its training data."""
 
     def __init__(self, recipe, corrupt):
         keras.utils.set_random_seed(recipe.seed)

@@ -1,6 +1,6 @@
-"""torchvision's way through the paper's recipe, in a process of its own: TensorFlow and forked workers don't mix.
+"""The paper's recipe with torchvision, in its own process because TensorFlow is incompatible with forked workers.
 
-The process stays up and waits between its turns. PyTorch is imported there alone and is no dependency.
+The process stays alive and waits between turns. Only it imports PyTorch, which is not a dependency.
 """
 
 import importlib.util
@@ -21,11 +21,11 @@ _STD = (0.229, 0.224, 0.225)
 
 
 class TorchPeer:
-    """A DataLoader with one worker a core, ready to be timed. Use it in a `with` statement.
+    """A DataLoader with one worker per core, ready to be timed. Use it in a `with` statement.
 
     Args:
-        paths: JPEG files; they are read once, before the first turn.
-        batch_size: images in a batch.
+        paths: JPEG files, read once before the first turn.
+        batch_size: images per batch.
         image_size: their height and width.
 
     Raises:
@@ -57,7 +57,7 @@ class TorchPeer:
         self._process.stdout.close()
 
     def __call__(self, warmup: int, batches: int) -> float:
-        """Seconds of `batches` batches after `warmup` untimed ones, by new workers. RunError if the process ended."""
+        """Times `batches` batches after `warmup` untimed ones, with new workers. RunError if the process ended."""
         self._tell({"warmup": warmup, "batches": batches})
         answer = self._process.stdout.readline()
         if not answer:
@@ -68,12 +68,12 @@ class TorchPeer:
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:  # it ended: the answer that isn't there tells so
+        except BrokenPipeError:  # the process ended; `__call__` reports the missing answer
             pass
 
 
 class Repeated:
-    """What the DataLoader reads: item i is photo i % N, transformed, with a label."""
+    """A dataset in which item i is the transformed photo i % N, with i % N as its label."""
 
     def __init__(self, images: Sequence[bytes], transform):
         self._images = images
@@ -90,7 +90,7 @@ class Repeated:
 
 
 def serve():
-    """The process: settings on the first line of standard input, then a turn a line, answered by its seconds."""
+    """Runs the process: reads settings from the first line of stdin, then one turn per line; prints its seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def serve():
 
 
 def draw(loader: Iterable, warmup: int, batches: int) -> float:
-    """Seconds that `batches` batches of a fresh iterator take, behind `warmup` others."""
+    """Returns the seconds for `batches` batches of a fresh iterator, after `warmup` untimed ones."""
     iterator = iter(loader)
     for _ in range(warmup):
         next(iterator)
@@ -118,7 +118,7 @@ def draw(loader: Iterable, warmup: int, batches: int) -> float:
 
 
 def _transform(image_size):
-    """The recipe less PCA noise, which torchvision lacks. A hue of 0.2 is the paper's 0.4: 72 degrees either way."""
+    """Builds the recipe without PCA noise, which torchvision lacks. Hue 0.2 is the paper's 0.4: +-72 degrees."""
     from torchvision import transforms
 
     return transforms.Compose(
