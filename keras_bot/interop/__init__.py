@@ -1,9 +1,9 @@
-"""Other libraries' ResNets, Inception-V3 and MobileNet as ours, with equal outputs, and ours for timm.
+"""Conversion of other libraries' ResNets, Inception-V3 and MobileNet to our networks, and of ours to timm.
 
-Keras and NumPy only, on any backend.
+Outputs stay equal. It needs Keras on any backend, NumPy, and the packages that read the files (see `files`).
 
 model, report = interop.load("resnet50d.safetensors", source="timm")
-told = interop.save_timm(model, "ours.safetensors")
+result = interop.save_timm(model, "ours.safetensors")
 """
 
 from keras_bot.interop.files import read_tensors

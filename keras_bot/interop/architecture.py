@@ -1,4 +1,4 @@
-"""Which of our networks a set of places belongs to."""
+"""Identification of our networks by their layers."""
 
 import collections
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from keras_bot.models.resnet import DEPTHS
 
 
 def find_name(layers: Iterable[str], variant: str) -> str | None:
-    """The name of the ResNet with these layers, None if it is none of ours.
+    """Returns the name of the ResNet with these layers, or None if it is not one of ours.
 
     Args:
-        layers: names of layers with weights, as in our networks.
-        variant: "a", "b", "c", "d", or "" where it is another.
+        layers: our names of the layers with weights.
+        variant: "a", "b", "c", "d", or "" for any other.
     """
     layers = set(layers)
     blocks, deep = _blocks(layers), variant in ("c", "d")
@@ -29,7 +29,7 @@ def find_name(layers: Iterable[str], variant: str) -> str | None:
 
 
 def of_model(model: keras.Model) -> str | None:
-    """The name of the network that a model is, whatever it is called and however wide; None if it is none of ours."""
+    """Returns a model's network name, ignoring `model.name` and width, or None if it is not one of ours."""
     layers = {layer.name: layer for layer in model.layers}
     if "stage4_block3_3x3dbl_3b_conv" in layers:
         counts_zeros = layers["stage2_block1_average"].padding == "valid"
@@ -57,13 +57,13 @@ def _of_resnet(layers):
 
 
 def same(one: str | None, other: str | None) -> bool:
-    """Whether two names mean one network: of basic blocks A is B."""
+    """Returns whether two names denote the same network: with basic blocks, variants A and B are equal."""
     basic = [depth for depth, form in DEPTHS.items() if form.block is not bottleneck]
     return one == other or {one, other} in [{f"resnet{depth}_a", f"resnet{depth}_b"} for depth in basic]
 
 
 def describe(layers: Iterable[str], variant: str) -> str:
-    """A network that may not be one of ours, in words."""
+    """Describes a ResNet that may not be one of ours."""
     layers = set(layers)
     path = "bottleneck" if "stage1_block1_3_conv" in layers else "basic"
     stem = "a deep stem" if "stem_1_conv" in layers else "a 7x7 stem"
@@ -72,7 +72,7 @@ def describe(layers: Iterable[str], variant: str) -> str:
 
 
 def _blocks(layers):
-    """The number of blocks of each stage that there are layers for."""
+    """Returns the number of blocks in each stage."""
     blocks = {tuple(layer.split("_")[:2]) for layer in layers if layer.startswith("stage")}
     counts = collections.Counter(stage for stage, _ in blocks)
     return tuple(counts[stage] for stage in sorted(counts))

@@ -1,12 +1,12 @@
-"""Other libraries' files of weights as arrays by name: what a file holds, whatever it means.
+"""Readers of other libraries' weight files: arrays by name, without interpretation of the names.
 
 | file | written by | read with |
 |---|---|---|
-| .safetensors | timm, and many others | safetensors |
-| .pth, .pt, .bin | PyTorch: a state_dict | torch, tensors only: no pickled object is made |
+| .safetensors | timm and many others | safetensors |
+| .pth, .pt, .bin | PyTorch: a state_dict | torch, tensors only: no objects are unpickled |
 | .keras, .weights.h5, .h5 | Keras; a directory is a keras-hub preset | h5py |
 | .params | MXNet: GluonCV | NumPy |
-| .npz | NumPy, from anything | NumPy |
+| .npz | NumPy | NumPy |
 """
 
 import os
@@ -19,17 +19,17 @@ from keras_bot.errors import MisuseError, unknown
 from keras_bot.interop.keras_file import read_keras
 from keras_bot.interop.mxnet_file import read_params
 
-_PRESET = ("model.weights.h5", "task.weights.h5")  # keras-hub's backbone, and its head
-_NESTED = ("state_dict", "model")  # where training scripts of PyTorch put the state_dict in a checkpoint
+_PRESET = ("model.weights.h5", "task.weights.h5")  # keras-hub's backbone and head
+_NESTED = ("state_dict", "model")  # checkpoint keys under which PyTorch training scripts store the state_dict
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, of the file's shapes and dtypes; PyTorch's bfloat16 as float32.
+    """Reads the arrays of a file by name, with the file's shapes and dtypes; bfloat16 of .pth files becomes float32.
 
-    What stands before all names of a PyTorch network, since it was within another module, is left out.
+    A prefix that all names of a PyTorch network share, from a module around it, is removed.
 
     Raises:
-        MisuseError: if there is no such file, none of a form above, one that is damaged, or its package is missing.
+        MisuseError: if the file is missing, damaged or of an unknown format, or the package that reads it is missing.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -45,7 +45,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise MisuseError(
             f"Expected {error.name} to be installed, for {path.suffix} files. `pip install {error.name}` does it."
         ) from None
-    except Exception as error:  # each library raises whatever it stumbles over in a damaged file
+    except Exception as error:  # for a damaged file, each library raises different exceptions
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise MisuseError(
             f"Can't read {path}, which is damaged or no {path.suffix} file of weights: {reason}."
@@ -53,7 +53,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The texts that a .safetensors file carries; none of another file."""
+    """Returns the metadata of a .safetensors file, or {} for other formats."""
     if pathlib.Path(path).suffix != ".safetensors":
         return {}
     from safetensors import safe_open
@@ -63,7 +63,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _read_safetensors(path):
-    import ml_dtypes  # noqa: F401  # makes bfloat16 known to NumPy
+    import ml_dtypes  # noqa: F401  # registers bfloat16 with NumPy
     from safetensors.numpy import load_file
 
     return _unwrapped(load_file(path))
@@ -88,7 +88,7 @@ def _read_torch(path):
 
 
 def _unwrapped(tensors):
-    """Without what stands before all names: `module.` of several GPUs, `backbone.` of a module around the network."""
+    """Removes prefixes that all names share: `module.` from DataParallel, `backbone.` from an enclosing module."""
     outer = {name.partition(".")[0] for name in tensors}
     if len(outer) != 1 or not all("." in name for name in tensors):
         return tensors

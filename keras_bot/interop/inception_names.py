@@ -1,10 +1,10 @@
-"""How each library names Inception-V3's layers: {theirs: ours}. All have the same layers, written down in one order.
+"""Inception-V3 layer names of each library, as {theirs: ours}. All have the same layers in the same order.
 
 | source | network | names |
 |---|---|---|
 | timm, torchvision | inception_v3 | by stage, block and branch, as here: `Mixed_5b.branch5x5_1.conv` |
-| gluoncv | inception_v3 | by places: `features.7.1.0.0` |
-| keras_applications | inception_v3_tf | by number, in the order of making, from any number on: `conv2d_9` |
+| gluoncv | inception_v3 | by position: `features.7.1.0.0` |
+| keras_applications | inception_v3_tf | by number in creation order, starting anywhere: `conv2d_9` |
 """
 
 import re
@@ -23,7 +23,7 @@ _BLOCKS = {2: ("5", "bcd"), 3: ("6", "abcde"), 4: ("7", "abc")}  # stage: number
 
 
 def torch_layers(names: Iterable[str] = ()) -> dict[str, str]:
-    """timm's and torchvision's; they don't depend on the file's names."""
+    """Returns timm's and torchvision's names, which don't depend on the file."""
     del names
     pairs = [
         (f"{_torch_name(name)}.{kind}", f"{name}_{kind}") for name in convolution_names() for kind in ("conv", "bn")
@@ -40,7 +40,7 @@ def _torch_name(name):
 
 
 def gluon_layers(names: Iterable[str]) -> dict[str, str]:
-    """GluonCV's: a convolution's place ends in 0, its batch norm's in 1."""
+    """Returns GluonCV's names: a convolution's position ends in 0, its batch norm's in 1."""
     places = sorted(_numbers(name) for name in names if re.fullmatch(r"features(\.\d+){2,}", name))
     known = {"output": "predictions"}
     for ending, kind in ((0, "conv"), (1, "bn")):
@@ -55,7 +55,7 @@ def _numbers(name):
 
 
 def keras_layers(names: Iterable[str]) -> dict[str, str]:
-    """keras.applications': the first of a session has no number."""
+    """Returns the names in keras.applications, where the first layer of a session has no number."""
     known = {"predictions": "predictions"}
     for start, kind in (("conv2d", "conv"), ("batch_normalization", "bn")):
         numbered = {name: re.fullmatch(start + r"(?:_(\d+))?", name) for name in names}

@@ -1,7 +1,7 @@
-"""Keras' files of weights, old and new, as arrays named LAYER/WEIGHT: `conv1_conv/kernel`, `conv1_bn/moving_mean`.
+"""Reader of Keras 2 and 3 weight files: arrays named LAYER/WEIGHT, as `conv1_conv/kernel`, `conv1_bn/moving_mean`.
 
-No model is built from them, so the libraries that they come from needn't be installed. The layers of a model within a
-model (keras-hub's backbone in a classifier) are named as if they were its own.
+No model is built, so the libraries that wrote the files need not be installed. Layers of a nested model (keras-hub's
+backbone in a classifier) are named as if they were in the outer model.
 """
 
 import io
@@ -10,22 +10,22 @@ import zipfile
 
 import numpy as np
 
-# In the order that Keras 3 numbers a layer's weights, by the class that it names the layer's group after.
+# Weights in Keras 3's numbering, by the layer class that the group's name starts with.
 _WEIGHTS = {
     "conv2d": ("kernel", "bias"),
     "depthwise_conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
-_NO_WEIGHTS = ("optimizer", "seed_generator")  # what else a file may hold
+_NO_WEIGHTS = ("optimizer", "seed_generator")  # other groups in a file
 
 
 def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a `.keras`, `.weights.h5` or `.h5` file.
+    """Reads the arrays of a `.keras`, `.weights.h5` or `.h5` file.
 
     Raises:
-        ValueError: if it isn't one of these, or tells no layers' names.
-        OSError: if HDF5 can't read it.
+        ValueError: if it has no layer weights or no layer names.
+        OSError: if HDF5 cannot read it.
     """
     import h5py
 
@@ -39,7 +39,7 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _old(root):
-    """HDF5 as Keras 2 had it: each layer's group tells the paths of its weights."""
+    """Reads Keras 2's HDF5 layout: each layer's group lists the paths of its weights."""
     arrays = {}
     for layer in root.attrs["layer_names"]:
         group = root[_text(layer)]
@@ -50,7 +50,7 @@ def _old(root):
 
 
 def _new(file):
-    """HDF5 as Keras 3 has it: CLASS_NUMBER/vars/0, 1, …; `vars` tells the layer's name."""
+    """Reads Keras 3's HDF5 layout: CLASS_NUMBER/vars/0, 1, …; an attribute of `vars` is the layer's name."""
     import h5py
 
     arrays = {}
@@ -61,7 +61,7 @@ def _new(file):
             return
         kind, _, place = parts[-3:]
         known = next((names for start, names in _WEIGHTS.items() if kind.startswith(start)), ())
-        known = known[1:] if known[:1] == ("gamma",) and len(entry.parent) == 3 else known  # of scale=False
+        known = known[1:] if known[:1] == ("gamma",) and len(entry.parent) == 3 else known  # scale=False
         owner = entry.parent.attrs.get("name")
         if owner is None:
             raise ValueError("it doesn't tell its layers' names: it was saved by Keras before 3.4; save it anew")

@@ -1,4 +1,4 @@
-"""A file of another library's weights as a network of ours."""
+"""Loading of another library's weight file into one of our networks."""
 
 import dataclasses
 import hashlib
@@ -30,21 +30,21 @@ def load(
     preprocessing: dict | None = None,
     config: str | os.PathLike | None = None,
 ) -> tuple[keras.Model, Report]:
-    """Reads a file of a network's weights, and gives our network with them and a report.
+    """Loads a weight file into one of our networks; returns the network and a report.
 
     Args:
-        file: see `files` for the forms.
-        model: the network's name, or a network whose weights are to be replaced; None finds out what the file holds.
+        file: path of the weights; see `files` for the formats.
+        model: the network's name, or a network whose weights are replaced; None detects the network from the file.
         source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
-        num_classes: of the network; None is as many as the file has, or for a given network what that has. With another
-            number the head is new.
-        head: "keep" takes the file's head if the number of classes is the same; "new" never.
-        normalisation: whose normalised images the network takes, "ours" or "theirs": see `weights.into`.
-        preprocessing: what `find_preprocessing` gives, or part of it, where the user knows better.
-        config: the source's JSON file on preprocessing; None takes one beside `file`.
+        num_classes: number of classes of the network; None is the file's, or that of a given network. With a number
+            other than the file's, the head is new.
+        head: "keep" uses the file's head if the number of classes is the same; "new" never uses it.
+        normalisation: normalisation of the network's input, "ours" or "theirs": see `weights.into`.
+        preprocessing: overrides for what `find_preprocessing` returns.
+        config: the source's JSON file of preprocessing settings; None looks for one in the folder of `file`.
 
     Raises:
-        MisuseError: if the file can't be read, or isn't wholly the weights of that network. A given model is unchanged.
+        MisuseError: if the file cannot be read or does not exactly match the network. A given model is unchanged.
     """
     check_source(source)
     file = pathlib.Path(file)
@@ -81,7 +81,7 @@ def _create(wanted, name, looks, classes, file, source):
 
 
 def _find_preprocessing(file, source, config, network):
-    """What the user's config tells, or the file itself, or a config beside it."""
+    """Returns the preprocessing in the user's config, the file, or a config in its folder, else the source's usual."""
     own = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
     if own:
         told = json.loads(own)

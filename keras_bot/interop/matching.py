@@ -1,4 +1,4 @@
-"""Which tensor of a file goes into which weight of a network: every one used once, every weight filled, or an error."""
+"""Assignment of a file's tensors to a network's weights: each tensor used once, each weight filled, or an error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ HEAD = "predictions"
 
 @dataclass(frozen=True)
 class Match:
-    """A file beside a network.
+    """Match between a file's tensors and a network's weights.
 
     Args:
-        name: of the network, one of `models.names()`.
+        name: the network's name, one of `models.names()`.
         variables: the network's weights that the file fills.
-        names: place -> the tensor's name, for these and for convolutions' biases.
+        names: place -> the tensor's name, for these weights and for convolution biases.
         arrays: place -> the tensor in our layout.
-        ignored: tensors without a meaning here.
-        dropped: tensors of a head that isn't taken over.
-        auxiliary: tensors of a head that only training has; they are among the ignored.
+        ignored: tensors that have no counterpart here.
+        dropped: tensors of a head that is not used.
+        auxiliary: tensors of an auxiliary head used only in training; they are among the ignored.
         scaled: whether the file's batch norms have a gamma.
-        classes: of the network's head; None without one.
-        file_classes: of the file's.
+        classes: number of classes of the network's head; None without a head.
+        file_classes: number of classes of the file's head; None without a head.
     """
 
     name: str
@@ -48,19 +48,19 @@ class Match:
 
 
 def check_source(source: str):
-    """MisuseError if a source is unknown."""
+    """Raises MisuseError if a source is unknown."""
     if source not in NAMINGS:
         raise unknown("source", source, NAMINGS)
 
 
 def find_naming(source: str, tensors: Mapping[str, np.ndarray]) -> Naming:
-    """The naming of a source that knows most of a file's tensors. MisuseError if the source is unknown."""
+    """Returns the source's naming that knows most of the tensors. Raises MisuseError if the source is unknown."""
     check_source(source)
     return max(NAMINGS[source], key=lambda naming: len(naming.places(tensors)))
 
 
 def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | None, int | None, str]:
-    """What tensors look like: the name of our network or None, the classes of the head or None, and both in words."""
+    """Returns our network's name or None, the number of classes in the head or None, and a description of both."""
     naming = find_naming(source, tensors)
     places = naming.places(tensors)
     layers = {layer for layer, _ in places.values()}
@@ -76,17 +76,17 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | Non
 
 
 def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, head: str, file: str) -> Match:
-    """Finds every tensor's place.
+    """Matches every tensor to a weight.
 
     Args:
         model: the network.
-        tensors: of the file, by the library's names, in its layout.
+        tensors: the file's tensors by the library's names, in its layout.
         source: the library.
         head: "keep" or "new".
-        file: what an error calls the file.
+        file: name of the file in errors.
 
     Raises:
-        MisuseError: if the network is another, or anything is missing, left over or of another shape.
+        MisuseError: if the file is of another network, or a tensor is missing, left over or of another shape.
     """
     naming, ours = find_naming(source, tensors), architecture.of_model(model)
     name, file_classes, looks = recognise(tensors, source)
@@ -116,7 +116,7 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
 
 
 def _has_place(place, variables):
-    """A convolution may have a bias: batch norm takes it off."""
+    """Returns whether a place is a weight of the network, or a convolution's bias, which batch norm can absorb."""
     layer, weight = place
     return place in variables or (weight == "bias" and layer.endswith("_conv") and (layer, "kernel") in variables)
 
@@ -125,7 +125,7 @@ def _in_our_layout(array, place, naming):
     layer, weight = place
     if weight != "kernel":
         return array
-    if layer == HEAD and array.ndim == 4:  # a 1x1 convolution after the pooling is a dense layer
+    if layer == HEAD and array.ndim == 4:  # a 1x1 convolution after pooling is equivalent to a dense layer
         array = array.transpose(naming.convolution or (0, 1, 2, 3))
         return array.reshape(array.shape[2:]) if array.shape[:2] == (1, 1) else array
     depthwise = naming.depthwise if layer.endswith("_depthwise_conv") else naming.convolution
@@ -134,7 +134,7 @@ def _in_our_layout(array, place, naming):
 
 
 def _differences(arrays, variables, left):
-    """What keeps a file from fitting, in words; "" if nothing does."""
+    """Describes why the tensors don't fit the network; "" if they do."""
     needed = {place: tuple(v.shape) for place, v in variables.items()}
     needed |= {place: needed[place[0], "kernel"][-1:] for place in arrays if place not in needed}
     missing = ["/".join(place) for place in needed if place not in arrays]

@@ -1,9 +1,9 @@
-"""How each library names MobileNet's layers: {theirs: ours}.
+"""MobileNet layer names of each library, as {theirs: ours}.
 
 | source | network | names |
 |---|---|---|
-| timm | mobilenet_v1_relu6 | by stage, of which the first is our stem's block, and block: `blocks.1.0.conv_dw` |
-| gluoncv | mobilenet_v1 | by places, a convolution, its batch norm and its ReLU after the other: `features.3` |
+| timm | mobilenet_v1_relu6 | by stage and block, where the first stage is our stem's block: `blocks.1.0.conv_dw` |
+| gluoncv | mobilenet_v1 | by position, each convolution followed by its batch norm and ReLU: `features.3` |
 | keras_applications | mobilenet_v1_tf | by number through all stages: `conv_dw_2` |
 """
 
@@ -14,7 +14,7 @@ from keras_bot.models.mobilenet import block_names
 
 
 def torch_layers(names: Iterable[str] = ()) -> dict[str, str]:
-    """timm's; they don't depend on the file's names."""
+    """Returns timm's names, which don't depend on the file."""
     del names
     known = {"conv_stem": "stem_conv", "bn1": "stem_bn", "classifier": "predictions"}
     for block in block_names():
@@ -26,7 +26,7 @@ def torch_layers(names: Iterable[str] = ()) -> dict[str, str]:
 
 
 def gluon_layers(names: Iterable[str] = ()) -> dict[str, str]:
-    """GluonCV's; they don't depend on the file's names."""
+    """Returns GluonCV's names, which don't depend on the file."""
     del names
     ours = ["stem", *(f"{block}_{kind}" for block in block_names() for kind in ("depthwise", "pointwise"))]
     known = {"output": "predictions"}
@@ -36,7 +36,7 @@ def gluon_layers(names: Iterable[str] = ()) -> dict[str, str]:
 
 
 def keras_layers(names: Iterable[str] = ()) -> dict[str, str]:
-    """keras.applications'; they don't depend on the file's names."""
+    """Returns the names in keras.applications, which don't depend on the file."""
     del names
     known = {"conv1": "stem_conv", "conv1_bn": "stem_bn", "conv_preds": "predictions"}
     for number, block in enumerate(block_names(), start=1):

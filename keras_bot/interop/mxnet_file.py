@@ -1,11 +1,11 @@
-"""MXNet's `.params` files, read without MXNet: named arrays one after the other, then their names.
+"""Reader of MXNet's `.params` files that doesn't need MXNet: all arrays, then their names.
 
     uint64 0x112, uint64 0
     uint64 count, then for each array: uint32 magic, int32 storage (0 is dense), uint32 dimensions, int64 of each,
         int32 device type, int32 device number, int32 dtype, the elements
     uint64 count, then for each name: uint64 length, the bytes
 
-All little-endian. It is what `Block.save_parameters` writes, and GluonCV's model zoo holds.
+All values are little-endian. `Block.save_parameters` writes this format, and GluonCV's model zoo uses it.
 """
 
 import math
@@ -15,15 +15,15 @@ import struct
 import numpy as np
 
 _FILE = 0x112
-_ARRAY = (0xF993FAC9, 0xF993FACA)  # with a storage type; the second since arrays may have no dimensions
+_ARRAY = (0xF993FAC9, 0xF993FACA)  # both have a storage type; the second is used since arrays may have no dimensions
 _DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 
 
 def read_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays by name, in the file's order.
+    """Reads the arrays by name, in the file's order.
 
     Raises:
-        ValueError: if the file is another one, is cut off, or holds what no network of ours has.
+        ValueError: if the file has another format, is truncated, or contains sparse arrays or unknown dtypes.
     """
     with open(path, "rb") as file:
         if _take(file, "<QQ") != (_FILE, 0):

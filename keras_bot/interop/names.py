@@ -1,21 +1,21 @@
-"""How each library names and lays out a network's weights, beside our own names.
+"""Names and layouts of each library's weights, mapped to ours.
 
-A place is (layer, weight) as in our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` finds the place of each
-name of a file, and says which network it is, or of a ResNet what the names give away of the variant; the rest is in
-the shapes. ResNets are told by:
+A place is (layer, weight) as in our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` maps each name in a file
+to its place. It also identifies the network, or for a ResNet the variant as far as the names show it; the shapes
+determine the rest. ResNet variants are identified by:
 
-| source | variants | told by |
+| source | variants | identified by |
 |---|---|---|
 | timm, torchvision | B, C, D | the deep stem `conv1.0`; D's pooling, which makes `downsample.1` a convolution |
-| gluoncv | A (v1), B (v1b), C (v1c), D (v1d) | v1's own names, `features.…`; as timm otherwise |
-| keras_applications | A | always: the stride is in a bottleneck's first convolution |
+| gluoncv | A (v1), B (v1b), C (v1c), D (v1d) | v1's own names, `features.…`; otherwise as for timm |
+| keras_applications | A | always A: the stride is in a bottleneck's first convolution |
 | keras_hub | B (resnet), D (resnet_vd) | the deep stem |
 | paddleclas | D (ResNet_vd) | the deep stem |
 
-Where a layer pools or has its stride can't be seen in weights, so a network of theirs with other such places would be
-taken for this one: tf-models' D pools with stride 1 in its first stage too, and so is no source here. Nor can it be
-seen where MobileNet's ReLUs end: a library has but one such network here. Of Inception-V3 and MobileNet: see their
-own modules.
+Weights don't show where a network pools or strides, so one that differs only in this would be misidentified. For this
+reason tf-models is not a source: its D also pools, with stride 1, in the first stage. Nor do weights show the upper
+bound of MobileNet's ReLUs, so only one MobileNet per library is supported. For Inception-V3 and MobileNet, see
+`inception_names` and `mobilenet_names`.
 """
 
 import re
@@ -26,15 +26,15 @@ from keras_bot.interop import inception_names, mobilenet_names
 
 Place = tuple[str, str]
 
-# What a weight is called; `weight` and `bias` are a batch norm's gamma and beta, or a kernel and its bias.
+# {theirs: ours}. `weight` and `bias` are missing: they are a batch norm's gamma and beta, or a kernel and its bias.
 _WEIGHTS = {
     **{name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")},
     "depthwise_kernel": "kernel",
     **{"running_mean": "moving_mean", "running_var": "moving_variance"},
     **{"_mean": "moving_mean", "_variance": "moving_variance"},
 }
-_CONVOLUTION, _DENSE = (2, 3, 1, 0), (1, 0)  # the axes of (out, in, height, width) and (out, in), in our order
-_DEPTHWISE = (2, 3, 0, 1)  # of (in, 1, height, width)
+_CONVOLUTION, _DENSE = (2, 3, 1, 0), (1, 0)  # our axes in (out, in, height, width) and (out, in)
+_DEPTHWISE = (2, 3, 0, 1)  # our axes in (in, 1, height, width)
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Naming:
     """A library's names for a family of networks.
 
     Args:
-        layers: names of a file's layers -> {theirs: ours}, without those that no network of the family has.
-        network: the only one of the family that the library has; None for ResNets.
-        variant: of a ResNet, names of a file's layers -> "a", "b", "c" or "d".
-        separator: between a layer's name and its weight's.
-        convolution: order of the axes of a convolution's kernel that makes it (height, width, in, out); None: it is.
-        depthwise: the same of a depthwise one's, (height, width, in, 1).
-        dense: order of the axes that makes a dense kernel (in, out).
-        ignored: names of weights that mean nothing here.
-        auxiliary: start of the names of a head that only training has, which is left out.
-        scaled: whether batch norms have a gamma; without one it is 1.
+        layers: maps the layer names in a file to {theirs: ours}, without layers that no network of the family has.
+        network: the library's only network of the family; None for ResNets.
+        variant: maps the layer names in a ResNet's file to "a", "b", "c" or "d", or "" for any other.
+        separator: separator between the names of a layer and its weight.
+        convolution: permutation that makes a convolution kernel (height, width, in, out); None if it already is.
+        depthwise: permutation that makes a depthwise kernel (height, width, in, 1); None if it already is.
+        dense: permutation that makes a dense kernel (in, out); None if it already is.
+        ignored: names of weights that have no counterpart here.
+        auxiliary: prefix of the names of an auxiliary head used only in training, which is ignored.
+        scaled: whether batch norms have a gamma; if not, gamma is 1.
     """
 
     layers: Callable[[Iterable[str]], dict[str, str]]
@@ -66,7 +66,7 @@ class Naming:
     scaled: bool = True
 
     def places(self, names: Iterable[str]) -> dict[str, Place]:
-        """Their names -> our places; names that aren't known are left out."""
+        """Returns {their name: our place}, without unknown names."""
         split = {name: name.rpartition(self.separator)[::2] for name in names}
         layers = self.layers({layer for layer, _ in split.values()})
         found = {name: _place(layers[layer], weight) for name, (layer, weight) in split.items() if layer in layers}
@@ -106,7 +106,7 @@ def _torch_variant(names):
 
 
 def _gluon_layers(names):
-    """Of GluonCV: v1b, v1c and v1d have PyTorch's names, v1 has numbers."""
+    """Returns GluonCV's names: PyTorch's for v1b, v1c and v1d, positions for v1."""
     if "features.0" not in names:
         return _torch_layers(names)
     known = {"features.0": "stem_conv", "features.1": "stem_bn", "output": "predictions"}
@@ -120,7 +120,7 @@ def _gluon_layers(names):
 
 
 def _keras_layers(pattern, first_stage, first_block):
-    """For names as in keras.applications: a block's convolutions are 1, 2, 3 and its shortcut is 0."""
+    """Returns `layers` for names as in keras.applications: a block's convolutions are 1, 2, 3, its shortcut is 0."""
 
     def layers(names):
         deep = "conv3_conv" in names
@@ -137,7 +137,7 @@ def _keras_layers(pattern, first_stage, first_block):
 
 
 def _paddle_layers(names):
-    """PaddleClas numbers its blocks through all stages; a projection begins one, of vd's four stages."""
+    """Returns PaddleClas' names: blocks are numbered through all stages; in vd, each stage starts with a projection."""
     parts = [name.split(".") for name in names]
     blocks = sorted({int(part[1]) for part in parts if part[0] == "blocks" and part[1:2] and part[1].isdigit()})
     starts = [block for block in blocks if f"blocks.{block}.short.conv" in names]
@@ -156,9 +156,8 @@ _TORCH = {"ignored": ("num_batches_tracked",)}
 _KERAS = {"separator": "/", "convolution": None, "depthwise": None, "dense": None}
 _RESNET = Naming(_torch_layers, variant=_torch_variant, **_TORCH)
 _INCEPTION = Naming(inception_names.torch_layers, "inception_v3", auxiliary="AuxLogits.", **_TORCH)
-NAMINGS: dict[
-    str, tuple[Naming, ...]
-] = {  # those of a file is the one that knows most of its names, of equals the first
+# For each source, the naming that knows most of a file's names is used; ties go to the first.
+NAMINGS: dict[str, tuple[Naming, ...]] = {
     "timm": (_RESNET, _INCEPTION, Naming(mobilenet_names.torch_layers, "mobilenet_v1_relu6", **_TORCH)),
     "torchvision": (_RESNET, _INCEPTION),
     "gluoncv": (

@@ -1,13 +1,14 @@
-"""How a library prepares images for its weights, and what makes a network take ours instead.
+"""Each library's preprocessing, and conversion of a network to images normalised by keras_bot.
 
-Both normalise pixels p of 0 … 255 as (p - mean) / std. So theirs are `scale` times ours plus `shift`, for each channel:
+Libraries and keras_bot normalise pixels p in 0 … 255 as (p - mean) / std. Their values are `scale` * ours + `shift`,
+per channel:
 
-- The scale goes into the kernels of the first convolution, and BGR is an order of their input channels. Exact.
-- The shift adds sum(kernel * shift) to what the first convolution gives, which its batch norm's moving mean takes off.
-  Exact but within a kernel's reach of the border: the zeros that pad there are our mean now, and were theirs.
+- The scale goes into the kernel of the first convolution; BGR is a permutation of its input channels. This is exact.
+- The shift adds sum(kernel * shift) to the output of the first convolution, which its batch norm's moving mean absorbs.
+  This is exact except near a padded border: zero padding now stands for our mean instead of theirs.
 
-What is left at the border is small where the means are: the means of timm and torchvision are at most half a grey level
-from the paper's, and keras.applications has the paper's own.
+The error at the border is small if the means are close. For ResNets, the means of timm and torchvision differ from the
+paper's by at most half a grey level, and those of keras.applications are the paper's.
 """
 
 import json
@@ -17,7 +18,7 @@ import numpy as np
 
 from keras_bot.errors import MisuseError
 
-MEAN = (123.68, 116.779, 103.939)  # of keras_bot.data.color, which needs TensorFlow; a test holds them equal
+MEAN = (123.68, 116.779, 103.939)  # as in keras_bot.data.color, which needs TensorFlow; a test compares them
 STD = (58.393, 57.12, 57.375)
 
 CHANNELS = ("RGB", "BGR")
@@ -42,7 +43,7 @@ DEFAULTS = {
     "paddleclas": _USUAL,
 }
 _ONE = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channels": "RGB"}  # pixels in -1 … 1
-_OTHERS = {  # (source, network): what differs from the source's usual way
+_OTHERS = {  # (source, network): differences from the source's defaults
     ("timm", "inception_v3"): _ONE | {"image_size": 299},
     ("timm", "mobilenet_v1_relu6"): _ONE,
     ("torchvision", "inception_v3"): _ONE | {"image_size": 299, "eval_crop": 299 / 342},
@@ -54,28 +55,28 @@ OURS = _USUAL | {"mean": MEAN, "std": STD}
 
 
 def usual(source: str, network: str | None = None) -> dict:
-    """How a source usually prepares images for a network, by our name; None for its ResNets."""
+    """Returns a source's usual preprocessing for a network, by our name; None for its ResNets."""
     return DEFAULTS[source] | _OTHERS.get((source, network), {})
 
 
 def find_preprocessing(
     file: pathlib.Path, source: str, config: pathlib.Path | None = None, network: str | None = None
 ) -> tuple[dict, dict]:
-    """How the images for a file's weights are prepared.
+    """Finds the preprocessing that belongs to a weight file.
 
     Args:
-        file: of weights.
+        file: path of the weights.
         source: the library.
-        config: a JSON file that tells it, as timm's hub keeps a `config.json` and keras-hub a `preprocessor.json`;
-            None takes one of these that lies beside `file`, or else what the library usually does.
-        network: whose weights they are, by our name.
+        config: a JSON file with the settings, such as timm's `config.json` or keras-hub's `preprocessor.json`; None
+            looks for it in the folder of `file`, and falls back to the library's usual preprocessing.
+        network: the network of the weights, by our name.
 
     Returns:
         image_size, eval_crop, interpolation, mean, std, range, channels ("RGB" or "BGR", the order of mean, std and the
-        network's input); and what else the JSON file tells: `architecture`, `class_names`.
+        network's input); and the JSON file's `architecture` and `class_names`, if any.
 
     Raises:
-        MisuseError: if the JSON file can't be read, or `config` has another form.
+        MisuseError: if the JSON file cannot be read or has an unknown format.
     """
     beside = {"timm": ("config.json", _of_timm), "keras_hub": ("preprocessor.json", _of_keras_hub)}
     name, read = beside.get(source, (None, None))
@@ -88,7 +89,7 @@ def find_preprocessing(
     try:
         told, more = read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        if config is None and isinstance(error, KeyError):  # some other library's file of that name
+        if config is None and isinstance(error, KeyError):  # another library's file of the same name
             return usual(source, network), {}
         raise MisuseError(f"Can't read {path} as {source}'s {name}: {type(error).__name__} {error}.") from None
     return usual(source, network) | told, more
@@ -119,7 +120,7 @@ def _of_keras_hub(config):
 
 
 def map_from_ours(preprocessing: dict) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Their input by ours: theirs[:, i] = ours[:, order[i]] * scale[i] + shift[i], float64, i in their order."""
+    """Returns order, scale, shift (float64) in theirs[:, i] = ours[:, order[i]] * scale[i] + shift[i]."""
     order = [2, 1, 0] if preprocessing["channels"] == "BGR" else [0, 1, 2]
     mean, std = np.asarray(preprocessing["mean"], "float64"), np.asarray(preprocessing["std"], "float64")
     our_mean, our_std = np.asarray(MEAN)[order], np.asarray(STD)[order]
@@ -127,12 +128,12 @@ def map_from_ours(preprocessing: dict) -> tuple[list[int], np.ndarray, np.ndarra
 
 
 def take_ours(kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The first convolution and its batch norm's moving mean for images that we normalised, float64.
+    """Converts the first kernel and its batch norm's moving mean to images normalised by keras_bot, in float64.
 
     Args:
-        kernel: (height, width, 3, out), for their images.
+        kernel: (height, width, 3, out), for images normalised by the library.
         moving_mean: (out,).
-        preprocessing: theirs.
+        preprocessing: the library's.
     """
     order, scale, shift = map_from_ours(preprocessing)
     kernel = kernel.astype("float64")

@@ -1,4 +1,4 @@
-"""What became of each tensor of a file."""
+"""Report of an import: the use of each tensor in a file."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Use:
-    """One tensor of a file and the weight that it went into, with both shapes."""
+    """A tensor of a file and the weight that it was assigned to, with both shapes."""
 
     theirs: str
     their_shape: tuple[int, ...]
@@ -20,21 +20,21 @@ class Use:
 
 @dataclass(frozen=True)
 class Report:
-    """An import.
+    """Result of an import.
 
     Args:
         source: the library.
-        model: the network, one of `models.names()`.
-        num_classes: of the network; None without a head.
-        file_classes: of the file's head; None if it has none.
-        head: "kept", "new" (the file's isn't used) or "none".
+        model: the network's name, one of `models.names()`.
+        num_classes: number of classes of the network; None without a head.
+        file_classes: number of classes of the file's head; None if it has no head.
+        head: "kept", "new" (the file's head is not used) or "none".
         uses: every tensor that was used, each once.
-        ignored: tensors that mean nothing to the network, such as PyTorch's counts of batches.
-        notes: what else to know, one sentence each.
-        preprocessing: how the source prepares images: see `preprocessing.find_preprocessing`. `takes` says whose
-            normalisation the network's input has now, "ours" or "theirs".
-        file: name and SHA-256 of the file, {} if there is none.
-        class_names: of the head, where the file's config tells them.
+        ignored: tensors that the network doesn't need, such as PyTorch's `num_batches_tracked`.
+        notes: further information, one sentence each.
+        preprocessing: the source's preprocessing, see `preprocessing.find_preprocessing`. `takes` is the normalisation
+            that the network now expects, "ours" or "theirs".
+        file: name and SHA-256 of the file; {} if there is no file.
+        class_names: class names of the head, if the file's config contains them.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Report:
         return self.table()
 
     def table(self, verbose: bool = False) -> str:
-        """The report as lines; `verbose` lists every tensor with its shapes."""
+        """Returns the report as text; `verbose` lists every tensor with its shapes."""
         parameters = sum(math.prod(use.shape) for use in self.uses)
         rows = [("network", self.model), ("classes", f"{self.num_classes}, head {self.head}")]
         rows += [("tensors used", f"{len(self.uses)}, {parameters:,} numbers"), ("ignored", str(len(self.ignored)))]
@@ -69,9 +69,9 @@ class Report:
         return "\n".join(lines)
 
     def description(self) -> dict:
-        """What a file of the network tells beside it, JSON's types only, as `--init_from` reads it.
+        """Returns the JSON description that is saved with the network, as `--init_from` reads it.
 
-        It resizes as we do: `recipe` has image size and crop of the source, and no interpolation.
+        `recipe` has the source's image size and crop but no interpolation: images are resized as keras_bot does.
         """
         told = {
             "class_names": list(self.class_names) if self.head == "kept" else [],

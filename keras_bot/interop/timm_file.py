@@ -1,4 +1,4 @@
-"""Our networks' weights as timm names them: a `.safetensors` that timm loads strictly."""
+"""Export of our networks' weights under timm's names, as a `.safetensors` file that timm loads strictly."""
 
 import json
 import os
@@ -14,26 +14,26 @@ from keras_bot.errors import MisuseError, RunError, first_few
 from keras_bot.interop import architecture, inception_names, mobilenet_names
 from keras_bot.interop.preprocessing import OURS
 
-METADATA = "keras_bot"  # the file's key for how images are prepared, as JSON
+METADATA = "keras_bot"  # metadata key of the preprocessing, as JSON
 _WEIGHTS = {
     **{"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"},
     **{"moving_mean": "running_mean", "moving_variance": "running_var"},
 }
 
 
-_RESNETS = {  # timm's letter: our variant, and timm's depths of it
+_RESNETS = {  # timm's suffix: our variant, and the depths that timm has
     "": ("b", (18, 26, 34, 50, 101, 152)),
     "c": ("c", (50, 101, 152)),
     "d": ("d", (18, 26, 34, 50, 101, 152)),
 }
-_OTHERS = {  # our name: timm's, and its names of layers
+_OTHERS = {  # our name: timm's name, and its layer names
     "inception_v3": ("inception_v3", inception_names.torch_layers),
     "mobilenet_v1_relu6": ("mobilenetv1_100", mobilenet_names.torch_layers),
 }
 
 
 def timm_name(name: str) -> str | None:
-    """What timm calls a network of `models.names()`: resnet50_d is resnet50d; None if it has no such."""
+    """Returns timm's name of a network in `models.names()`, such as resnet50d for resnet50_d; None if it has none."""
     if name in _OTHERS:
         return _OTHERS[name][0]
     for form, (variant, depths) in _RESNETS.items():
@@ -51,24 +51,24 @@ def save_timm(
     eval_crop: float = 0.875,
     overwrite: bool = False,
 ) -> dict:
-    """Writes the weights of a network of ours for timm, unchanged, whole or not at all.
+    """Atomically writes a network's unchanged weights for timm.
 
-    In timm, with the same images to the same logits: `timm.create_model(told["architecture"], num_classes=…,
-    checkpoint_path=path, pretrained_cfg_overlay=told["pretrained_cfg"])`; the latter says how images are normalised.
+    To load them with the same logits for the same images: `timm.create_model(result["architecture"], num_classes=…,
+    checkpoint_path=path, pretrained_cfg_overlay=result["pretrained_cfg"])`. `pretrained_cfg` has the normalisation.
 
     Args:
-        model: ResNet-18 … 152 of B or D, C from 50 on, inception_v3 or mobilenet_v1_relu6, of width 1 for timm's own
-            networks; basic blocks' A is B.
+        model: ResNet-18 … 152 of variant B or D, ResNet-50 … 152 of C, inception_v3 or mobilenet_v1_relu6. It needs
+            width 1 to fit timm's own networks. With basic blocks, A equals B.
         path: ends in .safetensors.
-        image_size, eval_crop: what the network was evaluated with; None is the size that it was designed for.
+        image_size, eval_crop: values used in evaluation; image_size=None is the size that the network was designed for.
         overwrite: replace the file at `path`.
 
     Returns:
-        `architecture` and `pretrained_cfg` as timm's config.json has them, and `num_classes`.
+        `architecture` and `pretrained_cfg` as in timm's config.json, and `num_classes`.
 
     Raises:
-        MisuseError: if timm has no such network, or `path` exists and `overwrite` is false.
-        RunError: if the file holds other tensors than the network when it is read back.
+        MisuseError: if timm has no such network, `path` has another suffix, or it exists and `overwrite` is false.
+        RunError: if the tensors read back from the file differ from the network's.
     """
     path, name = pathlib.Path(path), architecture.of_model(model)
     if name is None or not timm_name(name):
@@ -128,14 +128,14 @@ def _tensors(model, network):
 
 
 def _axes(layer):
-    """The order of a kernel's axes that PyTorch has."""
+    """Returns the permutation of a kernel's axes to PyTorch's order."""
     if isinstance(layer, keras.layers.Dense):
         return 1, 0
     return (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (3, 2, 0, 1)
 
 
 def _layer(name, deep, pooled):
-    """timm's name of one of our layers."""
+    """Returns timm's name of one of our ResNet layers."""
     if name == "predictions":
         return "fc"
     part, _, kind = name.rpartition("_")

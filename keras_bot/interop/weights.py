@@ -1,16 +1,17 @@
-"""Other libraries' weights in our networks, with equal outputs.
+"""Assignment of other libraries' weights to our networks, with equal outputs.
 
-The networks must be equal, too, not only the weights:
+Equal outputs need equal networks, not only equal weights:
 
-- A convolution's bias (keras.applications, GluonCV's v1) goes into its batch norm's moving mean. That is exact also
-  when the network is trained on, since a batch's own mean takes it off again.
-- The batch norms of keras.applications' ResNets add 1.001e-5 to the variance where ours add 1e-5: the difference goes
-  into the moving variance. Those of its Inception-V3 have no gamma: ours are 1.
-- Padding and pooling agree: k // 2 zeros on each side, and a max pool after a ReLU, where zeros and PyTorch's minus
-  infinity are the same. D's pooling averages what there is at odd sizes, as `ceil_mode` without `count_include_pad`.
-- Where a library's Inception-V3 or MobileNet is another function than the paper's, there is a network of ours that is
-  that one: `inception_v3_tf`, `mobilenet_v1_relu6`, `mobilenet_v1_tf`. The last agrees with keras.applications' at
-  multiples of 32; at others that one rounds sizes down where TF-slim's, and ours, round them up.
+- A convolution's bias (keras.applications, GluonCV's v1) goes into its batch norm's moving mean. This is also exact in
+  further training, since subtracting the batch mean cancels a bias.
+- The batch norms of keras.applications' ResNets have epsilon 1.001e-5, ours 1e-5: the difference goes into the moving
+  variance. The batch norms of its Inception-V3 have no gamma: ours is 1.
+- Padding and pooling agree: k // 2 zeros on each side. Max pooling follows a ReLU, so that zeros are equivalent to
+  PyTorch's minus infinity. At odd sizes, D's average pooling excludes padding, as `ceil_mode` without
+  `count_include_pad`.
+- Where a library's Inception-V3 or MobileNet differs from the paper's, we have a separate network: `inception_v3_tf`,
+  `mobilenet_v1_relu6`, `mobilenet_v1_tf`. The last equals keras.applications' at multiples of 32. At other sizes,
+  keras.applications rounds down where TF-slim and we round up.
 """
 
 from collections.abc import Mapping
@@ -26,9 +27,9 @@ from keras_bot.models.inception import COUNTS_ZEROS
 from keras_bot.models.layers import BN_EPSILON
 from keras_bot.models.resnet import DEPTHS
 
-# (source, network): the batch norms' epsilon, where it isn't ours
+# (source, network): batch norm epsilon where it differs from ours
 EPSILON = {("keras_applications", f"resnet{depth}_a"): 1.001e-5 for depth in DEPTHS}
-NOTES = {  # what else is to be known of a network
+NOTES = {  # further notes for the report
     ("torchvision", "inception_v3"): "its transform_input, which takes images normalised as for other networks, is in "
     "the preprocessing: a network that was trained without it needs another",
     ("keras_applications", "mobilenet_v1_tf"): "it is the source's at sizes that are multiples of 32: at others that "
@@ -36,7 +37,7 @@ NOTES = {  # what else is to be known of a network
 }
 NORMALISATIONS = ("ours", "theirs")
 HEADS = ("keep", "new")
-EXACT = 1e-6  # of a grey level
+EXACT = 1e-6  # in grey levels
 
 
 def into(
@@ -49,21 +50,22 @@ def into(
     preprocessing: dict | None = None,
     file: str = "the tensors",
 ) -> Report:
-    """Gives a network of ours the weights of another library.
+    """Assigns another library's weights to one of our networks.
 
     Args:
-        model: of `models.create`, of that architecture; float32 images (B, H, W, 3) to logits, or without the top.
-        tensors: by the library's names, in its layout.
+        model: network from `models.create` of the same architecture: float32 images (B, H, W, 3) to logits, or without
+            the head.
+        tensors: tensors by the library's names, in its layout.
         source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
-        head: "keep" takes the file's head if it has as many classes as the model; "new" leaves the model's as it is.
-        normalisation: "ours" makes the network take images that keras_bot normalised; `preprocessing` tells how exact
-            that is. "theirs" leaves the weights as they are, for images normalised as the library does.
-        preprocessing: how the library prepares images, or part of it; the rest is its usual way.
-        file: what an error calls the tensors.
+        head: "keep" uses the file's head if it has as many classes as the model; "new" keeps the model's head.
+        normalisation: "ours" converts the network to images normalised by keras_bot; the module `preprocessing`
+            explains the accuracy. "theirs" keeps the first layer's weights, for images normalised by the library.
+        preprocessing: the library's preprocessing, or part of it; defaults are its usual values.
+        file: name of the tensors in errors.
 
     Raises:
-        MisuseError: if anything is missing, left over, of another shape or not finite as float32, or the model is
-            another; nothing is changed.
+        MisuseError: if a tensor is missing, left over, of another shape or not finite as float32, or the model has
+            another architecture; the model is unchanged.
     """
     check_source(source)
     for kind, value, known in (("head", head, HEADS), ("normalisation", normalisation, NORMALISATIONS)):
@@ -98,7 +100,7 @@ def into(
 
 
 def _check_finite(arrays, owner):
-    """MisuseError, which names the arrays, if some have values that are NaN or infinite as float32."""
+    """Raises MisuseError, which names the arrays, if any have values that are NaN or infinite as float32."""
     broken = []
     for name, array in arrays.items():
         count = array.size - np.count_nonzero(np.isfinite(_float32(array)))
@@ -117,7 +119,7 @@ def _float32(array):
 
 
 def _without_biases(arrays, epsilon):
-    """The arrays with biases in the moving means, and `epsilon` more in the moving variances; computed in float64."""
+    """Folds biases into the moving means and adds `epsilon` to the moving variances, in float64."""
     values = {place: array for place, array in arrays.items() if place[1] != "bias" or place[0] == HEAD}
     for layer, weight in arrays.keys() - values.keys():
         norm = (layer.removesuffix("conv") + "bn", "moving_mean")
@@ -129,7 +131,7 @@ def _without_biases(arrays, epsilon):
 
 
 def _stem(places):
-    """The first convolution and its batch norm."""
+    """Returns the names of the first convolution and its batch norm."""
     return ("stem_1_conv", "stem_1_bn") if ("stem_1_conv", "kernel") in places else ("stem_conv", "stem_bn")
 
 
@@ -158,7 +160,7 @@ def _notes(found: Match, source, preprocessing, normalisation):
         yield f"the file has {', '.join(sorted(halves))}, the network float32"
     if normalisation == "ours":
         shift = map_from_ours(preprocessing)[2]
-        left = 0.0 if found.name in COUNTS_ZEROS else np.abs(shift * preprocessing["std"]).max()  # it has no border
+        left = 0.0 if found.name in COUNTS_ZEROS else np.abs(shift * preprocessing["std"]).max()  # no padded border
         border = f"but for the padded border, whose zeros were another grey, by up to {left:.2g} of 255"
         order = ", order" if preprocessing["channels"] == "BGR" else ""
         yield (
