@@ -1,1 +1,1 @@
-"""The command line: one short module a command, and the only place that knows absl's flags."""
+"""The command line: one short module per command, and the only package that uses absl flags."""

@@ -1,4 +1,4 @@
-"""`keras-bot ablate`: a table of recipes like the paper's, over seeds, by training each in a process of its own."""
+"""`keras-bot ablate`: several recipes over several seeds, each run in its own process, with a results table."""
 
 import collections
 import dataclasses
@@ -17,12 +17,12 @@ USAGE = (
     "usage: keras-bot ablate --recipes='flags/cifar/table6/*.flags' --seeds=0,1,2 --out=DIR "
     "[--set=dataset=FILE.npz,epochs=30]"
 )
-# Starts the process in which recipes are checked, so that this one never starts a backend.
+# Command of the process that validates recipes, so that this process never starts a backend.
 CHECKER = (sys.executable, "-c", "from keras_bot.cli.ablate import answer; answer()")
 
 
 def main(argv):
-    """Trains what is left of the table, and prints it."""
+    """Trains the runs that are not done yet and prints the table."""
     flags = Flags("ablate", USAGE)
     flags.add(str, "recipes", "", "flagfiles in the table's order, with commas; patterns as 'DIR/*.flags' too, sorted")
     flags.add(str, "seeds", "0", "in place of the recipes' own, with commas: intervals need at least two, better three")
@@ -68,7 +68,7 @@ def _raise_for_failures(summary):
 
 
 def read_ablation(flags: Flags):
-    """The `Ablation` that the flags ask for. Raises MisuseError if they don't make one."""
+    """Returns the `Ablation` that the flags describe. Raises MisuseError if they are invalid."""
     from keras_bot.report.ablation import Ablation
     from keras_bot.report.rows import make_rows
 
@@ -85,10 +85,10 @@ def read_ablation(flags: Flags):
 
 
 def find_files(given: str) -> list[str]:
-    """The recipes' files: names and patterns with commas, in order, each pattern's sorted.
+    """Returns the recipe files for comma-separated names and patterns, in order; a pattern's matches are sorted.
 
     Raises:
-        MisuseError: for none, a pattern that matches nothing, a file given twice.
+        MisuseError: if no file is given, a pattern matches nothing, or a file is given twice.
     """
     files = []
     for part in filter(None, (part.strip() for part in given.split(","))):
@@ -109,14 +109,14 @@ def find_files(given: str) -> list[str]:
 
 
 def _literal_folders(pattern):
-    """Returns a pattern with the leading folders escaped that exist by that very name, as `a[1]` in `a[1]/*.flags`."""
+    """Escapes the leading folders of a pattern that exist literally, such as `a[1]` in `a[1]/*.flags`."""
     parts = pathlib.Path(pattern).parts
     count = next(n for n in range(len(parts) - 1, -1, -1) if n == 0 or pathlib.Path(*parts[:n]).is_dir())
     return str(pathlib.Path(*map(glob.escape, parts[:count]), *parts[count:]))
 
 
 def read_file(file: str, settings: list[str]) -> Recipe:
-    """The recipe of a flagfile, with flags that override it. Raises MisuseError, which names the file."""
+    """Returns the recipe in a flagfile, overridden by `settings`. Raises MisuseError, which names the file."""
     flags = Flags("train", "", recipe=True)
     try:
         lines = expand_flagfiles([f"--flagfile={file}"])
@@ -130,7 +130,7 @@ def read_file(file: str, settings: list[str]) -> Recipe:
 
 
 def read_seeds(given: str) -> list[int]:
-    """The seeds, in order. Raises MisuseError for none, one twice, or what Keras takes for no seed."""
+    """Returns the seeds in order. Raises MisuseError if there are none, duplicates, or values Keras does not accept."""
     parts = [part.strip() for part in given.split(",")]
     seeds = [int(part) for part in parts if re.fullmatch(r"[0-9]+", part)]
     if len(seeds) < len(parts) or max(seeds) > MOST_SEED:
@@ -141,10 +141,10 @@ def read_seeds(given: str) -> list[int]:
 
 
 def read_settings(given: str) -> dict[str, str]:
-    """The knobs of --set by name. A part without = goes on with the value before it, as in `decay_epochs=3,6`.
+    """Returns the values in --set by field name. A part without = continues the value before it: `decay_epochs=3,6`.
 
     Raises:
-        MisuseError: for a part that is no NAME=VALUE, an unknown knob, one given twice, or the seed.
+        MisuseError: if a part is not NAME=VALUE, or a field is unknown, given twice, or the seed.
     """
     kinds = {field.name: field.type for field in dataclasses.fields(Recipe)}
     settings = {}
@@ -168,14 +168,14 @@ def read_settings(given: str) -> dict[str, str]:
 
 
 def answer():
-    """The process in which `report.checking` has the recipes checked."""
+    """Runs the process in which `report.checking` validates the recipes."""
     from keras_bot.report import checking
 
     checking.answer(start_backend)
 
 
 def _refuse_two_sets(argv):
-    """The last one would win, and the others go unheard."""
+    """Raises MisuseError for more than one --set: all but the last would be ignored."""
     count = sum(argument.startswith("-") and argument.lstrip("-").partition("=")[0] == "set" for argument in argv)
     if count > 1:
         raise MisuseError(f"Expected one --set with all its settings, received {count}. Join them with commas.")

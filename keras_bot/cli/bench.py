@@ -1,4 +1,4 @@
-"""`keras-bot bench …`: speed of the training step and of the input beside a peer's, measured in one run."""
+"""`keras-bot bench …`: speed of training steps and input pipelines compared with peers, measured in the same run."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ USAGE = """usage: keras-bot bench model [NETWORK]      a network beside Keras', 
 
 
 def main(argv):
-    """Runs one benchmark, and prints its figures as JSON."""
+    """Runs one benchmark and prints its results as JSON."""
     benches = {
         "model": bench_model,
         "refinements": bench_refinements,
@@ -30,7 +30,7 @@ def main(argv):
 
 
 def bench_model(argv):
-    """Images per second of a network of ours and of a peer."""
+    """Prints images per second of one of our networks and of its peers."""
     flags = Flags("bench model", USAGE)
     flags.add(
         str,
@@ -73,7 +73,7 @@ def bench_model(argv):
 
 
 def bench_refinements(argv):
-    """Seconds of a step with and without the tricks."""
+    """Prints seconds per step with and without the tricks."""
     flags = Flags("bench refinements", USAGE, recipe=True)
     flags.add(int, "steps", 10, "steps in a timed block")
     flags.add(int, "repeats", 7, "blocks of each")
@@ -89,7 +89,7 @@ def bench_refinements(argv):
 
 
 def bench_data(argv):
-    """Images per second of the input pipelines and of what would be written instead."""
+    """Prints images per second of our input pipelines and of the usual alternatives."""
     flags = Flags("bench data", USAGE)
     flags.add(str, "images", "", "a folder of JPEGs, at any depth; they are held in memory")
     flags.add(int, "image_size", 224, "height and width of what the pipelines make, in pixels")
@@ -118,7 +118,7 @@ def bench_data(argv):
 
 
 def bench_pipelines(argv):
-    """Top-1 of trainings with our input pipeline and with a plain one; each is told on stderr when it ends."""
+    """Prints top-1 accuracy after training with our input pipeline and a plain one; logs each training to stderr."""
     flags = Flags("bench pipelines", USAGE, recipe=True)
     flags.add(int, "seeds", 3, "trainings by each pipeline, with seeds from --seed on")
     flags.add(str, "arms", "fast,plain", "which pipelines to train with: fast (ours), plain, or both with a comma")

@@ -1,4 +1,4 @@
-"""`keras-bot data`: what a data source holds, a picture of augmented samples, and image folders as TFRecord shards."""
+"""`keras-bot data`: summary of a data source, grid of augmented samples, conversion of folders to TFRecord shards."""
 
 import pathlib
 import sys
@@ -13,7 +13,7 @@ CONVERT_USAGE = "usage: keras-bot data convert FOLDER OUT [--shards=N] [--valida
 
 
 def main(argv):
-    """Prints sizes and classes; writes the picture if asked."""
+    """Prints sizes and classes; writes the grid of samples if --grid is given."""
     if argv[:1] == ["convert"]:
         return convert(argv[1:])
     flags = Flags("data", USAGE, recipe=True)
@@ -46,7 +46,7 @@ def main(argv):
 
 
 def convert(argv):
-    """Writes an image folder to TFRecord shards; goes on where an earlier run ended."""
+    """Writes an image folder to TFRecord shards; continues where an earlier run ended."""
     flags = Flags("data convert", CONVERT_USAGE)
     flags.add(int, "shards", 0, "files to shuffle the training images over; 0 is one for each 128 MiB")
     flags.add(int, "validation_shards", 0, "files of the evaluation images; 0 is one for each 128 MiB")
@@ -78,7 +78,7 @@ def convert(argv):
 
 
 class _Progress:
-    """A bar on a terminal; elsewhere a line for each shard."""
+    """Progress bar on a terminal; elsewhere one line per shard."""
 
     def __init__(self):
         self._bar = None

@@ -1,4 +1,4 @@
-"""`keras-bot evaluate`: how good a run's network is, on its own data set or another."""
+"""`keras-bot evaluate`: evaluates a trained network on its own data set or another."""
 
 import json
 import math
@@ -14,7 +14,7 @@ USAGE = (
 
 
 def main(argv):
-    """Evaluates, and prints the result as one line of JSON."""
+    """Evaluates the network and prints the result as one line of JSON."""
     flags = Flags("evaluate", USAGE, recipe=True)
     flags.add(str, "run_dir", "", "the run whose network is evaluated, by its recipe")
     flags.add(str, "model_file", "", "another .keras file to evaluate; empty is the run's model.keras")
@@ -40,14 +40,14 @@ def main(argv):
 
 
 def _class_names(run_dir: str) -> tuple[str, ...]:
-    """The classes that a run's network was trained for, in their order; none are known without a run."""
+    """Returns the class names that a run was trained on, in order; () without a run."""
     from keras_bot.training.records import read_metrics
 
     return tuple(read_metrics(run_dir)["dataset"]["class_names"]) if run_dir else ()
 
 
 def _plain(value):
-    """With None for NaN, which JSON lacks."""
+    """Replaces NaN, which JSON lacks, with None."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

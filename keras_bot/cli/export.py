@@ -1,4 +1,4 @@
-"""`keras-bot export`: a run's network as a SavedModel, preprocessing included, or as one file."""
+"""`keras-bot export`: writes a run's network as a SavedModel, preprocessing included, or as a single file."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tf
 
 
 def main(argv):
-    """Exports, and prints as one line of JSON where the export is, and how far off the network its outputs are."""
+    """Exports, and prints a line of JSON: path, metrics and, except for timm, largest difference in the outputs."""
     flags = Flags("export", USAGE)
     flags.add(str, "run_dir", "", "the run whose network is exported")
     flags.add(str, "name", "", "name of the export, without a suffix; empty is the run directory's")

@@ -1,4 +1,4 @@
-"""`keras-bot finetune`: trains on from an exported SavedModel, a run or a .keras file, on other data."""
+"""`keras-bot finetune`: trains a network from a SavedModel, a run or a .keras file on other data."""
 
 from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.cli.quiet import start_backend
@@ -9,7 +9,7 @@ USAGE = "usage: keras-bot finetune --init_from=SAVEDMODEL --dataset=DATA [--flag
 
 
 def main(argv):
-    """Trains, and prints the result as one line of JSON."""
+    """Trains and prints the result as one line of JSON."""
     flags = Flags("finetune", USAGE, recipe=True)
     add_run_flags(flags)
     flags.expect_no_arguments(argv)

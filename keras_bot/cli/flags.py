@@ -1,6 +1,6 @@
-"""The recipe's knobs as absl flags, and flagfiles that may name others next to them.
+"""Recipe fields as absl flags, and flagfiles that may include others by relative path.
 
-Each command parses into a FlagValues of its own, so that no library's flags get in and nothing global is left behind.
+Each command parses into its own FlagValues, so that it has no flags of other libraries and changes no global state.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class Flags:
-    """The flags of one command: its own, and the recipe's if it has one.
+    """Flags of one command: its own, and optionally the recipe's.
 
     Args:
         command: name of the command, for messages.
-        usage: one line that the help begins with.
-        recipe: whether the recipe's knobs are flags of this command.
+        usage: first line of the help.
+        recipe: whether the recipe's fields are flags of this command.
     """
 
     def __init__(self, command: str, usage: str, *, recipe: bool = False):
@@ -50,7 +50,7 @@ class Flags:
         self.add(bool, "help", False, "show this help")
 
     def add(self, kind: type, name: str, default, help: str):
-        """Defines a flag of the command's own."""
+        """Defines a flag that belongs to the command itself."""
         self._define(kind, name, default, help, self._sections[0][1])
 
     def _define(self, kind, name, default, help, section):
@@ -59,10 +59,10 @@ class Flags:
         section.append(name)
 
     def parse(self, argv: list[str]) -> list[str]:
-        """Parses the arguments after the command's name; returns those that are no flags.
+        """Parses the arguments after the command's name; returns those that are not flags.
 
         Raises:
-            MisuseError: for an unknown flag, a value of another type, a flagfile that can't be read.
+            MisuseError: if a flag is unknown, a value has the wrong type, or a flagfile cannot be read.
         """
         argv = ["--help" if argument == "-h" else _expand_home(argument) for argument in expand_flagfiles(argv)]
         try:
@@ -79,35 +79,35 @@ class Flags:
             raise MisuseError(
                 f"Expected --{name} as {kind}, received {value!r}. `keras-bot {self.command} --help` tells more."
             ) from None
-        except (absl_flags.Error, ValueError) as error:  # absl raises the latter for --noflip=1
+        except (absl_flags.Error, ValueError) as error:  # absl raises ValueError for --noflip=1
             raise MisuseError(f"{error}. `keras-bot {self.command} --help` tells what a flag takes.") from None
 
     def __getattr__(self, name):
         return getattr(self._values, name)
 
     def expect_no_arguments(self, argv: list[str]):
-        """`parse`, for a command that takes flags alone. Raises MisuseError for anything else."""
+        """Parses arguments that must all be flags. Raises MisuseError otherwise."""
         rest = self.parse(argv)
         if rest:
             raise MisuseError(f"Expected flags as --name=value, received {rest[0]!r}. {self.usage}")
 
     def help_wanted(self) -> bool:
-        """Prints the help if --help was given, and tells whether it was."""
+        """Prints the help if --help was given, and returns whether it was."""
         if self._values["help"].value:
             print(self.help())
         return self._values["help"].value
 
     def given_recipe(self) -> list[str]:
-        """The recipe's flags that were given, as arguments for another parse."""
+        """Returns the recipe flags that were given, as arguments for another `parse`."""
         given = (self._values[field.name] for field in dataclasses.fields(Recipe))
         return [flag.serialize() for flag in given if flag.present]
 
     def given_names(self) -> set[str]:
-        """The names of the recipe's flags that were given."""
+        """Returns the names of the recipe flags that were given."""
         return {field.name for field in dataclasses.fields(Recipe) if self._values[field.name].present}
 
     def recipe(self) -> Recipe:
-        """The recipe that the flags make. Raises MisuseError if it can't be."""
+        """Builds the recipe from the flags. Raises MisuseError if it is invalid."""
         values = {field.name: self._values[field.name].value for field in dataclasses.fields(Recipe)}
         try:
             values["decay_epochs"] = tuple(int(epoch) for epoch in values["decay_epochs"])
@@ -118,7 +118,7 @@ class Flags:
         return Recipe(**values)
 
     def help(self) -> str:
-        """The help of the command, by section."""
+        """Returns the command's help text, by section."""
         lines = [self.usage]
         for title, names in self._sections:
             lines += ["", f"{title}:"]
@@ -138,7 +138,7 @@ class Flags:
 
 
 def check_writable(recipe: Recipe, **others: str):
-    """MisuseError for a value of the recipe that run.flags can't hold, or a path of `others` that is not UTF-8."""
+    """Raises MisuseError if run.flags cannot store a recipe value, or a path in `others` is not UTF-8."""
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     texts = {name: value for name, value in (values | others).items() if isinstance(value, str)}
     for name, text in texts.items():
@@ -151,19 +151,19 @@ def check_writable(recipe: Recipe, **others: str):
 
 
 def _expand_home(argument):
-    """With the home directory for `~`, which the shell leaves alone after the = of a flag."""
+    """Expands `~` in a flag's value: the shell does not expand it after the =."""
     name, equals, value = argument.partition("=")
     return f"{name}={os.path.expanduser(value)}" if equals and name.startswith("-") else argument
 
 
 def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple = ()) -> list[str]:
-    """Puts the lines of every `--flagfile=FILE` in its place.
+    """Replaces every `--flagfile=FILE` with the lines of the file.
 
-    FILE is looked for from the current directory and, inside a flagfile, first beside the file that names it. Blank
-    lines and lines that begin with # or // are left out.
+    FILE is relative to the current directory. Inside a flagfile, the folder of that flagfile is tried first. Blank
+    lines and lines that begin with # or // are skipped.
 
     Raises:
-        MisuseError: if a file can't be read, or names itself.
+        MisuseError: if a file cannot be read or includes itself.
     """
     expanded, rest = [], list(argv)
     while rest:
@@ -202,7 +202,7 @@ def _reason(error):
 
 
 def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
-    """The recipe of a run directory, with flags that override it. Raises MisuseError if there is none."""
+    """Returns the recipe of a run directory, with `overrides` applied. Raises MisuseError if there is none."""
     path = pathlib.Path(run_dir) / "run.flags"
     if not path.exists():
         runs = sorted(path.parent.glob("*/seed*/run.flags"))

@@ -1,4 +1,4 @@
-"""`keras-bot import-weights`: another library's network as a .keras file of ours, which --init_from takes."""
+"""`keras-bot import-weights`: converts another library's weights to a .keras file for --init_from."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from keras_bot.cli.quiet import import_tensorflow
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot import-weights --source=LIBRARY --file=FILE --output=models/NAME.keras [--model=resnet50_d]"
-CARD = "model.json"  # in the archive, where --init_from looks
+CARD = "model.json"  # in the .keras archive; --init_from reads it
 
 
 def main(argv):
-    """Imports, and prints the report."""
+    """Imports the weights and prints the report."""
     flags = Flags("import-weights", USAGE)
     flags.add(str, "source", "", "timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas")
     flags.add(
@@ -60,7 +60,7 @@ def main(argv):
 
 
 def _write(model, description, output):
-    """The network with its description inside, and the same beside it; neither appears half-written."""
+    """Atomically saves the network, which contains its description, and the description as a separate .json."""
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
     text = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""`keras-bot inspect`: what an exported SavedModel or file holds."""
+"""`keras-bot inspect`: contents of an exported SavedModel or file."""
 
 import pathlib
 
@@ -21,6 +21,6 @@ def main(argv):
     from keras_bot.export.inspect import inspect
 
     if paths[0].endswith(".keras"):
-        import keras_bot.transfer.serve  # noqa: F401  # the layers of detectors and segmenters
+        import keras_bot.transfer.serve  # noqa: F401  # registers the layers of detectors and segmenters
 
     print(inspect(pathlib.Path(paths[0])))

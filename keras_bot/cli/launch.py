@@ -1,4 +1,4 @@
-"""`keras-bot launch …`: a command in several worker processes on this machine, known to each other by TF_CONFIG."""
+"""`keras-bot launch …`: runs a command in several worker processes on this machine, connected through TF_CONFIG."""
 
 import json
 import os
@@ -18,7 +18,7 @@ LOWEST_PORT = 10000
 
 
 def main(argv):
-    """Runs the workers until all have ended; the exit code of the first that failed, or 0."""
+    """Runs the workers until all have ended; returns the exit code of the first that failed, or 0."""
     from keras_bot.cli.main import COMMANDS
 
     flags = Flags("launch", USAGE)
@@ -42,7 +42,7 @@ def main(argv):
 
 
 def check_command(command: list[str]):
-    """MisuseError if there is no such command, or its flagfile can't be read: told once, and not by each worker."""
+    """Raises MisuseError for an unknown command or unreadable flagfile, so that not every worker reports it."""
     from keras_bot.cli.main import COMMANDS
 
     if not command:
@@ -56,18 +56,18 @@ def check_command(command: list[str]):
 
 
 def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
-    """This process' environment with what makes a worker of a child.
+    """Returns a worker's environment: this process's, with TF_CONFIG.
 
     Args:
         addresses: "host:port" of each worker.
-        index: the child's place among them.
+        index: the worker's index in `addresses`.
     """
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     return {**child_environment(), "TF_CONFIG": json.dumps(config)}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nothing uses, below those that the system gives to outgoing connections."""
+    """Returns unused loopback ports, if possible below the range that the system uses for outgoing connections."""
     try:
         end = int(PORT_RANGE.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""`keras-bot COMMAND …`: finds the command, runs it, and turns a user's error into one line and an exit code."""
+"""`keras-bot COMMAND …`: runs the command and turns a user's error into one line and an exit code."""
 
 import contextlib
 import importlib
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare_streams():
-    """Lets stdout and stderr take any text, whatever their encoding, and be there even if they were closed."""
+    """Makes stdout and stderr accept any text in any encoding; opens the null device for those that are closed."""
     for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
         stream = getattr(sys, name)
         if stream is None:
@@ -74,7 +74,7 @@ def _prepare_streams():
 
 
 def _tell(error, code):
-    with contextlib.suppress(OSError):  # a full disk; where it is what failed, `error` says so
+    with contextlib.suppress(OSError):  # such as a full disk; if that made the command fail, `error` reports it
         sys.stdout.flush()
     is_of_system = isinstance(error, OSError) and error.strerror and error.filename
     told = f"{error.filename}: {error.strerror}." if is_of_system else str(error)

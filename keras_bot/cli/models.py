@@ -10,7 +10,7 @@ USAGE = "usage: keras-bot models [NAME …] [--image_size=224] [--json]"
 
 
 def main(argv):
-    """Prints a table of the networks named, or of all."""
+    """Prints a table of the given networks, or of all."""
     flags = Flags("models", USAGE)
     flags.add(int, "image_size", 0, "pixels that FLOPs are counted at; 0 is 224, 299 for Inception-V3, 32 for CIFAR's")
     flags.add(int, "num_classes", 0, "classes of the head; 0 is 1000, and 10 for the CIFAR networks")

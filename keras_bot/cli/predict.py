@@ -1,4 +1,4 @@
-"""`keras-bot predict`: the likeliest classes of image files, or pictures of what is in them, by a SavedModel."""
+"""`keras-bot predict`: runs a SavedModel on image files; prints top classes, or draws boxes or masks."""
 
 import itertools
 import pathlib
@@ -12,7 +12,7 @@ USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …
 
 
 def main(argv):
-    """Prints the likeliest classes of each image; an image that can't be read is named, and the exit code is 1."""
+    """Prints the predictions for each image; reports images that failed and returns 1 if there are any."""
     flags = Flags("predict", USAGE)
     flags.add(str, "savedmodel", "", "a SavedModel that `keras-bot export` wrote")
     flags.add(int, "top", 5, "how many classes to print")
@@ -46,7 +46,7 @@ def main(argv):
 
 
 def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
-    """A file in the folder for the picture of each image: none twice, and none of the images themselves."""
+    """Returns a distinct PNG path in `folder` for each image, never one of the images themselves."""
     files: list[pathlib.Path] = []
     taken = {pathlib.Path(path).resolve() for path in images}
     for path in images:
@@ -58,7 +58,7 @@ def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]
 
 
 def look(serve, description, path, picture, flags) -> list[str]:
-    """What a SavedModel tells of an image file, a line each; a detector or segmenter draws it too."""
+    """Returns the predictions for an image, one per line; for detectors and segmenters, also draws `picture`."""
     from keras_bot.export.predict import predict_file
 
     if "task" in description:

@@ -1,4 +1,4 @@
-"""The backend without the log lines of its start, which tell a user nothing."""
+"""Start of the backend without its log lines, which are of no use to a user."""
 
 import contextlib
 import importlib.util
@@ -8,23 +8,23 @@ import tempfile
 
 from keras_bot.errors import MisuseError, unknown
 
-BACKENDS = ("tensorflow", "jax")  # that train and evaluate
+BACKENDS = ("tensorflow", "jax")  # those that train and evaluate
 
 
 def import_tensorflow():
-    """Starts TensorFlow, and Keras on it whatever KERAS_BACKEND says: for what is the same on every backend."""
+    """Starts Keras on TensorFlow regardless of KERAS_BACKEND, for commands that don't depend on the backend."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     start_backend()
 
 
 def start_backend():
-    """Imports Keras on the user's backend, and TensorFlow for the data; finds the devices.
+    """Imports Keras on the user's backend, and TensorFlow for the data; initializes the devices.
 
     Raises:
-        MisuseError: if KERAS_BACKEND is another than those that train, or isn't installed.
+        MisuseError: if KERAS_BACKEND is not one of `BACKENDS` or is not installed.
     """
     backend = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
-    if backend not in BACKENDS:  # before an import: PyTorch after TensorFlow crashes
+    if backend not in BACKENDS:  # before any import: PyTorch crashes if imported after TensorFlow
         raise unknown("KERAS_BACKEND", backend, BACKENDS)
     if importlib.util.find_spec(backend) is None:
         raise MisuseError(f"Expected {backend} to be installed, as KERAS_BACKEND names it. Install it, or unset that.")
@@ -35,17 +35,18 @@ def start_backend():
         from absl import logging
 
         if keras.backend.backend() != "tensorflow":
-            tf.config.set_visible_devices([], "GPU")  # the input pipeline needs none, and would fill them
+            # The input pipeline needs no GPUs, and TensorFlow would fill their memory.
+            tf.config.set_visible_devices([], "GPU")
         tf.config.list_physical_devices()
-        # Several workers must be known to TensorFlow before it starts.
+        # With several workers, the cluster must be configured before the devices are initialized.
         if os.environ.get("TF_CONFIG", "").strip() in ("", "{}"):
             tf.config.list_logical_devices()
-        logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations
+        logging.set_verbosity(logging.ERROR)  # TFDS logs warnings about its own deprecations
 
 
 @contextlib.contextmanager
 def _kept_quiet():
-    """What the C++ side writes meanwhile is shown only if this fails."""
+    """Captures stderr, including that of C++ code, and shows it only if the block raises."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as kept:

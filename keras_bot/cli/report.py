@@ -15,7 +15,7 @@ USAGE = (
 
 
 def main(argv):
-    """Writes the page, and prints its figures as one line of JSON; what is missing on it goes to stderr."""
+    """Writes the page, prints its figures as one line of JSON, and reports missing parts on stderr."""
     flags = Flags("report", USAGE, recipe=True)
     flags.add(str, "output", "report.html", "the page; one that is there is replaced")
     folders = [pathlib.Path(argument) for argument in flags.parse(argv)]
@@ -51,9 +51,9 @@ def main(argv):
 
 
 def _look(run, overrides):
-    """The run with its network's predictions; with a note where the data or the network isn't there.
+    """Returns the run with its network's predictions, or with a note if the data or the network is missing.
 
-    Data that the user asked for by flags must be there.
+    If the user selected other data by flags, the error is raised instead.
     """
     from keras_bot.report.predictions import predict
 
@@ -68,7 +68,7 @@ def _look(run, overrides):
 
 
 def _check_output(path):
-    """MisuseError unless the page can be written there, and nothing else than a page is replaced."""
+    """Raises MisuseError unless `path` is an .html or .htm file, or could be, in an existing folder."""
     if path.is_dir():
         raise MisuseError(f"Expected --output as a file, received the directory {path}.")
     if path.suffix.lower() not in (".html", ".htm"):

@@ -1,4 +1,4 @@
-"""Several processes as one: their lines with a prefix, one exit code, and none left behind."""
+"""Supervision of several processes: prefixed output lines, one exit code, no process left behind."""
 
 import contextlib
 import os
@@ -14,28 +14,29 @@ from typing import BinaryIO
 from keras_bot.report.processes import is_heeded, tie_to_parent
 
 LONGEST_LINE = 1 << 16
-PROGRESS_SECONDS = 1.0  # between the states of a progress bar that are shown
+PROGRESS_SECONDS = 1.0  # between two displayed states of a progress bar
 _TERMINATION = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 def supervise(
     commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], *, grace: float = 10.0
 ) -> int:
-    """Runs processes side by side until all have ended; in the main thread of a process without other threads.
+    """Runs processes in parallel until all have ended. Call it from the main thread, before starting other threads.
 
-    When one fails, the others get SIGTERM and, `grace` seconds later, SIGKILL. SIGTERM and SIGINT are handed on to all
-    of them once, to end as they like; a second SIGINT kills them, and so does this process' own death (on Linux).
+    When a process fails, the others receive SIGTERM and, `grace` seconds later, SIGKILL. SIGTERM and SIGINT are
+    forwarded to all processes once, without a deadline. A second SIGINT kills them, and so does the death of this
+    process (on Linux).
 
     Args:
-        commands: each one's arguments.
-        environments: each one's environment.
-        grace: seconds.
+        commands: arguments of each process.
+        environments: environment of each process.
+        grace: seconds between SIGTERM and SIGKILL.
 
     Returns:
-        0 if all ended with 0, else the exit code of the first that failed, 128 + n where signal n killed it.
+        0 if all exited with 0, else the exit code of the first that failed: 128 + n if signal n killed it.
 
     Raises:
-        OSError: if a process can't be started, or the output can't be written; none is left then.
+        OSError: if a process cannot be started or the output cannot be written; no process is left running.
     """
     return _Supervisor(grace).run(commands, environments)
 
@@ -43,7 +44,7 @@ def supervise(
 class _Supervisor:
     def __init__(self, grace):
         self._grace = grace
-        self._events = queue.SimpleQueue()  # its put is safe in a signal's handler
+        self._events = queue.SimpleQueue()  # its `put` is safe in a signal handler
         self._processes: list[subprocess.Popen] = []
         self._readers: list[threading.Thread] = []
         self._running: set[int] = set()
@@ -57,7 +58,7 @@ class _Supervisor:
             try:
                 for command, environment in zip(commands, environments, strict=True):
                     self._processes.append(_start(command, environment))
-                for index in range(len(commands)):  # threads, once nothing is left to fork
+                for index in range(len(commands)):  # starts threads, hence after the last fork
                     self._watch(index)
                 while self._running:
                     self._step()
@@ -110,18 +111,18 @@ class _Supervisor:
             self._kill()
         elif number not in self._handed_on:
             self._handed_on.add(number)
-            # A terminal that closes ends them as properly as SIGTERM does.
+            # A closed terminal ends the workers as gracefully as SIGTERM does.
             self._send(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def _take_end(self, end):
         index, code = end
         self._running.discard(index)
-        _kill_group(self._processes[index])  # what it has started
+        _kill_group(self._processes[index])  # its remaining child processes
         code = 128 - code if code < 0 else code
         if code == 0:
             return
         self._code = self._code or code
-        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # which is as it was asked for
+        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # else as requested
             self._say(f"worker {index} ended with exit code {code}{', the others are stopped' * bool(self._running)}")
             self._stop()
 
@@ -149,7 +150,7 @@ class _Supervisor:
 
 
 def _start(command, environment):
-    """A process in a session of its own, so that a terminal's Ctrl-C comes to it through us alone, and once."""
+    """Starts a process in its own session, so that Ctrl-C reaches it only once, forwarded by this process."""
     return subprocess.Popen(
         command,
         env=environment,
@@ -162,20 +163,20 @@ def _start(command, environment):
 
 
 def _kill_group(process):
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in it
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is empty
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambda error: None):
-    """Copies a stream with a prefix before each line, each written as a whole.
+    """Copies a stream line by line, with a prefix before each line.
 
-    A carriage return ends a line too, as of a progress bar; of such lines one a second is shown, and the last one.
+    A carriage return also ends a line, as in a progress bar. At most one such line per second is written, and the last.
 
     Args:
-        source: read to its end, whatever becomes of `out`.
-        out: written to.
-        prefix: of each line.
-        tell_broken: called once with the OSError if `out` can't be written to.
+        source: stream to read to its end, even if `out` fails.
+        out: stream to write to; each line is written whole.
+        prefix: prefix of each line.
+        tell_broken: called once with the OSError if `out` cannot be written to.
     """
     broken, shown, rest = False, 0.0, b""
 

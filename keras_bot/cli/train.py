@@ -12,7 +12,7 @@ USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=valu
 
 
 def main(argv):
-    """Trains, and prints the result as one line of JSON."""
+    """Trains and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
     add_run_flags(flags)
     flags.expect_no_arguments(argv)
@@ -26,7 +26,7 @@ def main(argv):
 
 
 def run(recipe: Recipe, flags: Flags, *, name: str):
-    """Trains, and prints the result, or what would be done; `name` begins a run directory's where none is given."""
+    """Trains and prints the result, or with --dry_run the plan; `name` starts the default run directory's name."""
     from keras_bot.trainer import train
     from keras_bot.transfer.tasks import find_task
 
@@ -42,7 +42,7 @@ def run(recipe: Recipe, flags: Flags, *, name: str):
 
 
 def add_run_flags(flags: Flags):
-    """The flags of a command that trains into a run directory."""
+    """Adds the flags of a command that trains into a run directory."""
     flags.add(str, "run_dir", "", "where the records go; empty is a new directory in runs/, by model and time")
     flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
     flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
@@ -52,7 +52,7 @@ def add_run_flags(flags: Flags):
 
 
 def expect_run_dir(flags: Flags):
-    """MisuseError unless a run_dir is given where a run in it is to be resumed or deleted."""
+    """Raises MisuseError if --resume or --overwrite is given without --run_dir."""
     for name in ("resume", "overwrite"):
         if getattr(flags, name) and not flags.run_dir:
             raise MisuseError(f"Expected --run_dir with --{name}, the directory of the run, received none.")
