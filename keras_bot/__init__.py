@@ -1,6 +1,6 @@
 """keras_bot: the Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3.
 
-The names below load on first use, so that `import keras_bot` takes no TensorFlow and no time.
+The names below are imported on first use, so that `import keras_bot` is fast and doesn't import TensorFlow.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m keras_bot` is `keras-bot`."""
+"""Entry point of `python -m keras_bot`, equivalent to `keras-bot`."""
 
 import sys
 

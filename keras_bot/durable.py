@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a kill, a full disk or a power cut."""
+"""Atomic file writes that survive a kill, a full disk or a power failure."""
 
 import contextlib
 import errno
@@ -11,9 +11,9 @@ from keras_bot.errors import RunError
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator:
-    """`with replacing(path) as file`: a binary file that takes `path`'s place, whole and synced, at the end.
+    """Yields a binary temporary file that is synced and atomically replaces `path` at the end of the `with` block.
 
-    OSError passes through; the temporary file is gone then. Only a kill leaves it, see `is_partial`.
+    If an exception is raised, the temporary file is deleted. Only a kill leaves it behind, see `is_partial`.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -25,7 +25,7 @@ def replacing(path: pathlib.Path) -> Iterator:
         file.close()
         os.replace(temporary, path)
     except BaseException:
-        for undo in (file.close, temporary.unlink):  # a close fails as the write did, and must not hide that
+        for undo in (file.close, temporary.unlink):  # close may fail like the write; keep the original error
             with contextlib.suppress(OSError):
                 undo()
         raise
@@ -33,10 +33,10 @@ def replacing(path: pathlib.Path) -> Iterator:
 
 
 def write_whole(path: pathlib.Path, content: bytes | str):
-    """Writes a file, whole or not at all: text as UTF-8, in which halves of surrogate pairs are escaped.
+    """Writes a file atomically; text is encoded as UTF-8 with lone surrogates escaped.
 
     Raises:
-        RunError: if it can't be written, as on a full disk.
+        RunError: if it can't be written, for example because the disk is full.
     """
     try:
         with replacing(path) as file:
@@ -46,18 +46,18 @@ def write_whole(path: pathlib.Path, content: bytes | str):
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file of this name is what a kill left of one."""
+    """Returns whether this is the name of a temporary file, as left behind by a kill."""
     return name.startswith(".") and name.endswith(".part")
 
 
 def remove_partials(folder: pathlib.Path):
-    """Deletes what kills left in a folder that no other process writes to."""
+    """Deletes leftover temporary files in a folder that no other process writes to."""
     for path in folder.glob(".*.part"):
         path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: pathlib.Path):
-    """Makes a rename in the folder last, on systems and file systems that sync folders."""
+    """Makes renames in the folder durable, on operating and file systems that can sync folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Text and pictures that no class, run or file name can break: names are drawn as plain text, never as mathtext."""
+"""Figure helpers that are safe for any class, run or file name: names are drawn as plain text, never as mathtext."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-WIDTH = 40  # characters of a name in a picture
+WIDTH = 40  # maximum number of characters of a name in a figure
 
 
 def label_text(name: str, width: int = WIDTH) -> str:
-    """Returns a name as one line that every font library accepts, at most `width` characters long.
+    """Returns a name as one printable line of at most `width` characters.
 
-    White space becomes a space, any other unprintable character (control characters, halves of surrogate pairs) `�`.
-    The middle of a longer name is replaced by `…`.
+    Whitespace becomes a space, any other unprintable character (control characters, lone surrogates) `�`. The middle
+    of a longer name is replaced by `…`.
     """
     text = "".join(" " if char.isspace() else char if char.isprintable() else "�" for char in name)
     if len(text) <= width:
@@ -24,9 +24,9 @@ def label_text(name: str, width: int = WIDTH) -> str:
 
 @contextlib.contextmanager
 def plain_text() -> Iterator[None]:
-    """Draws `$`, `_`, `^` and `\\` as they are, and hides Matplotlib's warnings, as of characters its font lacks.
+    """Draws `$`, `_`, `^` and `\\` literally and hides Matplotlib's warnings, such as those about missing glyphs.
 
-    Use it around both drawing and `savefig`, since tick labels are only made then. It works as a decorator, too.
+    Wrap both drawing and `savefig`, since tick labels are only created by the latter. Also works as a decorator.
     """
     import matplotlib
 
@@ -38,7 +38,7 @@ def plain_text() -> Iterator[None]:
 
 @contextlib.contextmanager
 def optional_picture(path: str | os.PathLike) -> Iterator[None]:
-    """Prints a warning instead of raising when a picture that no result depends on can't be drawn or written."""
+    """Prints a warning instead of raising if a figure that no result depends on can't be drawn or written."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Paths that TensorFlow, or a text file, cannot take as they are."""
+"""Handling of paths that TensorFlow or text files don't support."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 
 def is_pattern(path: str | os.PathLike) -> bool:
-    """Whether TensorFlow may miss the variables of a SavedModel there, since it takes `[` and `\\` for wildcards.
+    """Returns whether TensorFlow may not find the variables of a SavedModel there: `[` and `\\` act as wildcards.
 
-    `*`, `?` and braces do no harm: as wildcards, too, they match themselves.
+    `*`, `?` and braces are harmless, because as wildcards they also match themselves.
     """
     return not set("[\\").isdisjoint(pathlib.Path(path).absolute().as_posix())
 
 
 def is_utf8(path: str | os.PathLike) -> bool:
-    """Whether a path has the bytes of a text, as TensorFlow and most runtimes need it."""
+    """Returns whether a path can be encoded as UTF-8, as TensorFlow and most runtimes require."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
@@ -26,9 +26,9 @@ def is_utf8(path: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def loadable(path: str | os.PathLike) -> Iterator[str]:
-    """Yields a path of the SavedModel that TensorFlow can open: a temporary link where it can't open the path itself.
+    """Yields a SavedModel path that TensorFlow can open: a temporary symlink if it can't open the path itself.
 
-    TensorFlow needs it only while it loads.
+    TensorFlow needs the path only during loading.
     """
     absolute = os.path.abspath(path)
     if is_utf8(absolute) and not is_pattern(absolute):

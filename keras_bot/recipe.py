@@ -1,7 +1,7 @@
-"""The recipe: every knob of a training run, once, with its type, default, help and range.
+"""The recipe: all fields of a training run, with type, default, help and range.
 
-The defaults are the paper's baseline (section 2.1: ResNet-50, batch 256, step decay, no trick). Everything else reads
-from here: the command line's flags, `run.flags`, the flagfiles' tests. Nothing but the standard library is imported.
+The defaults are the paper's baseline (section 2.1: ResNet-50, batch 256, step decay, no tricks). Command-line flags,
+`run.flags` and the flagfile tests are derived from this module. It only depends on the standard library.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from keras_bot.errors import MisuseError
 
 REFERENCE_BATCH_SIZE = 256
-MOST_SEED = 2**32 - 1  # that Keras takes
+MOST_SEED = 2**32 - 1  # largest seed that Keras accepts
 PATHS = ("dataset", "data_dir", "teacher", "teacher_cache", "init_from")  # fields that may hold a path
 
 
 def knob(default, help, *, section=None, choices=None, at_least=None, at_most=None, below=None, above=None):
-    """A field of the recipe. `section` opens a new section of the help; the bounds are checked in `Recipe`."""
+    """Creates a recipe field. `section` starts a new section of the help; `Recipe` checks the bounds."""
     bounds = {"at_least": at_least, "at_most": at_most, "below": below, "above": above}
     metadata = {"help": help, "section": section, "choices": choices, "bounds": bounds}
     return dataclasses.field(default=default, metadata=metadata)
@@ -26,7 +26,7 @@ def knob(default, help, *, section=None, choices=None, at_least=None, at_most=No
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train, on what, and with which tricks. Raises MisuseError for values that can't be.
+    """Configuration of a training run: model, data and tricks. Raises MisuseError for invalid values.
 
     Section numbers in the help are the paper's (He et al., CVPR 2019, arXiv 1812.01187).
     """
@@ -225,28 +225,28 @@ class Recipe:
             raise MisuseError("teacher_top_k has no effect without a teacher_cache. Give one or drop it.")
 
     def as_text(self) -> dict[str, str]:
-        """Every knob's value as a flag takes it, in order; a knob that is None is left out."""
+        """Returns all field values in order, formatted as flag values; fields that are None are omitted."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: _as_text(value) for name, value in values.items() if value is not None}
 
     def flag_lines(self) -> list[str]:
-        """The lines of a flagfile that gives the recipe back."""
+        """Returns the lines of a flagfile that reproduces the recipe."""
         return [f"--{name}={value}" for name, value in self.as_text().items()]
 
 
 def read_flag_lines(text: str) -> dict[str, str]:
-    """What `flag_lines` made, other lines among them, as `as_text` gives it."""
+    """Parses the output of `flag_lines` into the form of `as_text`, ignoring other lines."""
     lines = (line[2:].partition("=") for line in text.splitlines() if line.startswith("--"))
     return {name: value for name, _, value in lines}
 
 
 def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] = ()) -> list[str]:
-    """What a stored recipe, as `as_text` gave it, has otherwise than `recipe`: a line a knob.
+    """Lists the fields whose stored value differs from `recipe`, one line per field.
 
     Args:
-        stored: a knob that it doesn't know is newer, and had its default.
-        recipe: what it is compared with.
-        ignored: knobs that may differ.
+        stored: result of `as_text`. A missing field was added later and is taken to have its default.
+        recipe: the recipe to compare with.
+        ignored: fields that may differ.
     """
     stored, wanted = {**Recipe().as_text(), **stored}, recipe.as_text()
     return [
@@ -257,7 +257,7 @@ def differences(stored: dict[str, str], recipe: Recipe, ignored: Sequence[str] =
 
 
 def _same(name, one, other):
-    """Whether two values of a field are equal, or two paths of one place, as photos/ and photos."""
+    """Returns whether two values of a field are equal, or are paths to the same place, such as photos/ and photos."""
     if one == other or name not in PATHS or not one or not other:
         return one == other
     absolute = [[os.path.abspath(os.path.expanduser(part)) for part in text.split("+")] for text in (one, other)]
@@ -265,12 +265,12 @@ def _same(name, one, other):
 
 
 def tidy_paths(values: dict[str, str]) -> dict[str, str]:
-    """The texts of fields with their paths in the shortest form, so that workers may write one path differently."""
+    """Normalizes the paths among field values, so that workers may spell the same path differently."""
     return {name: os.path.normpath(value) if name in PATHS and value else value for name, value in values.items()}
 
 
 def _plain(field, value):
-    """The value in the field's own type where another type means the same: 5 for 5.0, a list for a tuple, NumPy's."""
+    """Converts equivalent types to the field's own: an int to float, a list to a tuple, NumPy scalars to Python's."""
     if isinstance(value, list | tuple):
         return tuple(_python(item) for item in value)
     value = _python(value)
@@ -280,7 +280,7 @@ def _plain(field, value):
 
 
 def _python(value):
-    """Python's number for a scalar of NumPy, any other value as it is."""
+    """Converts a NumPy scalar to a Python number; returns other values unchanged."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 

@@ -1,4 +1,4 @@
-"""Training as a story: workers, sources, network, state, fit, records."""
+"""Training from start to end: workers, sources, network, state, fit, records."""
 
 import contextlib
 import functools
@@ -40,26 +40,26 @@ def train(
     progress_bar: bool | None = None,
     task: Task | None = None,
 ) -> dict:
-    """Trains a network by a recipe and leaves everything about it in a run directory.
+    """Trains a network according to a recipe and writes all results to a run directory.
 
-    Of several workers each calls this; the first one, the chief, reads and writes the directory.
+    With several workers, each calls this function; only the first, the chief, reads and writes the directory.
 
     Args:
-        recipe: what to train.
-        run_dir: where the records go (see `records.py`).
-        resume: go on from the newest checkpoint that the directory holds; the rest of the run is as if never stopped.
-        overwrite: delete the run that the directory holds.
-        progress_bar: Keras' progress bar, or one line an epoch; None is a bar on a terminal.
-        task: how the recipe's task is trained; None is `find_task(recipe.task)`.
+        recipe: the training configuration.
+        run_dir: the run directory (see `records.py`).
+        resume: continue from the newest checkpoint in the directory, as if the run had not been interrupted.
+        overwrite: delete the existing run in the directory.
+        progress_bar: True for Keras' progress bar, False for one line per epoch; None is a bar only on a terminal.
+        task: implementation of the recipe's task; None is `find_task(recipe.task)`.
 
     Returns:
-        The task's metrics (of classification top1 and top5), loss, the best of the first metric (best_top1), epochs,
-        images_per_second, training_seconds; run_dir, on the chief.
+        The task's metrics (top1 and top5 for classification), loss, the best value of the first metric (best_top1),
+        epochs, images_per_second and training_seconds; on the chief also run_dir.
 
     Raises:
-        MisuseError: if recipe, data or directory can't be used, or workers differ in them.
-        RunError: if too many images can't be decoded, the loss stops being finite, a worker is lost, or the
-            disk can't be written to.
+        MisuseError: if the recipe, data or directory is invalid, or differs between workers.
+        RunError: if too many images can't be decoded, the loss becomes non-finite, a worker is lost, or the disk can't
+            be written to.
         Terminated: after SIGTERM, with the state saved.
     """
     task = task or find_task(recipe.task)
@@ -70,7 +70,7 @@ def train(
     train_source = task.open_source(recipe, "train", strategy)
     eval_source = task.open_source(recipe, "eval", strategy, train_source.class_names)
     steps_per_epoch = assemble.steps_in_epoch(recipe, train_source, strategy.workers)
-    keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set draws random numbers too
+    keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set also draws random numbers
     with (
         tricks.mixed_precision(recipe.precision),
         clear_errors(None, workers=strategy.workers),
@@ -81,7 +81,7 @@ def train(
             trainee.optimizer.build(model.trainable_variables)
         facts = describe(recipe, model, train_source, eval_source)
         strategy.check_same_data(data_of_all_workers(recipe, facts["dataset"]))
-        opened.enter_context(_writing(run))  # no sooner: what is refused leaves nothing behind
+        opened.enter_context(_writing(run))  # only now, so that a rejected run leaves no files behind
         checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
@@ -126,7 +126,7 @@ def train(
         if not run:
             return recorder.result()
         recorder.write()
-        if recorder.last_is_best() and run.best.exists():  # then the network is in a file already
+        if recorder.last_is_best() and run.best.exists():  # `best` already contains this network
             write = functools.partial(shutil.copyfile, run.best)
         save_for_anyone(write, strategy, run.model)
         if evaluator:
@@ -138,7 +138,7 @@ def train(
 
 
 def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | None]:
-    """The workers, agreed on the recipe, and on the chief the directory: what is wrong with it all of them hear."""
+    """Connects the workers, compares their recipes and opens the run directory on the chief; all report its errors."""
     cluster = find_cluster(recipe)
     run, problem = None, None
     if cluster is None or cluster.is_chief:
@@ -153,7 +153,7 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
     try:
         texts = tidy_paths(recipe.as_text())
         same = {name: value for name, value in texts.items() if name not in WORKERS_MAY_DIFFER}
-        resume = str(how["resume"]).lower()  # asks all of them, though the chief alone reads
+        resume = str(how["resume"]).lower()  # must agree on all workers, although only the chief reads checkpoints
         meet_workers(cluster, {**same, "resume": resume, **versions(), TROUBLE: str(problem or "")})
     finally:
         if problem:
@@ -163,7 +163,7 @@ def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | No
 
 @contextlib.contextmanager
 def _writing(run):
-    """With the run's directory locked, which makes it, and begun; nothing on a worker that has none."""
+    """Locks, and thereby creates, the run directory and begins the run; does nothing on workers without one."""
     if not run:
         yield
         return
@@ -173,7 +173,7 @@ def _writing(run):
 
 
 def _state(model, trainee) -> dict[str, keras.Variable]:
-    """Every variable that a run goes on from, by name."""
+    """Returns all variables needed to resume a run, by name."""
     return {
         f"{owner}/{index}/{variable.name}": variable
         for owner, variables in (("model", model.variables), ("optimizer", trainee.optimizer.variables))
@@ -182,7 +182,7 @@ def _state(model, trainee) -> dict[str, keras.Variable]:
 
 
 def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
-    """Puts the newest good checkpoint's state back, on every worker; what it tells of the run's progress."""
+    """Restores the newest valid checkpoint on every worker and returns its record of the run's progress."""
     progress, arrays = {}, {}
     if checkpoints and (newest := checkpoints.read_newest()):
         progress, arrays = newest
@@ -196,7 +196,7 @@ def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
 
 @contextlib.contextmanager
 def _clear_errors(corrupt, checkpoints, strategy):
-    """`clear_errors`, and what is kept of a run whose loss isn't finite any more."""
+    """Applies `clear_errors`, and for a non-finite loss adds the newest checkpoint to the message."""
     try:
         with clear_errors(corrupt, workers=strategy.workers):
             yield
@@ -207,10 +207,10 @@ def _clear_errors(corrupt, checkpoints, strategy):
 
 
 def save_for_anyone(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path):
-    """Has a file of the network written whole, as float32 without its training state: `write` is the task's `save`.
+    """Atomically saves the network with `write`, in float32 and without optimizer state.
 
     Raises:
-        RunError: if the disk is full, or can't be written to. What was there before stays.
+        RunError: if the disk is full or can't be written to. The previous file is kept.
     """
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
@@ -223,7 +223,7 @@ def save_for_anyone(write: Callable[[pathlib.Path], object], strategy: Strategy,
 
 
 def data_of_all_workers(recipe: Recipe, dataset: dict) -> dict[str, str]:
-    """What several workers must have alike of what `describe` tells of the data set."""
+    """Returns the properties of the data set that must be the same on all workers."""
     names = {
         "train_images": "number of training images",
         "eval_images": "number of evaluation images",
@@ -231,13 +231,13 @@ def data_of_all_workers(recipe: Recipe, dataset: dict) -> dict[str, str]:
         "eval_checksum": "checksum of some evaluation images",
         "train_checksum": "checksum of some training images",
     }
-    if recipe.shard == "file":  # each has files of its own
+    if recipe.shard == "file":  # each worker has its own files
         del names["train_checksum"]
     return {told: str(dataset[name]) for name, told in names.items()}
 
 
 def describe(recipe: Recipe, model: keras.Model, train_source, eval_source) -> dict:
-    """What metrics.json tells of a run besides its result."""
+    """Returns the contents of metrics.json other than the result."""
     return {
         "recipe": recipe.as_text(),
         "tricks": assemble.active_tricks(recipe),
