@@ -138,7 +138,10 @@ def train(
 
 
 def _open_run(recipe, run_dir, **how) -> tuple[Cluster | None, RunDirectory | None]:
-    """Connects the workers, compares their recipes and opens the run directory on the chief; all report its errors."""
+    """Connects the workers, compares their recipes and opens the run directory on the chief.
+
+    If the chief cannot open it, every worker reports the error.
+    """
     cluster = find_cluster(recipe)
     run, problem = None, None
     if cluster is None or cluster.is_chief:

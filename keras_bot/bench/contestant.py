@@ -126,7 +126,7 @@ def _keras_network(contestant):
 
 
 def _timm_step(contestant: Contestant) -> tuple[Callable, dict]:
-    """Returns a step function and the size of timm's network, in plain PyTorch with channels last."""
+    """Returns a step function of timm's network in plain PyTorch, channels last, and its number of parameters."""
     import timm
     import torch
 

@@ -30,7 +30,7 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
     Args:
         recipe: network, data and precision for both; the fields in `BAG` are overwritten.
         steps: steps per block.
-        repeats: blocks for each.
+        repeats: number of blocks with `BAG`, and of blocks without it.
 
     Returns:
         Median seconds per step of `baseline` and `bag`, `ratio` (bag / baseline, the median over pairs of blocks) and

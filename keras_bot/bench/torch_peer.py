@@ -118,7 +118,10 @@ def draw(loader: Iterable, warmup: int, batches: int) -> float:
 
 
 def _transform(image_size):
-    """Builds the recipe without PCA noise, which torchvision lacks. Hue 0.2 is the paper's 0.4: +-72 degrees."""
+    """Builds the recipe without PCA noise, which torchvision lacks.
+
+    Hue 0.2 is a fraction of a full turn, +-72 degrees; the paper's 0.4 is a fraction of half a turn.
+    """
     from torchvision import transforms
 
     return transforms.Compose(

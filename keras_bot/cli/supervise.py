@@ -122,7 +122,7 @@ class _Supervisor:
         if code == 0:
             return
         self._code = self._code or code
-        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # else as requested
+        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # else it was asked to stop
             self._say(f"worker {index} ended with exit code {code}{', the others are stopped' * bool(self._running)}")
             self._stop()
 
@@ -170,7 +170,8 @@ def _kill_group(process):
 def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambda error: None):
     """Copies a stream line by line, with a prefix before each line.
 
-    A carriage return also ends a line, as in a progress bar. At most one such line per second is written, and the last.
+    A carriage return also ends a line, as in a progress bar. Of such lines at most one per second is
+    written, and always the last.
 
     Args:
         source: stream to read to its end, even if `out` fails.

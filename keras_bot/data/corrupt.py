@@ -149,7 +149,7 @@ def full_batch(
 
     Args:
         parts: tensors (b, ...).
-        places: places of their rows in the batch, int32 (b,).
+        places: index in the batch of each row of `parts`, int32 (b,).
         batch_size: B.
         blank: fill value of each part.
         in_turn: whether to fill missing places with the existing rows in turn instead; `blank` is then only used if

@@ -73,7 +73,10 @@ class Source:
         return made.map(lambda key, parts: (key, tf.range(tf.shape(key[0])[0]), parts))
 
     def shared(self, share: "Share") -> "Source":
-        """Returns one worker's share of a source with `indices` keys: every `workers`th record, so all classes."""
+        """Returns one worker's share of a source with `indices` keys.
+
+        The share is every `workers`th record, so it covers all classes even if the records are sorted by class.
+        """
         if share.workers == 1:
             return self
         own = indices(share.size)

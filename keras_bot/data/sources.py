@@ -36,7 +36,7 @@ def open_source(
         image_size: height and width of the images of "synthetic".
         tfds_split: a split in TFDS notation, such as "train[:90%]", that overrides `split`.
         first_label: 0 or 1: the label of the first class in TFRecord shards without a manifest. TensorFlow's
-            ImageNet shards start at 1.
+            ImageNet shards have labels from 1.
         read_config: a `tfds.ReadConfig`, for any kind of data set. With an `input_context` the source is one worker's
             share; shares are disjoint. In training all shares have the same size and the remainder is dropped; in
             evaluation it is distributed over the first shares. `interleave_cycle_length` and

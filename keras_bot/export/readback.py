@@ -13,7 +13,7 @@ DISCRETE_SHARE = 0.9  # share of outputs that must agree if there are class indi
 
 
 def check_sizes(size: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns (batch, height, width) to check: one image, a batch, a batch of another height and width, both odd."""
+    """Returns (batch, height, width) to check: one image, a batch, and a batch of another, odd height and width."""
     return (1, size, size), (3, size, size), (2, size + 5 - size % 2, size + 17 + size % 2)
 
 

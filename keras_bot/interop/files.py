@@ -26,7 +26,7 @@ _NESTED = ("state_dict", "model")  # checkpoint keys under which PyTorch trainin
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the arrays of a file by name, with the file's shapes and dtypes; bfloat16 of .pth files becomes float32.
 
-    A prefix that all names of a PyTorch network share, from a module around it, is removed.
+    If all names in a PyTorch file share a prefix, such as `module.` from DataParallel, it is removed.
 
     Raises:
         MisuseError: if the file is missing, damaged or of an unknown format, or the package that reads it is missing.

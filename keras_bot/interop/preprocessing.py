@@ -69,7 +69,7 @@ def find_preprocessing(
         source: the library.
         config: a JSON file with the settings, such as timm's `config.json` or keras-hub's `preprocessor.json`; None
             looks for it in the folder of `file`, and falls back to the library's usual preprocessing.
-        network: the network of the weights, by our name.
+        network: keras_bot's name of the network; None for a ResNet of the source.
 
     Returns:
         image_size, eval_crop, interpolation, mean, std, range, channels ("RGB" or "BGR", the order of mean, std and the
@@ -133,7 +133,7 @@ def take_ours(kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict) 
     Args:
         kernel: (height, width, 3, out), for images normalised by the library.
         moving_mean: (out,).
-        preprocessing: the library's.
+        preprocessing: the library's preprocessing, see `find_preprocessing`.
     """
     order, scale, shift = map_from_ours(preprocessing)
     kernel = kernel.astype("float64")

@@ -66,7 +66,7 @@ BLOCKS = {  # stage: its blocks
 
 
 def stages(x, counts_zeros: bool, *, width: float):
-    """Builds the stages: images (B, H, W, 3), at least 75x75, to (B, about H / 32 - 1, about W / 32 - 1, 2048 * width).
+    """Builds the stages, from images (B, H, W, 3) of at least 75x75 to (B, ~H / 32 - 1, ~W / 32 - 1, 2048 * width).
 
     Args:
         x: images.

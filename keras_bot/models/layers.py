@@ -5,8 +5,8 @@
 - Padding is symmetric, k // 2 on every side, as in MXNet and PyTorch. Keras' "same" is equivalent at stride 1, but at
   stride 2 it pads the bottom and the right more, so explicit zero padding is used there.
 - Kernels are Xavier uniform, U(-a, a) with a = sqrt(6 / (fan_in + fan_out)), where a fan is channels times
-  kernel area, as in MXNet. Depthwise kernels are too, with the fans area and channels * area. Convolutions have no
-  bias, since batch norm adds one.
+  kernel area, as in MXNet. Depthwise kernels use it too, with fan_in = channels * area and fan_out = area.
+  Convolutions have no bias, since batch norm adds one.
 - Batch norm is initialized with gamma 1 and beta 0, and has momentum 0.9 and epsilon 1e-5.
 
 Networks that differ pass arguments: Inception-V3 for its unpadded convolutions and epsilon, and the TensorFlow

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from keras_bot.models.layers import BN_EPSILON, conv_bn, depthwise_bn, scale_channels
 
 STEM = (32, 64)  # channels of the first convolution and of the block after it
-STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))  # channels and blocks
+STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))  # (channels, number of blocks) of each stage
 
 
 @dataclass(frozen=True)

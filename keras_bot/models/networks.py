@@ -97,7 +97,7 @@ def create(
     The input is normalized float images (B, H, W, C) of any size from `smallest_image_size(name)`, the output float32
     logits (B, num_classes). Without the top, the output is the last stage, (B, ceil(H / 32), ceil(W / 32), channels),
     or with pooling (B, channels) in float32. CIFAR's networks have stride 4 instead of 32, and the output of
-    Inception-V3 is smaller by its unpadded border.
+    Inception-V3 is slightly smaller, because some of its convolutions are unpadded.
 
     Args:
         name: one of `names()`, such as "resnet50_d" or "cifar_resnet20_a". With basic blocks (10, 18, 34) B equals A.
@@ -107,7 +107,7 @@ def create(
         pooling: pooling of the features without the top: "avg", "max" or None.
         classifier_activation: None for logits, or a Keras activation such as "softmax".
         zero_gamma: initialize gamma to 0 in the last batch norm of every path A, so that it adds nothing at first
-            (3.1). Not supported by networks without residual blocks, Inception-V3 and MobileNet.
+            (3.1). Not supported by networks without residual blocks (Inception-V3 and MobileNet).
         width: multiplier of all channel counts except those of the input and the classes.
         dtype: dtype policy of the layers; None is the global one.
 
@@ -136,7 +136,8 @@ def create(
 def features(model: keras.Model) -> keras.Model:
     """Returns a model of the stage outputs, {"C2": (B, ceil(H / 4), ceil(W / 4), C), …}, that shares `model`'s weights.
 
-    Inception-V3's outputs are smaller by its unpadded border. The outputs have the compute dtype.
+    Inception-V3's outputs are slightly smaller, because some of its convolutions are unpadded. The outputs have the
+    compute dtype.
 
     Raises:
         ValueError: if the model has no layer named C0 … C5.

@@ -61,7 +61,7 @@ DEPTHS = {
     101: Depth(bottleneck, (3, 4, 23, 3)),
     152: Depth(bottleneck, (3, 8, 36, 3)),
 }
-# CIFAR's networks have basic blocks and a 3x3 stem, so B and C would equal A: only D's shortcut remains.
+# CIFAR's networks have basic blocks and a 3x3 stem, so variants B and C would be identical to A.
 CIFAR_VARIANTS = {
     "a": Variant(stem_3x3, 1, shortcut_conv),
     "d": Variant(stem_3x3, 1, shortcut_pool),

@@ -1,7 +1,7 @@
 """Calibration: confidence compared with accuracy. Pure functions of NumPy arrays.
 
-Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for the reliability diagram and ECE, with 15
-bins as there; the paper's section 5.2 and Figure 4 for the gap.
+Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for the reliability diagram and the expected
+calibration error (ECE) with 15 bins; section 5.2 and Figure 4 of the paper for the gap between logits.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ _LAST_WRITTEN = "curves.png"  # by training
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A row with a seed, and its location in the ablation's directory."""
+    """Training of one row (recipe) with one seed, and its location in the ablation's directory."""
 
     row: Row
     seed: int

@@ -126,7 +126,7 @@ def compile_trainee(
 
 
 def compile_for(recipe: Recipe, trainee: keras.Model, model: keras.Model, schedule, strategy: Strategy, **options):
-    """Compiles `trainee`, which wraps the network `model` or is it, and prepares its training step.
+    """Compiles `trainee`, which is the network `model` or a wrapper around it, and prepares its training step.
 
     Args:
         options: loss and metrics, as in Keras' `compile`.
@@ -271,7 +271,7 @@ def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
     """Returns the number of whole batches per epoch.
 
     Raises:
-        MisuseError: if it is 0, or there are fewer than 2 classes in a task other than detection.
+        MisuseError: if there is no whole batch, or fewer than 2 classes in a task other than detection.
     """
     if source.num_classes < 2 and recipe.task != "detection":
         raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")

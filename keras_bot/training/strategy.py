@@ -65,7 +65,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def spread(self, batches, replica_batch: int):
-        """Returns the input of `fit` from a tf.data.Dataset with this worker's rows of each step."""
+        """Returns the input of `fit`, made from a tf.data.Dataset of this worker's rows of each global batch."""
 
     @abc.abstractmethod
     def build_from_spec(self, trainee: keras.Model, batches):

@@ -83,7 +83,7 @@ class Annotations:
 def mend(
     source: str, examples: Iterable[Example], class_names: Sequence[str]
 ) -> tuple[Annotations, tuple[str, ...], tuple[str, ...]]:
-    """Clips boxes to their images, drops boxes without a size, and summarises both in one line on stderr.
+    """Clips boxes to their images, drops empty boxes, and summarises both in one line on stderr.
 
     Args:
         source: name of the data set, for the summary.

@@ -73,7 +73,7 @@ def load_backbone(
 def check_covers(model: keras.Model, name: str | os.PathLike):
     """Raises MisuseError unless the network's features cover the whole image, as detection and segmentation require.
 
-    The error calls the network `name`.
+    The error message refers to the network as `name`.
     """
     if not covers_the_image(model):
         raise MisuseError(
@@ -122,7 +122,7 @@ class ImageEncoder(keras.Model):
 
 
 def as_image_encoder(backbone: keras.Model) -> ImageEncoder:
-    """Wraps a backbone from `load_backbone`, sharing its layers, for keras-hub or keras-cv networks that are saved.
+    """Wraps a backbone from `load_backbone`, sharing its layers, so that saved keras-hub and keras-cv models load.
 
     `keras_bot.transfer.backbone` must be imported before loading such a network, because the class is not built in.
     """

@@ -37,8 +37,8 @@ def open_segmentation(
         data_dir: directory of TFDS data.
 
     Raises:
-        MisuseError: If the set or split does not exist or has another form, an image or mask is missing, or the classes
-            differ from `num_classes` or `class_names`. The message names the file.
+        MisuseError: If the set or split does not exist or has an unsupported layout, an image or mask is missing, or
+            the classes differ from `num_classes` or `class_names`. The message names the file.
         RunError: If a TFDS set could not be prepared.
     """
     options = {"num_classes": num_classes, "ignore": ignore, "class_names": class_names}

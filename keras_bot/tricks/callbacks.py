@@ -83,7 +83,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Stores the epoch for the message."""
+        """Stores the epoch for the error message."""
         self._epoch, self._step = epoch, 0
 
     def on_train_batch_end(self, batch, logs=None):

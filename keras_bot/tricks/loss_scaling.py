@@ -105,8 +105,8 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
 def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, variables: list) -> list:
     """Sums gradients over the replicas of a `tf.distribute` strategy, keeping None entries.
 
-    Returns them unchanged without such a strategy (JAX's gradients, for example, are already of the global batch), and
-    within `gradients_are_summed` if `sum_once` was applied to the optimizer.
+    Returns the gradients unchanged if there is no such strategy (with JAX, for example, they are already summed over
+    the global batch), and within `gradients_are_summed` if `sum_once` was applied to the optimizer.
     """
     reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
     # Keras fails on None entries: it passes a list as the category of its warning.

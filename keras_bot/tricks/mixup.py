@@ -79,8 +79,8 @@ class MixUp(keras.layers.Layer):
     `num_parallel_calls` for reproducible results.
 
     Sample weights w are mixed too, and labels are averaged by weight: w = lambda * w_i + (1 - lambda) * w_j and
-    y = (lambda * w_i * y_i + (1 - lambda) * w_j * y_j) / w. The weighted cross-entropy is then the mixture of those of
-    the two examples, and an example of weight 0 contributes nothing to the labels.
+    y = (lambda * w_i * y_i + (1 - lambda) * w_j * y_j) / w. The weighted cross-entropy then equals the same
+    mixture of the two examples' weighted cross-entropies, and an example of weight 0 contributes nothing to the labels.
 
     Args:
         alpha: parameter of Beta(alpha, alpha), above 0.

@@ -87,9 +87,10 @@ def _branches(model):
 
 
 def _residual_branches(tensors):
-    """Returns the tensors of an addition with more kernels of their own than the shortcut, and their own nodes by id.
+    """Returns (tensor, own nodes by id) of each path into an addition that has more own kernels than the shortcut.
 
-    Returns None if no path has its own kernel, and [] if all paths have equally many.
+    A node or kernel is a path's own if no other path shares it. Returns None if no path has its own kernel, and [] if
+    all paths have equally many.
     """
     graphs = [{id(node): node for node in _graph([tensor])} for tensor in tensors]
     own = []
