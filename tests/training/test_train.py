@@ -20,6 +20,7 @@ from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.trainer import train
 from keras_bot.training import assemble
+from keras_bot.training.classification import CLASSIFICATION
 from keras_bot.training.evaluate import evaluate
 from keras_bot.training.records import RunDirectory, RunRecorder
 from keras_bot.training.run_lock import lock_run
@@ -412,7 +413,7 @@ def test_the_decay_reaches_all_or_kernels_alone():
 
 def test_a_recipe_of_another_task_is_refused(tmp_path):
     with pytest.raises(MisuseError, match="task of the recipe, detection, received that of classification"):
-        train(Recipe(task="detection"), tmp_path / "run")
+        train(Recipe(task="detection"), tmp_path / "run", task=CLASSIFICATION)
     assert not (tmp_path / "run").exists()
 
 
