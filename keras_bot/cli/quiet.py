@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 from keras_bot.errors import MisuseError, unknown
+from keras_bot.training.cluster import names_workers
 
 BACKENDS = ("tensorflow", "jax")  # those that train and evaluate
 
@@ -39,7 +40,7 @@ def start_backend():
             tf.config.set_visible_devices([], "GPU")
         tf.config.list_physical_devices()
         # With several workers, the cluster must be configured before the devices are initialized.
-        if os.environ.get("TF_CONFIG", "").strip() in ("", "{}"):
+        if not names_workers():
             tf.config.list_logical_devices()
         logging.set_verbosity(logging.ERROR)  # TFDS logs warnings about its own deprecations
 

@@ -18,14 +18,16 @@ from PIL import Image, features
 
 from keras_bot.data.in_python import in_python
 
+_HAS_AVIF = features.check("avif")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".gif", ".bmp", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *((".avif",) if features.check("avif") else ()),
+    *((".avif",) if _HAS_AVIF else ()),
 )
 
 _BY_TENSORFLOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")  # the first bytes of JPEG, PNG, GIF and BMP
-_BY_PILLOW = ["WEBP", "TIFF", "PPM", "AVIF"]  # excludes formats that start another program, such as EPS
+# Excludes formats that start another program, such as EPS.
+_BY_PILLOW = ["WEBP", "TIFF", "PPM", *(["AVIF"] if _HAS_AVIF else [])]
 _RATIOS = (1, 2, 4, 8)
 _MAX_PIXELS = 2**29 // 3  # TensorFlow's limit for whole images: a header with more pixels is damaged
 
@@ -52,9 +54,8 @@ def decode(image: tf.Tensor) -> tf.Tensor:
 def _by_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
     """Decodes with Pillow to uint8 (H, W, 3); returns (0, 0, 3) if it is not a valid image of `_BY_PILLOW`."""
     encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # in eager mode TensorFlow passes an array
-    formats = [name for name in _BY_PILLOW if name != "AVIF" or features.check("avif")]
     try:
-        picture = Image.open(io.BytesIO(encoded), formats=formats)
+        picture = Image.open(io.BytesIO(encoded), formats=_BY_PILLOW)
         if picture.mode.startswith("I;16"):  # Pillow would clip the values at 255
             return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
         if picture.mode not in ("I", "F"):  # their values have no known range

@@ -155,7 +155,7 @@ class _Progress:
         out, curves = self._ablation.out, mean_curves(rows, self._figures)
         texts = {"table.json": tables.as_json, "table.csv": tables.as_csv, "table.md": tables.as_markdown}
         for name, text in texts.items():
-            write_whole(out / name, text(summary).encode("utf-8", "backslashreplace"))
+            write_whole(out / name, text(summary))
         with optional_picture(out / "table.png"):
             write_whole(out / "table.png", plots.draw_table(summary))
         with optional_picture(out / "curves.png"):

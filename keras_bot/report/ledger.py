@@ -140,8 +140,7 @@ class Ledger:
         return self._told["runs"].get(run.name, {}).get("files") or {}
 
     def _write(self):
-        text = json.dumps(self._told, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self._path, text.encode("utf-8", "backslashreplace"))  # lone surrogates become JSON escapes
+        write_whole(self._path, json.dumps(self._told, indent=2, ensure_ascii=False) + "\n")
 
     def state(self, run: Run) -> str:
         """Returns DONE, BEGUN or LEFT.

@@ -16,6 +16,7 @@ from keras_bot.training.device_augment import finish_in_step
 from keras_bot.training.soft_targets import beside_targets, build_distiller
 from keras_bot.training.start import freeze, rates, start_from
 from keras_bot.training.strategy import Strategy
+from keras_bot.tricks.label_smoothing import spread_epsilon
 
 
 def build_model(recipe: Recipe, num_classes: int, class_names: tuple[str, ...] = ()) -> keras.Model:
@@ -97,7 +98,7 @@ def build_batch_transform(recipe: Recipe):
 
     def transform(images, labels, seed, epoch):
         if recipe.label_smoothing:
-            labels = tricks.smooth(labels, recipe.label_smoothing)
+            labels = spread_epsilon(labels, recipe.label_smoothing)
         if recipe.mixup_alpha:
             uniforms = tf.random.stateless_uniform([2], seed, alg="philox")  # the same on every device
             weight = tricks.symmetric_beta(uniforms, recipe.mixup_alpha, data.ops)

@@ -36,7 +36,15 @@ def smooth(labels, epsilon: float):
         ValueError: if epsilon is out of range, there are fewer than 2 classes, or the labels are class indices.
     """
     _check_epsilon(epsilon)
-    labels = as_float_probabilities(labels)
+    return spread_epsilon(as_float_probabilities(labels), epsilon)
+
+
+def spread_epsilon(labels, epsilon: float):
+    """Computes `smooth` without checking values, for labels that are known to be distributions.
+
+    Raises:
+        ValueError: if there are fewer than 2 classes.
+    """
     classes = labels.shape[-1]
     if classes is None or classes < 2:
         raise ValueError(f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}.")
@@ -85,8 +93,9 @@ class SmoothedCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """Returns the per-example loss, (batch,)."""
         classes = y_pred.shape[-1]
-        labels = one_hot(y_true, classes) if _are_indices(y_true, classes) else as_probabilities(y_true)
-        return keras.losses.categorical_crossentropy(smooth(labels, self.epsilon), y_pred, from_logits=self.from_logits)
+        labels = one_hot(y_true, classes) if _are_indices(y_true, classes) else y_true
+        labels = spread_epsilon(labels, self.epsilon)
+        return keras.losses.categorical_crossentropy(labels, y_pred, from_logits=self.from_logits)
 
     def get_config(self):
         """Returns the constructor arguments."""

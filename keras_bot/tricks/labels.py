@@ -27,11 +27,14 @@ def is_integer(labels) -> bool:
     return "int" in keras.backend.standardize_dtype(labels.dtype)
 
 
-def check_probabilities(labels):
+def check_probabilities(labels) -> bool:
     """Raises ValueError if labels are class indices, or if their values can be read and aren't probabilities.
 
     Args:
         labels: (…, K), an array or tensor of any framework. Integers must be one-hot rows with K >= 2.
+
+    Returns:
+        Whether the values could be read.
     """
     shape = tuple(labels.shape)
     if is_integer(labels) and (len(shape) < 2 or shape[-1] == 1):
@@ -41,8 +44,8 @@ def check_probabilities(labels):
             "(batch, 1) to float."
         )
     values = read(labels)
-    if values is None or not values.size:
-        return
+    if values is None:
+        return False
     inside = (values >= -_TOLERANCE) & (values <= 1 + _TOLERANCE)
     if not inside.all():
         raise ValueError(
@@ -51,6 +54,7 @@ def check_probabilities(labels):
         )
     if is_integer(labels) and (values.sum(axis=-1) != 1).any():
         raise ValueError("integer labels must be one-hot or probabilities, received rows that don't sum to 1.")
+    return True
 
 
 def as_probabilities(labels):
@@ -59,9 +63,9 @@ def as_probabilities(labels):
     Raises:
         ValueError: as `check_probabilities`.
     """
-    check_probabilities(labels)
+    is_checked = check_probabilities(labels)
     wide = ops.cast(labels, "float32")
-    if read(labels) is not None:
+    if is_checked:
         return wide
     inside = ops.all((wide >= -_TOLERANCE) & (wide <= 1 + _TOLERANCE), axis=-1)
     if is_integer(labels):
@@ -75,18 +79,16 @@ def as_float_probabilities(labels):
     It therefore accepts TensorFlow tensors in `tf.data` when Keras runs on another backend; the values of those are
     not checked inside a graph.
     """
-    check_probabilities(labels)
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(labels.dtype))
-    if not ops.is_tensor(labels):
-        if isinstance(labels, np.ndarray):
-            return labels if is_float else labels.astype("float32")
-        if not is_float:
-            raise ValueError(f"labels must be floats here, received {labels.dtype}. Cast them first.")
-        return labels
-    if is_float and read(labels) is not None:
-        return labels
-    checked = as_probabilities(labels)
-    return ops.cast(checked, labels.dtype) if is_float else checked
+    if ops.is_tensor(labels):
+        checked = as_probabilities(labels)
+        return ops.cast(checked, labels.dtype) if is_float else checked
+    check_probabilities(labels)
+    if isinstance(labels, np.ndarray):
+        return labels if is_float else labels.astype("float32")
+    if not is_float:
+        raise ValueError(f"labels must be floats here, received {labels.dtype}. Cast them first.")
+    return labels
 
 
 def check_indices(labels, classes: int):
