@@ -4,6 +4,9 @@ The names below are imported on first use, so that `import keras_bot` is fast an
 """
 
 import importlib
+import sys
+
+from keras_bot.moved import MovedModules
 
 __version__ = "0.1.0"
 
@@ -29,3 +32,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+sys.meta_path.append(MovedModules())  # last, so that it only sees names that nothing else finds

@@ -1,6 +1,7 @@
 """User-facing errors: one clear message and an exit code instead of a traceback."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -54,3 +55,11 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> MisuseError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
     return MisuseError(f"Unknown {kind} {name!r}. {hint}")
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of a library's error message, up to 300 characters, without graph node names."""
+    message = getattr(error, "message", None) or str(error)  # TensorFlow's errors have a message without its code
+    message = re.sub(r"\{\{.*?\}\}", "", message)  # names of graph nodes
+    message = message.replace("Graph execution error:", "").strip()
+    return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]

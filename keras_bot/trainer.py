@@ -11,24 +11,30 @@ from collections.abc import Callable
 import keras
 
 from keras_bot import data, models, tricks
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.errors import MisuseError, RunError, first_line
 from keras_bot.recipe import Recipe, tidy_paths
+from keras_bot.tasks.base import Task
+from keras_bot.tasks.lookup import find_task
 from keras_bot.training import assemble
-from keras_bot.training.backends import build_strategy
-from keras_bot.training.checkpoint import Checkpoints
-from keras_bot.training.cluster import Cluster, find_cluster, meet_workers
+from keras_bot.training.checkpoints.checkpoint import Checkpoints
+from keras_bot.training.checkpoints.run_directory import (
+    WORKERS_MAY_DIFFER,
+    EpochLine,
+    RunDirectory,
+    RunRecorder,
+    check_same_data,
+)
+from keras_bot.training.checkpoints.run_lock import lock_run
+from keras_bot.training.checkpoints.saver import Saver, heeding_sigterm
 from keras_bot.training.curves import draw_curves
+from keras_bot.training.distributed.cluster import Cluster, find_cluster, meet_workers
+from keras_bot.training.distributed.rendezvous import TROUBLE
+from keras_bot.training.distributed.selection import build_strategy
+from keras_bot.training.distributed.strategy import Strategy
 from keras_bot.training.evaluate import ExactLoss
-from keras_bot.training.failures import clear_errors, first_line
+from keras_bot.training.failures import clear_errors
 from keras_bot.training.fit import fit_from
-from keras_bot.training.meeting import TROUBLE
-from keras_bot.training.records import WORKERS_MAY_DIFFER, EpochLine, RunDirectory, RunRecorder, check_same_data
-from keras_bot.training.run_lock import lock_run
-from keras_bot.training.saver import Saver, heeding_sigterm
-from keras_bot.training.strategy import Strategy
-from keras_bot.training.task import Task
 from keras_bot.training.versions import versions
-from keras_bot.transfer.tasks import find_task
 
 
 def train(

@@ -18,7 +18,8 @@ from keras_bot.bench.jpegs import Jpegs, read_jpegs
 from keras_bot.bench.memory import IMAGES, bench_memory
 from keras_bot.bench.plain_pipeline import plain_pipeline
 from keras_bot.bench.torch_peer import TorchPeer, draw
-from keras_bot.data import color, image
+from keras_bot.data.augment import color
+from keras_bot.data.augment import geometry as image
 from keras_bot.errors import MisuseError, expect_at_least_one
 from keras_bot.training.failures import clear_errors
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.source import Source, cpu_constant, indices
+from keras_bot.data.sources.base import Source, cpu_constant, indices
 from keras_bot.errors import MisuseError
 
 SUFFIXES = (".jpg", ".jpeg")

@@ -13,9 +13,9 @@ from keras_bot import data, tricks
 from keras_bot.bench.plain_pipeline import plain_pipeline
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import Recipe
+from keras_bot.tasks.classification import build_trainee
 from keras_bot.training import assemble
-from keras_bot.training.backends import build_strategy
-from keras_bot.training.classification import build_trainee
+from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.evaluate import evaluate
 from keras_bot.training.failures import clear_errors
 

@@ -10,7 +10,7 @@ from keras_bot import data, tricks
 from keras_bot.errors import expect_at_least_one
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
-from keras_bot.training.backends import build_strategy
+from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.failures import clear_errors
 
 BAG = {

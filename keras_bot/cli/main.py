@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
-        return importlib.import_module(f"keras_bot.cli.{command.replace('-', '_')}").main(arguments) or 0
+        return importlib.import_module(f"keras_bot.cli.commands.{command.replace('-', '_')}").main(arguments) or 0
     except MisuseError as error:
         return _tell(error, 2)
     except BrokenPipeError:  # as in `keras-bot models | head`

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data import image
+from keras_bot.data.augment import geometry as image
 from keras_bot.data.corrupt import tell
-from keras_bot.data.source import Source
+from keras_bot.data.sources.base import Source
 from keras_bot.errors import MisuseError, RunError, unknown
 
 RAM_BUDGET = 1024

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.in_python import in_python
+from keras_bot.data.python_ops import in_python
 from keras_bot.errors import RunError, first_few
 
 

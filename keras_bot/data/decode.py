@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, features
 
-from keras_bot.data.in_python import in_python
+from keras_bot.data.python_ops import in_python
 
 _HAS_AVIF = features.check("avif")
 SUFFIXES = (

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data import color
+from keras_bot.data.augment import color
 from keras_bot.data.batches import RAM_BUDGET, seed_at
 from keras_bot.data.corrupt import CorruptLog, full_batch, guarded_batches
-from keras_bot.data.worker_rows import WorkerRows
+from keras_bot.data.sharding import WorkerRows
 from keras_bot.errors import MisuseError
 
 BATCH = 4  # stream number of the seeds for `batch_transform`

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from keras_bot.errors import MisuseError, RunError, unknown
-from keras_bot.training.network import CARD, read_card
+from keras_bot.model_files import CARD, read_card
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,9 @@
 import math
 import pathlib
 
-from keras_bot.errors import RunError, first_few
+from keras_bot.errors import RunError, first_few, first_line
 from keras_bot.export.formats import FORMS, find_form
 from keras_bot.export.savedmodel import load_savedmodel
-from keras_bot.training.failures import first_line
 
 
 def inspect(path: str | pathlib.Path) -> str:

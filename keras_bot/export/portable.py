@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_bot.data import color
-from keras_bot.data.image import eval_edge
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.data.augment import color
+from keras_bot.data.augment.geometry import eval_edge
+from keras_bot.errors import MisuseError, RunError, first_line
 from keras_bot.export.formats import find_form
 from keras_bot.export.place import check_text
 from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
-from keras_bot.training.failures import first_line
-from keras_bot.training.network import takes_pixels
+from keras_bot.model_files import takes_pixels
 
 
 def export_file(

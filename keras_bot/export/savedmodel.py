@@ -28,13 +28,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot import data, models
-from keras_bot.data import color
-from keras_bot.errors import MisuseError, RunError
+from keras_bot.data.augment import color
+from keras_bot.errors import MisuseError, RunError, first_line
 from keras_bot.export.place import check_place
 from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
+from keras_bot.model_files import DESCRIPTION, NETWORK, check_finite, check_savedmodel
 from keras_bot.paths import loadable
-from keras_bot.training.failures import first_line
-from keras_bot.training.network import DESCRIPTION, NETWORK, check_finite, check_savedmodel
 
 ENDPOINTS = ("serve", "logits", "features", "features_train")
 

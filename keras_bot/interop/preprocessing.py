@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_bot.errors import MisuseError
 
-MEAN = (123.68, 116.779, 103.939)  # as in keras_bot.data.color, which needs TensorFlow; a test compares them
+MEAN = (123.68, 116.779, 103.939)  # as in keras_bot.data.augment.color, which needs TensorFlow; a test compares them
 STD = (58.393, 57.12, 57.375)
 
 CHANNELS = ("RGB", "BGR")

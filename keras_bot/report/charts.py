@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from keras_bot.report.calibration import Reliability
 from keras_bot.report.markup import Html, element
+from keras_bot.report.reliability import Reliability
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 68, 22, 20, 44

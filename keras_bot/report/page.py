@@ -4,12 +4,13 @@ import numpy as np
 
 from keras_bot import __version__
 from keras_bot.errors import MisuseError
-from keras_bot.report import certainty, mistakes, overview, progress
 from keras_bot.report.markup import Html, element, join
 from keras_bot.report.run_files import Run
+from keras_bot.report.sections import calibration as certainty
+from keras_bot.report.sections import mistakes, overview, progress
+from keras_bot.report.sections.task_files import classes_and_pictures
 from keras_bot.report.style import SCRIPT, STYLE
-from keras_bot.report.task_files import classes_and_pictures
-from keras_bot.report.wording import count, duration, flops, percent
+from keras_bot.report.text import count, duration, flops, percent
 from keras_bot.training.curves import LABELS
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

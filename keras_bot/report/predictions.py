@@ -7,13 +7,13 @@ import keras
 import numpy as np
 
 from keras_bot import data
-from keras_bot.data.color import denormalise
+from keras_bot.data.augment.color import denormalise
 from keras_bot.errors import RunError
+from keras_bot.model_files import load_network
 from keras_bot.recipe import Recipe
-from keras_bot.report.calibration import log_probabilities, logit_gap, reliability
+from keras_bot.report.reliability import log_probabilities, logit_gap, reliability
 from keras_bot.training import assemble
 from keras_bot.training.failures import clear_errors
-from keras_bot.training.network import load_network
 
 MISTAKES = 24
 _FIGURES = ("labels", "predicted", "confidence", "true_probability", "rank", "gap", "loss")

@@ -9,8 +9,8 @@ import re
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.report.predictions import Predictions
+from keras_bot.training.checkpoints.run_directory import read_metrics
 from keras_bot.training.curves import LABELS
-from keras_bot.training.records import read_metrics
 
 _PARTS = ("result", "dataset", "network", "versions")
 

@@ -11,11 +11,11 @@ import tensorflow_datasets as tfds
 from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
-from keras_bot.training.adamw import AdamW
 from keras_bot.training.device_augment import finish_in_step
-from keras_bot.training.soft_targets import beside_targets, build_distiller
-from keras_bot.training.start import freeze, rates, start_from
-from keras_bot.training.strategy import Strategy
+from keras_bot.training.distillation.soft_targets import beside_targets, build_distiller
+from keras_bot.training.distributed.strategy import Strategy
+from keras_bot.training.finetune import freeze, rates, start_from
+from keras_bot.training.optimizer import AdamW
 from keras_bot.tricks.label_smoothing import spread_epsilon
 
 

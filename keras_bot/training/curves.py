@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_bot.durable import replacing
+from keras_bot.atomic_files import replacing
 from keras_bot.figures import label_text, optional_picture, plain_text
 
 LABELS = {  # metric names, the same as in the headers of the flag files

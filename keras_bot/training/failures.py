@@ -6,8 +6,8 @@ import re
 import keras
 import tensorflow as tf
 
-from keras_bot.data.source import run_error
-from keras_bot.errors import RunError
+from keras_bot.data.sources.base import run_error
+from keras_bot.errors import RunError, first_line
 
 
 @contextlib.contextmanager
@@ -58,11 +58,3 @@ def _lost_worker(error):
     if reason.startswith("Detected at node"):  # TensorFlow reports the graph node, not the reason
         reason = "the workers can't reach each other any more"
     return RunError(f"Another worker was lost: {reason}. Look at its log, and start all workers again with --resume.")
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of a library's error message, up to 300 characters, without graph node names."""
-    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    message = re.sub(r"\{\{.*?\}\}", "", message)  # names of graph nodes
-    message = message.replace("Graph execution error:", "").strip()
-    return " ".join((message or type(error).__name__).splitlines()[0].split())[:300]

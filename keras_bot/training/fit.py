@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_bot.training.strategy import Strategy
+from keras_bot.training.distributed.strategy import Strategy
 
 
 def fit_from(

@@ -6,7 +6,7 @@ import os
 import pytest
 from PIL import Image
 
-from keras_bot.cli.ablate import find_files
+from keras_bot.cli.commands.ablate import find_files
 from keras_bot.cli.main import main
 
 TINY = ["--dataset=digits", "--transform=cifar", "--image_size=8", "--crop_padding=1", "--color_jitter=0"]

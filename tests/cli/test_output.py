@@ -8,12 +8,12 @@ import zipfile
 import pytest
 
 from keras_bot import models
-from keras_bot.cli.import_weights import _write
+from keras_bot.ablation import validate as checking
+from keras_bot.ablation.rows import Row
+from keras_bot.cli.commands.import_weights import _write
 from keras_bot.cli.main import COMMANDS
 from keras_bot.errors import RunError
 from keras_bot.recipe import Recipe
-from keras_bot.report import checking
-from keras_bot.report.rows import Row
 
 LOCALES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},

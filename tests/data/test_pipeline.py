@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.data import eval_pipeline, finish_batch, open_source, pipeline, preprocess_eval, train_pipeline
-from keras_bot.data.color import normalise
+from keras_bot.data.augment.color import normalise
 from keras_bot.errors import MisuseError
 
 

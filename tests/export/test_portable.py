@@ -14,10 +14,10 @@ from keras_bot.cli.main import main
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.inspect import inspect
 from keras_bot.export.portable import export_file, write_file
-from keras_bot.training.network import read_network
-from keras_bot.training.start import start_from
-from keras_bot.transfer.backbone import load_backbone
-from keras_bot.transfer.fcn import fcn
+from keras_bot.model_files import read_network
+from keras_bot.tasks.backbone import load_backbone
+from keras_bot.tasks.segmentation.fcn import fcn
+from keras_bot.training.finetune import start_from
 
 MEAN, STD = np.float32((123.68, 116.779, 103.939)), np.float32((58.393, 57.12, 57.375))
 PACKAGES = {".keras": (), ".onnx": ("onnx", "tf2onnx", "onnxruntime"), ".tflite": ("ai_edge_litert",)}
@@ -233,7 +233,7 @@ def test_damaged_files_are_told(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_detector_is_a_keras_file_and_nothing_else(scenes, tmp_path, capsys):
-    from keras_bot.transfer.retinanet import RetinaNet
+    from keras_bot.tasks.detection.retinanet import RetinaNet
 
     data = [f"--dataset={scenes['detection']}", "--image_size=64", "--batch_size=4", "--epochs=1"]
     network = ["--task=detection", "--model=resnet10_d", "--width=0.1", "--head_channels=8", "--head=retinanet"]

@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from keras_bot import models
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.export.predict import read_image
+from keras_bot.export.prediction import read_image
 from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
+from keras_bot.model_files import DESCRIPTION, read_network
 from keras_bot.recipe import Recipe
-from keras_bot.training.network import DESCRIPTION, read_network
-from keras_bot.transfer.backbone import load_backbone
-from keras_bot.transfer.fcn import fcn
-from keras_bot.transfer.retinanet import RetinaNet
-from keras_bot.transfer.serve import export_trained
+from keras_bot.tasks.backbone import load_backbone
+from keras_bot.tasks.detection.retinanet import RetinaNet
+from keras_bot.tasks.segmentation.fcn import fcn
+from keras_bot.tasks.serving import export_trained
 
 LOADABLE = ("a*b", "a?b", "{a,b}", "a]b", "$x %20#;&", "a b", "é猫")
 UNLOADABLE = ("run[1]", "[a-z]", "[!a]", "[", "a[b/c]d", "a\\b", "x[1]/run")

@@ -9,12 +9,12 @@ from keras_bot import interop, models
 from keras_bot.cli.main import main
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
+from keras_bot.model_files import load_network, read_network
 from keras_bot.recipe import Recipe
-from keras_bot.training.network import load_network, read_network
-from keras_bot.training.teacher import load_teacher
-from keras_bot.transfer.backbone import load_backbone
-from keras_bot.transfer.fcn import fcn
-from keras_bot.transfer.serve import load_trained
+from keras_bot.tasks.backbone import load_backbone
+from keras_bot.tasks.segmentation.fcn import fcn
+from keras_bot.tasks.serving import load_trained
+from keras_bot.training.distillation.teacher import load_teacher
 
 KERNEL, VARIANCE = "layer1.0.conv1.weight", "layer2.0.bn1.running_var"
 

@@ -9,9 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from keras_bot import interop, models
 from keras_bot.cli.main import main
+from keras_bot.model_files import load_network, read_network
 from keras_bot.recipe import Recipe
-from keras_bot.training.network import load_network, read_network
-from keras_bot.training.start import like_source, start_from
+from keras_bot.training.finetune import like_source, start_from
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_bot import interop, models
-from keras_bot.data import color
+from keras_bot.data.augment import color
 from keras_bot.errors import MisuseError
 from keras_bot.interop.preprocessing import MEAN, STD
 

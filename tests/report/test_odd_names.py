@@ -10,17 +10,17 @@ import warnings
 import pytest
 from PIL import Image
 
+from keras_bot.ablation import plots
+from keras_bot.ablation.driver import Ablation, _Progress
+from keras_bot.ablation.ledger import Ledger
+from keras_bot.ablation.results import RunFigures, mean_curves, summarise
+from keras_bot.ablation.rows import TABLES, Row
+from keras_bot.ablation.tables import as_csv, as_json, as_markdown
+from keras_bot.ablation.validate import Trainer
 from keras_bot.errors import one_line
 from keras_bot.figures import label_text, optional_picture
 from keras_bot.recipe import Recipe
-from keras_bot.report import plots
-from keras_bot.report.ablation import Ablation, _Progress
-from keras_bot.report.checking import Trainer
-from keras_bot.report.ledger import Ledger
 from keras_bot.report.markup import element
-from keras_bot.report.results import RunFigures, mean_curves, summarise
-from keras_bot.report.rows import TABLES, Row
-from keras_bot.report.tables import as_csv, as_json, as_markdown
 from keras_bot.training.curves import draw_curves
 
 NAMES = (

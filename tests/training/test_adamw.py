@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.recipe import Recipe
-from keras_bot.training.adamw import AdamW
 from keras_bot.training.assemble import build_optimizer
+from keras_bot.training.optimizer import AdamW
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

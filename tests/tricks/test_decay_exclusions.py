@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.training.adamw import AdamW
+from keras_bot.training.optimizer import AdamW
 from keras_bot.tricks import NAG, LossScaling
 
 OPTIMIZERS = {

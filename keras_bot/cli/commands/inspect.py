@@ -1,0 +1,26 @@
+"""`keras-bot inspect`: contents of an exported SavedModel or file."""
+
+import pathlib
+
+from keras_bot.cli.flags import Flags
+from keras_bot.cli.stderr import import_tensorflow
+from keras_bot.errors import MisuseError
+
+USAGE = "usage: keras-bot inspect EXPORT"
+
+
+def main(argv):
+    """Prints endpoints, shapes, classes, preprocessing, recipe and size."""
+    flags = Flags("inspect", USAGE)
+    paths = flags.parse(argv)
+    if flags.help_wanted():
+        return
+    if len(paths) != 1:
+        raise MisuseError(f"Expected one SavedModel or file, received {len(paths)}. {USAGE}")
+    import_tensorflow()
+    from keras_bot.export.inspect import inspect
+
+    if paths[0].endswith(".keras"):
+        import keras_bot.tasks.serving  # noqa: F401  # registers the layers of detectors and segmenters
+
+    print(inspect(pathlib.Path(paths[0])))

@@ -1,0 +1,90 @@
+"""`keras-bot launch …`: runs a command in several worker processes on this machine, connected through TF_CONFIG."""
+
+import json
+import os
+import pathlib
+import random
+import socket
+import sys
+
+from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.cli.supervisor import supervise
+from keras_bot.errors import MisuseError, expect_at_least_one, unknown
+from keras_bot.subprocesses import child_environment
+
+USAGE = "usage: keras-bot launch --workers=N [--grace=SECONDS] -- train [--flag=value …]"
+PORT_RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT = 10000
+
+
+def main(argv):
+    """Runs the workers until all have ended; returns the exit code of the first that failed, or 0."""
+    from keras_bot.cli.main import COMMANDS
+
+    flags = Flags("launch", USAGE)
+    flags.add(int, "workers", 2, "how many processes")
+    flags.add(float, "grace", 10.0, "seconds that the others get to end, after one has failed, before they are killed")
+    if "--" not in argv and (named := [argument for argument in argv if argument in COMMANDS]):
+        raise MisuseError(f"Expected -- before {named[0]}, received none. {USAGE}")
+    command = flags.parse(argv)
+    if flags.help_wanted():
+        return 0
+    expect_at_least_one(workers=flags.workers)
+    if not flags.grace >= 0:
+        raise MisuseError(f"Expected --grace of at least 0 seconds, received {flags.grace:g}.")
+    if os.name != "posix":
+        raise MisuseError("Expected Linux or macOS for launch. Start each worker with its TF_CONFIG instead.")
+    check_command(command)
+    command = [sys.executable, "-m", "keras_bot", *command]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(flags.workers)]
+    environments = [worker_environment(addresses, index) for index in range(flags.workers)]
+    return supervise([command] * flags.workers, environments, grace=flags.grace)
+
+
+def check_command(command: list[str]):
+    """Raises MisuseError for an unknown command or unreadable flagfile, so that not every worker reports it."""
+    from keras_bot.cli.main import COMMANDS
+
+    if not command:
+        raise MisuseError(f"Expected a command after --, received nothing. {USAGE}")
+    name, *arguments = command
+    if name == "launch":
+        raise MisuseError("Expected a command other than launch after --, received launch.")
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    expand_flagfiles(arguments)
+
+
+def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
+    """Returns a worker's environment: this process's, with TF_CONFIG.
+
+    Args:
+        addresses: "host:port" of each worker.
+        index: the worker's index in `addresses`.
+    """
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    return {**child_environment(), "TF_CONFIG": json.dumps(config)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns unused loopback ports, if possible below the range that the system uses for outgoing connections."""
+    try:
+        end = int(PORT_RANGE.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        end = 32768
+    candidates = random.SystemRandom().sample(range(LOWEST_PORT, end), 1000) if end > LOWEST_PORT + 1000 else []
+    held = []
+    try:
+        for port in [*candidates, *[0] * count]:
+            if len(held) == count:
+                break
+            try:
+                held.append(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+        if len(held) < count:
+            raise MisuseError(f"Expected {count} free ports for the workers, found {len(held)}. Give fewer --workers.")
+        return [listener.getsockname()[1] for listener in held]
+    finally:
+        for listener in held:
+            listener.close()

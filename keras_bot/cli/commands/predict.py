@@ -1,0 +1,69 @@
+"""`keras-bot predict`: runs a SavedModel on image files; prints top classes, or draws boxes or masks."""
+
+import itertools
+import pathlib
+import sys
+
+from keras_bot.cli.flags import Flags
+from keras_bot.cli.stderr import import_tensorflow
+from keras_bot.errors import MisuseError, RunError, one_line
+
+USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
+
+
+def main(argv):
+    """Prints the predictions for each image; reports images that failed and returns 1 if there are any."""
+    flags = Flags("predict", USAGE)
+    flags.add(str, "savedmodel", "", "a SavedModel that `keras-bot export` wrote")
+    flags.add(int, "top", 5, "how many classes to print")
+    flags.add(str, "output_dir", "predictions", "where pictures of boxes or masks go, for detectors and segmenters")
+    flags.add(float, "min_score", 0.3, "boxes with a lower score are left out")
+    images = flags.parse(argv)
+    if flags.help_wanted():
+        return 0
+    if not (flags.savedmodel and images):
+        raise MisuseError("Expected --savedmodel and at least one image file. " + USAGE)
+    if flags.top < 1:
+        raise MisuseError(f"Expected --top at least 1, received {flags.top}.")
+    if pathlib.Path(flags.output_dir).is_file():
+        raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
+    import_tensorflow()
+
+    from keras_bot.export.savedmodel import load_savedmodel
+
+    loaded, description = load_savedmodel(flags.savedmodel)
+    pictures = picture_files(images, pathlib.Path(flags.output_dir))
+    failed = 0
+    for path, picture in zip(images, pictures, strict=True):
+        try:
+            lines = look(loaded.serve, description, path, picture, flags)
+        except RunError as error:
+            failed = 1
+            print(f"keras-bot: {error}", file=sys.stderr)
+            continue
+        print("\n  ".join([one_line(path), *lines]))
+    return failed
+
+
+def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns a distinct PNG path in `folder` for each image, never one of the images themselves."""
+    files: list[pathlib.Path] = []
+    taken = {pathlib.Path(path).resolve() for path in images}
+    for path in images:
+        stem = pathlib.Path(path).stem
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        files.append(next(file for name in names if (file := folder / f"{name}.png").resolve() not in taken))
+        taken.add(files[-1].resolve())
+    return files
+
+
+def look(serve, description, path, picture, flags) -> list[str]:
+    """Returns the predictions for an image, one per line; for detectors and segmenters, also draws `picture`."""
+    from keras_bot.export.prediction import predict_file
+
+    if "task" in description:
+        from keras_bot.tasks.image_files import draw_file
+
+        return draw_file(serve, description, path, picture, flags.min_score)
+    prediction = predict_file(serve, description.get("class_names", []), path, top=flags.top)
+    return [f"{probability:7.2%}  {one_line(name)}" for name, probability in prediction.top]

@@ -1,0 +1,213 @@
+"""Supervision of several processes: prefixed output lines, one exit code, no process left behind."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from keras_bot.subprocesses import is_heeded, tie_to_parent
+
+LONGEST_LINE = 1 << 16
+PROGRESS_SECONDS = 1.0  # between two displayed states of a progress bar
+_TERMINATION = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
+
+def supervise(
+    commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], *, grace: float = 10.0
+) -> int:
+    """Runs processes in parallel until all have ended. Call it from the main thread, before starting other threads.
+
+    When a process fails, the others receive SIGTERM and, `grace` seconds later, SIGKILL. SIGTERM and SIGINT are
+    forwarded to all processes once, without a deadline. A second SIGINT kills them, and so does the death of this
+    process (on Linux).
+
+    Args:
+        commands: arguments of each process.
+        environments: environment of each process.
+        grace: seconds between SIGTERM and SIGKILL.
+
+    Returns:
+        0 if all exited with 0, else the exit code of the first that failed: 128 + n if signal n killed it.
+
+    Raises:
+        OSError: if a process cannot be started or the output cannot be written; no process is left running.
+    """
+    return _Supervisor(grace).run(commands, environments)
+
+
+class _Supervisor:
+    def __init__(self, grace):
+        self._grace = grace
+        self._events = queue.SimpleQueue()  # its `put` is safe in a signal handler
+        self._processes: list[subprocess.Popen] = []
+        self._readers: list[threading.Thread] = []
+        self._running: set[int] = set()
+        self._handed_on: set[int] = set()
+        self._deadline = None
+        self._code = 0
+        self._broken = None
+
+    def run(self, commands, environments):
+        with self._heeding_signals():
+            try:
+                for command, environment in zip(commands, environments, strict=True):
+                    self._processes.append(_start(command, environment))
+                for index in range(len(commands)):  # starts threads, hence after the last fork
+                    self._watch(index)
+                while self._running:
+                    self._step()
+            finally:
+                self._kill()
+        for reader in self._readers:
+            reader.join(timeout=5)
+        if self._broken:
+            raise self._broken
+        return self._code
+
+    @contextlib.contextmanager
+    def _heeding_signals(self):
+        wanted = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if is_heeded(number)]
+        before = {
+            number: signal.signal(number, lambda number, _: self._events.put(("signal", number))) for number in wanted
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _watch(self, index):
+        process = self._processes[index]
+        self._running.add(index)
+        threading.Thread(target=lambda: self._events.put(("end", (index, process.wait()))), daemon=True).start()
+        for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            arguments = (stream, out.buffer, f"[worker {index}] ".encode(), self._tell_broken)
+            self._readers.append(threading.Thread(target=copy_lines, args=arguments, daemon=True))
+            self._readers[-1].start()
+
+    def _tell_broken(self, error):
+        self._events.put(("broken", error))
+
+    def _step(self):
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        try:
+            kind, what = self._events.get(timeout=left)
+        except queue.Empty:
+            self._say(f"killing what has not ended within {self._grace:g} s")
+            self._deadline = None
+            self._kill()
+            return
+        {"signal": self._take_signal, "end": self._take_end, "broken": self._take_broken}[kind](what)
+
+    def _take_signal(self, number):
+        if number == signal.SIGINT and number in self._handed_on:
+            self._code = 128 + number
+            self._kill()
+        elif number not in self._handed_on:
+            self._handed_on.add(number)
+            # A closed terminal ends the workers as gracefully as SIGTERM does.
+            self._send(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    def _take_end(self, end):
+        index, code = end
+        self._running.discard(index)
+        _kill_group(self._processes[index])  # its remaining child processes
+        code = 128 - code if code < 0 else code
+        if code == 0:
+            return
+        self._code = self._code or code
+        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # else it was asked to stop
+            self._say(f"worker {index} ended with exit code {code}{', the others are stopped' * bool(self._running)}")
+            self._stop()
+
+    def _take_broken(self, error):
+        self._broken = self._broken or error
+        self._stop()
+
+    def _stop(self):
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace
+            self._send(signal.SIGTERM)
+
+    def _send(self, number):
+        for index in self._running:
+            self._processes[index].send_signal(number)
+
+    def _kill(self):
+        for process in self._processes:
+            if process.returncode is None:
+                _kill_group(process)
+
+    def _say(self, text):
+        with contextlib.suppress(OSError):
+            print(f"keras-bot: {text}", file=sys.stderr, flush=True)
+
+
+def _start(command, environment):
+    """Starts a process in its own session, so that Ctrl-C reaches it only once, forwarded by this process."""
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=tie_to_parent(),
+    )
+
+
+def _kill_group(process):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is empty
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambda error: None):
+    """Copies a stream line by line, with a prefix before each line.
+
+    A carriage return also ends a line, as in a progress bar. Of such lines at most one per second is
+    written, and always the last.
+
+    Args:
+        source: stream to read to its end, even if `out` fails.
+        out: stream to write to; each line is written whole.
+        prefix: prefix of each line.
+        tell_broken: called once with the OSError if `out` cannot be written to.
+    """
+    broken, shown, rest = False, 0.0, b""
+
+    def write(line):
+        nonlocal broken
+        if not broken:
+            try:
+                out.write(prefix + line + b"\n")
+                out.flush()
+            except OSError as error:
+                broken = True
+                tell_broken(error)
+
+    with source:
+        while chunk := source.read1(LONGEST_LINE):
+            *lines, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+            for line in lines:
+                write(_last_state(line))
+            states, _, unfinished = rest.rpartition(b"\r")
+            state = _last_state(states)
+            rest = unfinished or (state + b"\r" if state else b"")
+            if state and time.monotonic() - shown >= PROGRESS_SECONDS:
+                write(state)
+                shown = time.monotonic()
+            if len(rest) > LONGEST_LINE:
+                write(rest)
+                rest = b""
+        if rest.strip():
+            write(_last_state(rest))
+
+
+def _last_state(line):
+    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")

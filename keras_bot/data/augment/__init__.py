@@ -1,0 +1,1 @@
+"""Augmentation in TensorFlow graphs: geometric transforms and colour."""

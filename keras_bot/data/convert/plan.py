@@ -1,0 +1,137 @@
+"""Planning of a conversion, and detection of an earlier, unfinished run of it in the output folder."""
+
+import hashlib
+import json
+import os
+import pathlib
+import stat
+
+from keras_bot.atomic_files import is_partial
+from keras_bot.data.sources.folder import ImageFolder
+from keras_bot.data.sources.listing import Listing, printable
+from keras_bot.data.sources.manifest import FORMAT, MANIFEST, UNFINISHED
+from keras_bot.errors import SHOWN, MisuseError, first_few
+
+_SHARD_BYTES = 128 << 20
+_MOST_SHARDS = 1024
+_MOST_NUMBERED = 99_999
+
+
+def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str, int], str]:
+    """Checks every file and collects sizes and modification times.
+
+    Returns:
+        Bytes of each split's images, and a hex fingerprint of classes, names, sizes and modification times.
+
+    Raises:
+        MisuseError: files are empty or cannot be read; reports their number and the first few.
+    """
+    digest = hashlib.sha256(json.dumps([layout.folders, layout.class_names]).encode())
+    root, sizes, bad, count = os.fsencode(layout.root), dict.fromkeys(listings, 0), [], 0
+    for split, listing in listings.items():
+        for index in range(len(listing)):
+            path = listing.path(index)
+            status, fault = _look(path)
+            if fault:
+                count += 1
+                bad += [f"{printable(os.fsdecode(path))} ({fault})"] if count <= SHOWN else []
+                continue
+            sizes[split] += status.st_size
+            digest.update(b"%s\0%d %d\n" % (path.removeprefix(root), status.st_size, status.st_mtime_ns))
+    if bad:
+        raise MisuseError(
+            f"Expected images, received {count} files that are none: {first_few(bad, count)}. "
+            "Mend or remove them, then run the same command again."
+        )
+    return sizes, digest.hexdigest()
+
+
+def _look(path: bytes) -> tuple[os.stat_result | None, str]:
+    """Returns a file's status, and the reason why it cannot be copied, or ""."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return None, error.strerror
+    if not stat.S_ISREG(status.st_mode):
+        return status, "no file"
+    if not status.st_size:
+        return status, "empty"
+    return status, "" if os.access(path, os.R_OK) else "unreadable"
+
+
+def plan_split(name: str, size: int, total_bytes: int, shards: int) -> dict:
+    """Returns one split's section of the manifest, its shards still without size and checksum.
+
+    Args:
+        name: "train" or "validation".
+        size: number of images.
+        total_bytes: total size of the images.
+        shards: number of shards; 0 is one per 128 MiB, at most 1024.
+
+    Raises:
+        MisuseError: `shards` is negative, or above the number of images or 99,999.
+    """
+    flag, most = "shards" if name == "train" else "validation_shards", min(size, _MOST_NUMBERED)
+    if not 0 <= shards <= most:
+        raise MisuseError(
+            f"Expected {flag} of 1 to {most} for {size} {name} images, received {shards}. 0 chooses it by size."
+        )
+    shards = shards or min(max(-(-total_bytes // _SHARD_BYTES), 1), _MOST_SHARDS, size)
+    bounds = [i * size // shards for i in range(shards + 1)]
+    entries = [{"file": f"{name}-{i:05}-of-{shards:05}", "records": bounds[i + 1] - bounds[i]} for i in range(shards)]
+    return {"records": size, "shards": entries}
+
+
+def read_earlier(out: pathlib.Path, layout: ImageFolder) -> dict:
+    """Reads the manifest of an output folder, finished or not; returns {} if the folder is empty or missing.
+
+    Raises:
+        MisuseError: it is not a folder, contains other files, or is inside the image folder's splits.
+    """
+    mine = [layout.directory(split).resolve() for split in ("train", "eval")]
+    if any(out.resolve().is_relative_to(folder) for folder in mine):
+        raise MisuseError(f"{out} is among the images: expected a folder of its own. Choose another.")
+    if out.exists() and not out.is_dir():
+        raise MisuseError(f"{out} is a file: expected a folder to write shards to. Choose another.")
+    for name in (MANIFEST, UNFINISHED):
+        if (out / name).is_file():
+            return _read(out / name)
+    others = [name for name in os.listdir(out) if not is_partial(name)] if out.is_dir() else []
+    if others:
+        raise MisuseError(
+            f"{out} holds other files ({printable(min(others))!r}): expected an empty folder, or one with the "
+            "beginning of this conversion. Choose another, or empty it."
+        )
+    return {}
+
+
+def _read(path: pathlib.Path) -> dict:
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["format"] == FORMAT and _without_checksums(manifest):
+            return manifest
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise MisuseError(f"{path} is no manifest of `keras-bot data convert` ({FORMAT}). Choose another folder.")
+
+
+def check_same(out: pathlib.Path, earlier: dict, plan: dict) -> None:
+    """Raises MisuseError if `earlier` is the manifest of another conversion than the one planned."""
+    if not earlier or _without_checksums(earlier) == _without_checksums(plan):
+        return
+    splits = {"shards": "train", "validation_shards": "validation"}
+    pairs = [("seed", earlier["conversion"].get("seed"), plan["conversion"]["seed"])]
+    pairs += [("first_label", earlier.get("first_label"), plan["first_label"])]
+    if earlier["conversion"].get("fingerprint") == plan["conversion"]["fingerprint"]:
+        pairs += [(flag, *(len(m["splits"][name]["shards"]) for m in (earlier, plan))) for flag, name in splits.items()]
+    told = [f"expected {name} {old} as before, received {new}" for name, old, new in pairs if old != new]
+    what = "; ".join(told) or "the image folder's classes, names, sizes or times of change aren't what they were then"
+    raise MisuseError(f"{out} holds another conversion: {what}. Choose another folder, or empty it.")
+
+
+def _without_checksums(manifest: dict) -> dict:
+    splits = {
+        name: {**split, "shards": [{"file": s["file"], "records": s["records"]} for s in split["shards"]]}
+        for name, split in manifest["splits"].items()
+    }
+    return {**manifest, "conversion": dict(manifest["conversion"]), "splits": splits}

@@ -1,0 +1,1 @@
+"""Tasks of the trainer: classification, detection and segmentation on one interface."""

@@ -1,0 +1,1 @@
+"""Detection data: annotation files, sources and input pipelines."""

@@ -1,0 +1,190 @@
+"""Faster R-CNN on a keras_bot backbone, the paper's detector (section 6.1), on C4 or on a feature pyramid.
+
+    "c4"    regions are proposed and pooled on C4 (stride 16); the head is the backbone's last stage and average pooling
+    "fpn"   regions are proposed on P2 … P6 and pooled from P2 … P5; the head is two dense layers
+
+keras-cv's Faster R-CNN is not used: it isn't in the public API, has one width, and replaces `train_step`. Sources: Ren
+et al. 2015; Lin et al. 2017 (FPN). Where the paper gives no value, the settings are GluonCV's for VOC (RoIAlign 14x14
+on C4, 128 regions per image, class-wise deltas with standard deviations 0.1, 0.1, 0.2, 0.2).
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_bot.errors import MisuseError, unknown
+from keras_bot.tasks.detection import anchors as grid
+from keras_bot.tasks.detection import box_coding as coding
+from keras_bot.tasks.detection import losses, roi
+from keras_bot.tasks.detection.detector import Detector
+from keras_bot.tasks.detection.fpn import c4_parts, check_backbone, fpn_parts
+
+NECKS = ("c4", "fpn")
+PARTS = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss")
+RPN_STREAM, ROI_STREAM = range(2)
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class FasterRCNN(Detector):
+    """Detector mapping normalised images (B, H, W, 3) to a dict of first-stage outputs.
+
+    The dict has "objectness" (B, A), "deltas" (B, A, 4) and the feature maps "P2" … "P6" or "C4".
+
+    The model trains with plain `compile(optimizer)` and `fit`. A batch is {"images", "boxes" (B, M, 4), "classes"
+    (B, M)} or (images, {"boxes", "classes"}), optionally with "weights" (B,) or sample weights. Absent boxes have class
+    -1. Boxes are y0, x0, y1, x1 in pixels. The second stage runs inside `compute_loss` and `predict_boxes`, because its
+    inputs are regions. Sampling is a function of the seed and the optimizer step. XLA cannot compile this model.
+
+    Args:
+        backbone: a Keras model of normalised images with the outputs "C2" … "C5" (strides 4 … 32). Set trainability and
+            batch norm behaviour on the backbone itself. "c4" needs a functional model, which is split at C4.
+        num_classes: K >= 1, without the background.
+        neck: "fpn" or "c4".
+        channels: width of the pyramid ("fpn") and of the RPN.
+        head_units: width of the two dense layers ("fpn").
+        anchor_sizes: square roots of the anchor areas in pixels; None means 8 times the stride at each level ("fpn")
+            or 32 … 512 ("c4"). For "fpn", one sequence per level, P2 … P6.
+        ratios: height / width of the anchors.
+        rpn_samples, roi_samples: anchors and regions sampled per image for the losses.
+        proposals: maximum number of regions per image passed to the second stage.
+        candidates: maximum number of regions per level before non-maximum suppression.
+        score_threshold, iou_threshold, max_detections: defaults of `predict_boxes`.
+        seed: for sampling anchors and regions.
+
+    Raises:
+        MisuseError: If an argument is out of range, or the backbone lacks a level or can't be split at C4.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        num_classes: int,
+        *,
+        neck: str = "fpn",
+        channels: int = 256,
+        head_units: int = 1024,
+        anchor_sizes: Sequence | None = None,
+        ratios: Sequence[float] = grid.RATIOS,
+        rpn_samples: int = 256,
+        roi_samples: int = 128,
+        proposals: int = 300,
+        candidates: int = 1000,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if neck not in NECKS:
+            raise unknown("neck", neck, NECKS)
+        counts = (num_classes, channels, head_units, rpn_samples, roi_samples, proposals, candidates, max_detections)
+        if min(counts) < 1:
+            raise MisuseError(f"Expected numbers of classes, channels, units and regions from 1 on, received {counts}.")
+        check_backbone(backbone, ("C4", "C5") if neck == "c4" else ("C2", "C3", "C4", "C5"))
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.settings = {
+            "num_classes": num_classes,
+            "neck": neck,
+            "channels": channels,
+            "head_units": head_units,
+            "anchor_sizes": anchor_sizes,
+            "ratios": tuple(ratios),
+            "rpn_samples": rpn_samples,
+            "roi_samples": roi_samples,
+            "proposals": proposals,
+            "candidates": candidates,
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_detections": max_detections,
+            "seed": seed,
+        }
+        self._strides = (16,) if neck == "c4" else (4, 8, 16, 32, 64)
+        self._sizes = _anchor_sizes(neck, self._strides, anchor_sizes)
+        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
+        make = c4_parts if neck == "c4" else fpn_parts
+        self.network, self.roi_head = make(backbone, num_classes, shapes, channels, head_units)
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in PARTS}
+        self.supports_jit = False  # regions are grouped by level and cropped by an op that XLA lacks
+        self.built = True
+
+    def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> list[tf.Tensor]:
+        """Returns the anchors of an image of that size, float32 (A_l, 4) per level."""
+        return grid.pyramid_anchors(height, width, self._strides, self._sizes, self.settings["ratios"])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes the four losses, each averaged over the anchors or regions sampled in the global batch."""
+        images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        anchors = self.anchors(height, width)
+        regions, scores = self._propose(y_pred, anchors, height, width)
+        parts = self._rpn_losses(y_pred, tf.concat(anchors, axis=0), boxes, classes, weights)
+        parts.update(self._roi_losses(y_pred, regions, scores, boxes, classes, weights, training))
+        return losses.total_loss(self, parts, self.trackers)
+
+    def candidates(self, outputs, height, width, threshold):
+        """Returns likely boxes, scores and classes; see `Detector.candidates`."""
+        regions, present = self._propose(outputs, self.anchors(height, width), height, width)
+        logits, deltas = self._second_stage(outputs, regions, training=False)
+        probabilities = tf.nn.softmax(logits)[..., : self.num_classes]
+        probabilities = tf.where((present > float("-inf"))[..., None], probabilities, -1.0)
+        scores, at, found = coding.best_candidates(probabilities, self.settings["candidates"], threshold)
+        deltas = tf.reshape(deltas, [tf.shape(deltas)[0], -1, 4])
+        deltas = tf.gather(deltas, at * self.num_classes + found, batch_dims=1)
+        return coding.decode(deltas, tf.gather(regions, at, batch_dims=1)), scores, found
+
+    def _propose(self, outputs, anchors, height, width):
+        limits = {"candidates": self.settings["candidates"], "limit": self.settings["proposals"]}
+        return roi.propose(outputs["objectness"], outputs["deltas"], anchors, (height, width), **limits)
+
+    def _second_stage(self, outputs, regions, training):
+        """Returns class logits (B, N, K + 1), background last, and deltas (B, N, K, 4) for regions (B, N, 4)."""
+        c4 = self.settings["neck"] == "c4"
+        maps = {4: outputs["C4"]} if c4 else {level: outputs[f"P{level}"] for level in range(2, 6)}
+        head = self.roi_head(roi.align(maps, regions, 14 if c4 else 7), training=training)
+        batch, number = tf.shape(regions)[0], tf.shape(regions)[1]
+        logits = tf.reshape(head["logits"], [batch, number, self.num_classes + 1])
+        return logits, tf.reshape(head["deltas"], [batch, number, self.num_classes, 4])
+
+    def _seed(self, stream):
+        optimizer = getattr(self, "optimizer", None)
+        step = 0 if optimizer is None else tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int32)
+        return tf.stack([self.settings["seed"] * 2 + stream, step])
+
+    def _rpn_losses(self, outputs, anchors, boxes, classes, weights):
+        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.7, negative=0.3, force=True))
+        positive, negative = roi.sample(matched, self.settings["rpn_samples"], 0.5, self._seed(RPN_STREAM))
+        drawn = tf.where(positive | negative, weights[:, None], 0.0)
+        terms = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(positive, tf.float32), outputs["objectness"])
+        near = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=1)
+        targets = coding.encode(near, anchors, roi.RPN_VARIANCE)
+        box_sum = losses.box_loss(outputs["deltas"], targets, tf.where(positive, weights[:, None], 0.0), beta=1 / 9)
+        count = losses.at_least_one(tf.reduce_sum(drawn))
+        return {"rpn_class_loss": tf.reduce_sum(terms * drawn) / count, "rpn_box_loss": box_sum / count}
+
+    def _roi_losses(self, outputs, regions, scores, boxes, classes, weights, training):
+        options = {"count": self.settings["roi_samples"], "seed": self._seed(ROI_STREAM)}
+        regions, matched, drawn = roi.sample_regions(regions, scores, boxes, classes, **options)
+        logits, deltas = self._second_stage(outputs, regions, training)
+        at = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), self.num_classes)
+        terms = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        drawn = tf.where(drawn, weights[:, None], 0.0)
+        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), regions)
+        deltas = tf.gather(deltas, tf.minimum(labels, self.num_classes - 1), batch_dims=2)
+        box_sum = losses.box_loss(deltas, targets, tf.where(matched >= 0, drawn, 0.0))
+        count = losses.at_least_one(tf.reduce_sum(drawn))
+        return {"class_loss": tf.reduce_sum(terms * drawn) / count, "box_loss": box_sum / count}
+
+
+def _anchor_sizes(neck, strides, sizes):
+    if sizes is None:
+        return ((32.0, 64.0, 128.0, 256.0, 512.0),) if neck == "c4" else grid.octave_sizes(strides, 8.0)
+    sizes = (tuple(sizes),) if neck == "c4" else tuple(tuple(level) for level in sizes)
+    if len(sizes) != len(strides) or len({len(level) for level in sizes}) != 1:
+        raise MisuseError(
+            f"Expected as many anchor sizes at each of {len(strides)} levels, received {sizes}. Give one tuple a level."
+        )
+    return sizes

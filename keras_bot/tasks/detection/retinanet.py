@@ -1,0 +1,155 @@
+"""RetinaNet on a keras_bot backbone: a feature pyramid P3 … P7, two convolutional heads, focal loss.
+
+keras-cv's RetinaNet is not used: its pyramid and heads are fixed at 256 channels, it replaces `train_step`, decoding
+needs images of one static size, and an object that no anchor overlaps by half contributes nothing to its training. The
+tests check that anchors, deltas and focal loss equal keras-cv's.
+
+Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_bot.errors import MisuseError
+from keras_bot.tasks.detection import anchors as grid
+from keras_bot.tasks.detection import box_coding as coding
+from keras_bot.tasks.detection import losses
+from keras_bot.tasks.detection.detector import Detector
+from keras_bot.tasks.detection.fpn import check_backbone, pyramid
+
+LEVELS = (3, 4, 5, 6, 7)
+STRIDES = tuple(2**level for level in LEVELS)
+
+
+@keras.saving.register_keras_serializable("keras_bot")
+class RetinaNet(Detector):
+    """Detector mapping normalised images (B, H, W, 3) to outputs for A anchors.
+
+    The outputs are {"logits": float32 (B, A, K), "deltas": float32 (B, A, 4)}.
+
+    The model trains with plain `compile(optimizer)` and `fit`. A batch is {"images", "boxes" (B, M, 4), "classes"
+    (B, M)} or (images, {"boxes", "classes"}), optionally with "weights" (B,) or sample weights. Absent boxes have class
+    -1. Boxes are y0, x0, y1, x1 in pixels. `predict_boxes` returns detections.
+
+    Args:
+        backbone: a Keras model of normalised images with the outputs "C3", "C4", "C5" (strides 8, 16, 32). Set
+            trainability and batch norm behaviour on the backbone itself.
+        num_classes: K >= 1; there is no background class.
+        channels: width of the pyramid and the heads.
+        head_convs: number of 3x3 convolutions in each head before the last one.
+        anchor_scale: smallest anchor size of a level divided by its stride. Objects much smaller than 8 * anchor_scale
+            pixels are hardly learnt; halve it for small images with small objects.
+        octaves: anchor sizes per level.
+        ratios: height / width of the anchors.
+        box_weight: factor of the box loss.
+        score_threshold, iou_threshold, max_detections: defaults of `predict_boxes`.
+        candidates: maximum number of (anchor, class) pairs before non-maximum suppression.
+
+    Raises:
+        MisuseError: If an argument is out of range or the backbone lacks a level.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        num_classes: int,
+        *,
+        channels: int = 256,
+        head_convs: int = 4,
+        anchor_scale: float = 4.0,
+        octaves: int = 3,
+        ratios: Sequence[float] = grid.RATIOS,
+        box_weight: float = 1.0,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        candidates: int = 1000,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_backbone(backbone, ("C3", "C4", "C5"))
+        if num_classes < 1 or channels < 1 or head_convs < 0:
+            raise MisuseError(
+                "Expected num_classes >= 1, channels >= 1 and head_convs >= 0, "
+                f"received {num_classes}, {channels} and {head_convs}."
+            )
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.settings = {
+            "num_classes": num_classes,
+            "channels": channels,
+            "head_convs": head_convs,
+            "anchor_scale": anchor_scale,
+            "octaves": octaves,
+            "ratios": tuple(ratios),
+            "box_weight": box_weight,
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_detections": max_detections,
+            "candidates": candidates,
+        }
+        self._sizes = grid.octave_sizes(STRIDES, anchor_scale, octaves)
+        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
+        self.network = _network(backbone, num_classes, shapes, channels, head_convs)
+        self.class_loss = keras.metrics.Mean(name="class_loss")
+        self.box_loss = keras.metrics.Mean(name="box_loss")
+        self.built = True
+
+    def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+        """Returns all anchors of an image of that size, float32 (A, 4)."""
+        levels = grid.pyramid_anchors(height, width, STRIDES, self._sizes, self.settings["ratios"])
+        return tf.concat(levels, axis=0)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes focal loss plus smooth L1, each summed and divided by the global batch's positive anchors."""
+        images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
+        anchors = self.anchors(tf.shape(images)[1], tf.shape(images)[2])
+        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.5, negative=0.4, force=True))
+        positive = tf.where(matched >= 0, weights[:, None], 0.0)
+        counted = tf.where(matched != coding.IGNORED, weights[:, None], 0.0)
+        at = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), -1)
+        terms = losses.focal(y_pred["logits"], tf.one_hot(labels, self.num_classes))
+        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), anchors)
+        count = losses.at_least_one(tf.reduce_sum(positive))
+        parts = {
+            "class_loss": tf.reduce_sum(tf.reduce_sum(terms, axis=-1) * counted) / count,
+            "box_loss": losses.box_loss(y_pred["deltas"], targets, positive) / count * self.settings["box_weight"],
+        }
+        return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
+
+    def candidates(self, outputs, height, width, threshold):
+        """Returns likely boxes, scores and classes; see `Detector.candidates`."""
+        likely = coding.best_candidates(tf.sigmoid(outputs["logits"]), self.settings["candidates"], threshold)
+        scores, at, classes = likely
+        near = tf.gather(self.anchors(height, width), at)
+        return coding.decode(tf.gather(outputs["deltas"], at, batch_dims=1), near), scores, classes
+
+
+def _network(backbone, num_classes, shapes, channels, head_convs) -> keras.Model:
+    """Builds backbone, pyramid and heads as a functional model; all levels share the heads."""
+    image = keras.Input((None, None, 3), name="image")
+    maps = pyramid(backbone(image), first=LEVELS[0], last=LEVELS[-1], channels=channels, coarser="conv")
+    prior = keras.initializers.Constant(-math.log((1 - 0.01) / 0.01))  # every anchor starts at p = 0.01
+    outputs = {}
+    for name, width, bias in (("logits", num_classes, prior), ("deltas", 4, "zeros")):
+        head = _head(name, channels, head_convs, shapes * width, bias)
+        flat = layers.Reshape((-1, width), dtype="float32", name=f"{name}_flat")
+        outputs[name] = layers.Concatenate(axis=1, dtype="float32", name=name)([flat(head(x)) for x in maps.values()])
+    return keras.Model(image, outputs, name="retinanet")
+
+
+def _head(name, channels, convs, width, bias) -> keras.Model:
+    def init(deviation):
+        return keras.initializers.RandomNormal(stddev=deviation)
+
+    x = inputs = keras.Input((None, None, channels))
+    options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+    for place in range(convs):
+        x = layers.Conv2D(channels, 3, **options, name=f"{name}_conv{place}")(x)
+    options = {"padding": "same", "kernel_initializer": init(0.01), "bias_initializer": bias}
+    return keras.Model(inputs, layers.Conv2D(width, 3, **options, name=f"{name}_last")(x), name=f"{name}_head")

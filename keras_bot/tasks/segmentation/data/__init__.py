@@ -1,0 +1,1 @@
+"""Segmentation data: folders and TFDS sets of masks, and input pipelines."""

@@ -1,0 +1,172 @@
+"""Semantic segmentation task of the trainer: the paper's FCN, or DeepLabV3+, on a trained backbone (section 6.2)."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_bot.atomic_files import write_whole
+from keras_bot.data.augment import color
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.tasks.base import Task
+from keras_bot.tasks.classification import save_float32
+from keras_bot.tasks.drawing import draw_mask, picture_grid, spread
+from keras_bot.tasks.segmentation import metrics
+from keras_bot.tasks.segmentation.data.lookup import IGNORE, open_segmentation
+from keras_bot.tasks.segmentation.data.pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
+from keras_bot.tasks.segmentation.deeplab import deeplabv3plus
+from keras_bot.tasks.segmentation.fcn import PixelCrossentropy, Segmenter, fcn
+from keras_bot.tasks.serving import load_trained
+from keras_bot.tasks.setup import build_backbone, check_recipe
+from keras_bot.training import assemble
+
+SHOWN = 8
+
+
+class PixelEntropy(keras.metrics.Mean):
+    """Mean cross-entropy over all valid pixels of a set; weights (B,) of 0 exclude padding."""
+
+    def __init__(self, name: str = "cross_entropy"):
+        super().__init__(name=name, dtype="float32")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):  # noqa: D102
+        masks = ops.cast(y_true, "int32")
+        valid = ops.cast(masks != IGNORE, "float32")
+        if sample_weight is not None:
+            valid = valid * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1, 1))
+        classes = ops.where(masks != IGNORE, masks, 0)
+        losses = keras.losses.sparse_categorical_crossentropy(classes, ops.cast(y_pred, "float32"), from_logits=True)
+        super().update_state(losses, valid)
+
+
+def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
+    """Opens the recipe's images and masks, with labels in the order of `class_names` if given."""
+    check_recipe(recipe, ("fcn", "deeplabv3plus"))
+    name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
+    options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+    return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes, **options)
+
+
+def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
+    """Builds the network with its head, and the compiled Segmenter around it."""
+    channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
+    if recipe.head == "deeplabv3plus":
+        network = deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
+    else:
+        network = fcn(build_backbone(recipe, 8), source.num_classes, **channels)
+    trainee = Segmenter(network)
+    schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers))
+    told = [metrics.MeanIoU(source.num_classes), metrics.PixelAccuracy(source.num_classes), PixelEntropy()]
+    options = {"loss": PixelCrossentropy(), "weighted_metrics": told}
+    assemble.compile_for(recipe, trainee, network, schedule, strategy, **options)
+    return network, trainee
+
+
+def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
+    """Returns batches of crops of `recipe.image_size` and their masks."""
+    return segmentation_train_pipeline(
+        source,
+        **assemble.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
+        crop_size=recipe.image_size,
+        scale=(recipe.min_zoom, recipe.max_zoom),
+        base_size=recipe.base_size,
+    )
+
+
+def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
+    """Returns batches of whole images and masks, padded to the largest."""
+    return segmentation_eval_pipeline(
+        source,
+        batch_size=recipe.batch_size,
+        corrupt=corrupt,
+        ram_budget=recipe.ram_budget,
+        **assemble.sharing(strategy),
+    )
+
+
+class KeepFigures(keras.callbacks.Callback):
+    """Callback that keeps the metrics of the last epoch's evaluation for the final table."""
+
+    def __init__(self, recipe: Recipe, source, corrupt):
+        super().__init__()
+        self._recipe, self._source, self._corrupt = recipe, source, corrupt
+        self._figures = None
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        counted = next(metric for metric in self.model.metrics[1].metrics if type(metric) is metrics.MeanIoU)
+        self._figures = metrics.figures(counted.confusion(), self._source.class_names)
+
+    def report(self, trainee: Segmenter, folder: pathlib.Path):
+        """Writes table.md (IoU per class) and predictions.png (true and predicted masks over images)."""
+        predict = tf.function(lambda images: trainee(images, training=False))
+        data = evaluation_data(self._recipe, self._source, self._corrupt)
+        figures = self._figures or measure(predict, self._source, data)
+        write_whole(folder / "table.md", metrics.table(figures) + "\n")
+        pictures = draw_masks(predict, data, self._source)
+        titles = ["truth", "prediction"] * (len(pictures) // 2)
+        if pictures:
+            picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
+
+
+def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
+    """Draws the true and the predicted mask over up to 8 images spread over `data`, from `evaluation_data`."""
+    return [
+        draw_mask(image, each, source.class_names, colors=source.palette)
+        for images, masks, _ in spread(data, source.size, SHOWN)
+        for image, mask, guess in zip(
+            color.denormalise(images.numpy()), masks.numpy(), np.argmax(predict(images), -1), strict=True
+        )
+        for each in (mask, np.where(mask == IGNORE, IGNORE, guess))
+    ]
+
+
+def measure(predict, source, data: tf.data.Dataset) -> dict:
+    """Computes mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
+
+    Args:
+        predict: normalised images -> logits (B, H, W, K).
+        source: source of the images and masks.
+        data: batches from `evaluation_data`.
+    """
+    iou = metrics.MeanIoU(source.num_classes)
+    for images, masks, weights in data:
+        iou.update_state(masks, predict(images), weights)
+    return metrics.figures(iou.confusion(), source.class_names)
+
+
+def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
+    """Evaluates a saved network. Raises MisuseError if it can't be loaded or its number of classes differs."""
+    network = load_trained(path, recipe.task)
+    if network.output_shape[-1] != source.num_classes:
+        raise MisuseError(
+            f"Expected a network of {source.num_classes} classes, as {source.name} has; {path} has "
+            f"{network.output_shape[-1]}. Choose the data that it was trained on."
+        )
+    predict = tf.function(lambda images: network(images, training=False))
+    return measure(predict, source, evaluation_data(recipe, source, corrupt))
+
+
+def inference(network: keras.Model) -> keras.Model:
+    """Returns the network from images to logits, without the auxiliary head; the layers are shared."""
+    return keras.Model(network.input, network.output["logits"], name=f"{network.name}_logits")
+
+
+def save(network: keras.Model, path: pathlib.Path):
+    """Saves the network that outputs logits (B, H, W, K), in float32."""
+    save_float32(inference(network), path)
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    metrics=("mean_iou", "pixel_accuracy"),
+    open_source=open_source,
+    build=build,
+    training_data=training_data,
+    evaluation_data=evaluation_data,
+    save=save,
+    evaluate=evaluate,
+    evaluator=KeepFigures,
+)

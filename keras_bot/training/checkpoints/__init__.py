@@ -1,0 +1,1 @@
+"""Run directories: the lock, checkpoints and their saving during training."""

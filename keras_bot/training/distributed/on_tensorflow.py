@@ -1,0 +1,173 @@
+"""Training on TensorFlow devices, with the workarounds that Keras 3 needs for several of them."""
+
+import contextlib
+import functools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.tensorflow import trainer as keras_trainer
+
+from keras_bot.errors import MisuseError, RunError
+from keras_bot.recipe import Recipe
+from keras_bot.training.distributed.accumulate import accumulate_in_step
+from keras_bot.training.distributed.cluster import Cluster
+from keras_bot.training.distributed.strategy import Parts, Strategy, fitting_parts
+from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
+from keras_bot.training.strided_convolutions import subsample_before_convolving
+
+
+class TensorFlowStrategy(Strategy):
+    """A `tf.distribute` strategy: the default one for one device, mirrored, or multi-worker mirrored.
+
+    Args:
+        recipe: its `strategy` selects one.
+        cluster: the workers, None for a single one.
+
+    Raises:
+        RunError: if the workers can't connect.
+    """
+
+    def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
+        if cluster and cluster.workers > 1:
+            self._own = _several_workers()
+            self.workers, self.worker = cluster.workers, cluster.index
+        else:
+            self._own = _one_worker(recipe, cluster is not None)
+        self.replicas = self._own.num_replicas_in_sync
+        self._sums = {}  # one function per dtype, for any length, so that each is traced once
+
+    def check(self, recipe):  # noqa: D102
+        super().check(recipe)
+        check_replicas(recipe, self.replicas)
+
+    def scope(self):  # noqa: D102
+        return self._own.scope()
+
+    @contextlib.contextmanager
+    def fitting(self):
+        """Patches the mean of the logs over replicas if there are several workers.
+
+        Keras reduces along an axis that scalars lack (keras issue 20585).
+        """
+        if self.workers == 1:
+            yield
+            return
+        theirs = keras_trainer.reduce_per_replica
+
+        def reduce_per_replica(values, strategy, reduction):
+            if reduction not in ("auto", "mean"):
+                return theirs(values, strategy, reduction)
+            return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+
+        keras_trainer.reduce_per_replica = reduce_per_replica
+        try:
+            yield
+        finally:
+            keras_trainer.reduce_per_replica = theirs
+
+    def use_jit(self, recipe):
+        """Returns the recipe's setting; `auto` enables XLA on a single GPU only.
+
+        On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). A step over several replicas is not a
+        single-device program (keras issue 21366).
+        """
+        if recipe.jit == "auto":
+            return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
+        return recipe.jit == "on"
+
+    def prepare_step(self, trainee, model, *, synchronised, parts):  # noqa: D102
+        fuse_batch_norm(model, synchronised=synchronised)
+        subsample_before_convolving(model)
+        accumulate_in_step(trainee, parts)
+        average_moving_statistics_in_step(trainee, model)
+
+    def spread(self, batches, replica_batch):  # noqa: D102
+        if self.workers == 1:
+            return batches
+        return self._own.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
+
+    def build_from_spec(self, trainee, batches):
+        """Builds loss and metrics. Disables Keras' own build, whose mean over replicas fails (keras issue 20585)."""
+        with self.scope():
+            trainee._symbolic_build(data_batch=batches.element_spec)
+        trainee._maybe_symbolic_build = lambda **_: None
+
+    def parts(self, variables):  # noqa: D102
+        return _TensorFlowParts(self._own, variables)
+
+    def sum_of_workers(self, value):  # noqa: D102
+        value = np.asarray(value)
+        if value.dtype not in self._sums:
+            self._sums[value.dtype] = tf.function(
+                lambda flat: self._own.reduce("SUM", self._own.run(self._contribute, (flat,)), axis=None),
+                input_signature=[tf.TensorSpec([None], value.dtype)],
+            )
+        return self._sums[value.dtype](value.reshape(-1)).numpy().reshape(value.shape)
+
+    def _contribute(self, value):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        first = replica % (self.replicas // self.workers) == 0
+        return tf.where(first, value, tf.zeros_like(value))
+
+
+def _several_workers():
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise RunError(f"TensorFlow can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
+
+
+def _one_worker(recipe, in_cluster):
+    gpus = tf.config.list_logical_devices("GPU")
+    automatic = recipe.strategy == "auto" or in_cluster
+    if recipe.strategy == "one_device" or (automatic and len(gpus) < 2):
+        return tf.distribute.get_strategy()
+    return mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """Returns this process's only MirroredStrategy for these devices.
+
+    Each strategy numbers its collectives from the same start, and TensorFlow confuses those of two strategies: after
+    training on one, a step of the other can fail with a shape mismatch.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def check_replicas(recipe: Recipe, replicas: int):
+    """Raises MisuseError if the recipe combines several replicas with jit=on, or with both sync_bn and accumulate."""
+    if replicas > 1 and recipe.jit == "on":
+        raise MisuseError(
+            f"Expected --jit=auto or off for {replicas} replicas, received on: XLA compiles for one device."
+        )
+    if replicas > 1 and recipe.sync_bn and recipe.accumulate > 1:
+        raise MisuseError(
+            f"Expected --sync_bn or --accumulate on {replicas} replicas, received both: statistics are "
+            "taken over the replicas or in parts. Drop one."
+        )
+
+
+class _TensorFlowParts(Parts):
+    def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
+        self._strategy = strategy
+        self._variables = variables
+        self._read = tf.function(lambda: strategy.gather(strategy.run(self._own), axis=0))
+        self._write = tf.function(lambda values: strategy.run(self._take, (values,)))
+
+    def read(self):
+        return self._read().numpy().tolist()
+
+    def write(self, parts):
+        self._write(tf.constant(fitting_parts(parts, self._strategy.num_replicas_in_sync)))
+
+    def _own(self):
+        return tf.concat([tf.reshape(tf.cast(v.value, tf.float64), [-1]) for v in self._variables], 0)[None]
+
+    def _take(self, values):
+        mine = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
+        elements = tf.split(mine, [math.prod(variable.shape) for variable in self._variables])
+        for variable, part in zip(self._variables, elements, strict=True):
+            variable.value.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))

@@ -1,0 +1,28 @@
+"""Selection of the strategy for the active Keras backend."""
+
+import keras
+
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training.distributed.cluster import Cluster
+from keras_bot.training.distributed.strategy import Strategy
+
+
+def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
+    """Builds the strategy: one device, one replica per GPU (per CPU device if there is none), or several workers.
+
+    Raises:
+        MisuseError: if the batch cannot be divided among the replicas, they do not support an option of the recipe, or
+            the backend is neither TensorFlow nor JAX.
+        RunError: if the workers cannot be connected.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from keras_bot.training.distributed.on_tensorflow import TensorFlowStrategy as Chosen
+    elif backend == "jax":
+        from keras_bot.training.distributed.on_jax import JaxStrategy as Chosen
+    else:
+        raise MisuseError(f"Expected Keras on TensorFlow or JAX to train, received {backend}. Set KERAS_BACKEND.")
+    strategy = Chosen(recipe, cluster)
+    strategy.check(recipe)
+    return strategy

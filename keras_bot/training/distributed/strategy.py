@@ -1,0 +1,155 @@
+"""Base classes of the device strategies, shared by all backends.
+
+A replica is one device; a worker is a process with its replicas. Each step uses the global batch of all replicas, and
+after it all replicas have the same variables, so one copy of them is the state of the run.
+"""
+
+import abc
+import contextlib
+import json
+import math
+
+import keras
+import numpy as np
+
+from keras_bot.errors import MisuseError
+from keras_bot.recipe import Recipe
+from keras_bot.training.distributed.rendezvous import tell_differences
+
+
+class Strategy(abc.ABC):
+    """Replicas of a run, and communication between its workers.
+
+    Methods documented as "on every worker" are collective: a worker that skips one blocks the others.
+
+    Attributes:
+        replicas: number of devices of all workers.
+        workers: number of processes.
+        worker: index of this process; 0 is the chief, which alone reads and writes the run directory.
+    """
+
+    replicas: int
+    workers: int = 1
+    worker: int = 0
+
+    def check(self, recipe: Recipe):
+        """Raises MisuseError if the replicas can't share the recipe's batch or don't support its options."""
+        check_batch(recipe, self.replicas, self.workers)
+
+    @abc.abstractmethod
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Returns the context in which to create network and optimizer, on every worker."""
+
+    @abc.abstractmethod
+    def fitting(self) -> contextlib.AbstractContextManager:
+        """Returns the context for `fit` and `evaluate`, on every worker."""
+
+    def apart(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which this worker can create networks of its own, also inside `fitting`."""
+        return contextlib.nullcontext()
+
+    @abc.abstractmethod
+    def use_jit(self, recipe: Recipe) -> bool:
+        """Returns whether to compile the step with XLA."""
+
+    @abc.abstractmethod
+    def prepare_step(self, trainee: keras.Model, model: keras.Model, *, synchronised: bool, parts: int):
+        """Patches the training step of a compiled model for these replicas, in this process only.
+
+        Args:
+            trainee: the model to fit: `model` or a Distiller around it.
+            model: the network.
+            synchronised: compute batch norm statistics over the batches of all replicas.
+            parts: number of parts of a replica's batch, see `accumulate.py`.
+        """
+
+    @abc.abstractmethod
+    def spread(self, batches, replica_batch: int):
+        """Returns the input of `fit`, made from a tf.data.Dataset of this worker's rows of each global batch."""
+
+    @abc.abstractmethod
+    def build_from_spec(self, trainee: keras.Model, batches):
+        """Builds loss and metrics from the element spec of a replica's evaluation batches: images, labels and weights.
+
+        Keras would draw a training batch, which is not the network's input if the training step augments it.
+        """
+
+    def settle(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
+        """Updates the variables to their current values, between two steps of `fit`."""
+
+    @abc.abstractmethod
+    def parts(self, variables: list[keras.Variable]) -> "Parts":
+        """Returns the per-replica values of sum-aggregated variables, such as a metric's."""
+
+    @abc.abstractmethod
+    def sum_of_workers(self, value: np.ndarray) -> np.ndarray:
+        """Returns the sum of the workers' values. Call it on every worker."""
+
+    def any_worker(self, flag: bool) -> bool:
+        """Returns whether `flag` is set on any worker. Call it on every worker."""
+        return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
+
+    def tell_all(self, message: bytes, teller: int = 0) -> bytes:
+        """Broadcasts the message of worker `teller`, by default the chief. Call it on every worker."""
+        if self.workers == 1:
+            return message
+        mine = np.frombuffer(message if self.worker == teller else b"", np.uint8).astype(np.int32)
+        padded = np.zeros([int(self.sum_of_workers(np.int32(mine.size)))], np.int32)
+        padded[: mine.size] = mine
+        return self.sum_of_workers(padded).astype(np.uint8).tobytes()
+
+    def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]):
+        """Assigns the chief's arrays to every worker's variables. Call it on every worker.
+
+        Args:
+            variables: variables by name; the same names in the same order on every worker.
+            arrays: arrays by name; needed only on the chief.
+        """
+        for name, variable in variables.items():
+            if self.workers == 1:
+                variable.assign(arrays[name])
+            else:
+                mine = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
+                variable.assign(self.sum_of_workers(mine))
+
+    def check_same_data(self, dataset: dict[str, str]):
+        """Raises MisuseError on every worker if `dataset` is not the same on all of them."""
+        if self.workers == 1:
+            return
+        facts = [json.loads(self.tell_all(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
+        if differences := tell_differences(facts, "data"):
+            raise MisuseError(f"{differences} Give all of them one data set.")
+
+
+class Parts(abc.ABC):
+    """Per-replica values of variables."""
+
+    @abc.abstractmethod
+    def read(self) -> list[list[float]]:
+        """Returns one list per replica, with all elements in order. Call it on every worker."""
+
+    @abc.abstractmethod
+    def write(self, parts: list[list[float]]):
+        """Restores values from `read`. If the number of replicas differs, the first one gets the sums."""
+
+
+def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
+    """Converts values from `Parts.read` to float64 (replicas, elements); if `replicas` differs, row 0 has the sums."""
+    values = np.asarray(parts, np.float64)
+    if len(values) == replicas:
+        return values
+    return np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
+
+
+def check_batch(recipe: Recipe, replicas: int, workers: int):
+    """Raises MisuseError if the batch can't be divided among all `replicas` and among the `workers`."""
+    # For mixup, each worker takes mirrored pairs of a batch's rows.
+    unit = math.lcm(replicas * recipe.accumulate, 2 * workers if workers > 1 else 1)
+    if recipe.batch_size % unit:
+        shared = f"{replicas} replicas can share equally" if replicas > 1 else "divides"
+        parts = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        pairs = f", by {workers} workers in pairs of images" if workers > 1 else ""
+        raise MisuseError(
+            f"Expected a batch_size that {shared}{parts}{pairs}: a multiple of {unit}; "
+            f"received {recipe.batch_size}. Try {max(1, round(recipe.batch_size / unit)) * unit}."
+        )

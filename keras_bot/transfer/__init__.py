@@ -1,1 +1,0 @@
-"""Transfer: detection and segmentation on keras_bot backbones."""

@@ -1,0 +1,61 @@
+"""`keras-bot launch`: which commands it takes, and what it makes of them (their supervision: test_supervise.py)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_bot.cli.commands import launch
+from keras_bot.cli.main import main
+
+
+def test_the_workers_are_known_to_each_other():
+    environment = launch.worker_environment(["127.0.0.1:1", "127.0.0.1:2"], 1)
+    config = json.loads(environment["TF_CONFIG"])
+    assert config == {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 1}}
+    assert environment["PYTHONUNBUFFERED"] == "1"
+
+
+def test_ports_are_free_and_differ():
+    ports = launch.free_ports(20)
+    assert len(set(ports)) == 20 and all(1024 < port < 65536 for port in ports)
+
+
+def test_a_command_runs_in_each_worker_from_any_directory(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(launch.pathlib.Path(launch.__file__).parents[3])}
+    command = [sys.executable, "-m", "keras_bot", "launch", "--workers=3", "--", "models", "--help"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0 and ran.stderr == ""
+    for worker in range(3):
+        assert f"[worker {worker}] usage: keras-bot models" in ran.stdout
+
+
+def test_misuse_in_the_workers_is_misuse(tmp_path):
+    command = [sys.executable, "-m", "keras_bot", "launch", "--", "train", "--epoch=1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 2 and "keras-bot: Unknown flag --epoch. Did you mean --epochs?" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--workers=0", "--", "train"], "--workers of at least 1, received 0"),
+        (["--workers=-2", "--", "train"], "received -2"),
+        (["--workers=two", "--", "train"], "workers"),
+        (["--grace=-1", "--", "train"], "--grace of at least 0"),
+        (["--workers=2"], "Expected a command after --, received nothing."),
+        (["--workers=2", "train", "--dataset=digits"], "Expected -- before train, received none."),
+        (["--workers=2", "--"], "Expected a command after --, received nothing."),
+        (["--", "launch", "--", "train"], "a command other than launch"),
+        (["--", "trian"], "Unknown command 'trian'. Did you mean train?"),
+        (["--", "train", "--flagfile=nowhere.flags"], "Can't read the flagfile nowhere.flags"),
+        (["--wokers=2", "--", "train"], "Did you mean --workers?"),
+    ],
+)
+def test_misuse_is_one_clear_line_and_exit_code_2(argv, message, capsys):
+    assert main(["launch", *argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and message in lines[0]

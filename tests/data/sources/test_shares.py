@@ -1,0 +1,94 @@
+"""One worker's share of every kind of source; TFRecord shards' are in `test_tfrecord.py`."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bot.data import open_source
+from keras_bot.data.sources.base import indices
+from keras_bot.errors import MisuseError
+
+SEED = (3, 4)
+
+
+def _records(source):
+    return list(source.records().as_numpy_iterator())
+
+
+@pytest.fixture(scope="module")
+def digits_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def data_of_each_kind(image_folder, npz_file, digits_dir):
+    return {
+        "folder": {"dataset": str(image_folder(classes=3, train=7, val=4))},
+        "npz": {"dataset": str(npz_file())},
+        "synthetic": {"dataset": "synthetic", "synthetic_images": 29, "image_size": 4},
+        "tfds": {"dataset": "digits", "data_dir": digits_dir},
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("kind", ["folder", "npz", "synthetic", "tfds"])
+def test_workers_shares_are_disjoint_and_complete(data_of_each_kind, kind, split):
+    options = data_of_each_kind[kind] | {"split": split}
+    everything = [r["name"] for r in _records(open_source(**options))]
+    workers = 4
+    shares = []
+    for worker in range(workers):
+        context = tf.distribute.InputContext(workers, worker, workers)
+        source = open_source(**options, read_config=types.SimpleNamespace(input_context=context))
+        shares.append([r["name"] for r in _records(source)])
+        assert source.size == len(shares[-1])
+        shuffled, tail = (
+            list(source.keys(SEED, 30, first).map(source.record_name).as_numpy_iterator()) for first in (0, 2)
+        )
+        assert sorted(shuffled) == sorted(shares[-1]) and tail == shuffled[2:]
+    whole, left = divmod(len(everything), workers)
+    extra = 0 if split == "train" else left
+    assert [len(share) for share in shares] == [whole + (worker < extra) for worker in range(workers)]
+    together = [name for share in shares for name in share]
+    assert len(set(together)) == len(together) and set(together) <= set(everything)
+    assert len(everything) - len(together) == (left if split == "train" else 0)
+
+
+def test_a_workers_share_of_sorted_classes_holds_them_all(image_folder):
+    config = types.SimpleNamespace(input_context=tf.distribute.InputContext(3, 1, 3))
+    source = open_source(str(image_folder(classes=4, train=6)), read_config=config)
+    assert np.bincount([r["label"] for r in _records(source)]).tolist() == [2, 2, 2, 2]
+    assert [r["label"] for r in _records(source.cached())] == [r["label"] for r in _records(source)]
+
+
+def test_a_tfds_read_config_is_followed(digits_dir):
+    import tensorflow_datasets as tfds
+
+    config = tfds.ReadConfig(input_context=tf.distribute.InputContext(2, 1, 2), interleave_cycle_length=2)
+    source = open_source("digits", data_dir=digits_dir, tfds_split="train[100:201]", read_config=config)
+    expected = [f"digits-train.tfrecord-00000-of-00001[{i}]" for i in range(150, 200)]
+    assert [r["name"].decode() for r in _records(source)] == expected
+
+
+def test_shares_that_cannot_be_are_told():
+    def share(workers, worker):
+        context = types.SimpleNamespace(num_input_pipelines=workers, input_pipeline_id=worker)
+        return types.SimpleNamespace(input_context=context)
+
+    with pytest.raises(MisuseError, match=r"at least one record a worker, received 3 records for 4 workers"):
+        open_source("synthetic", synthetic_images=3, read_config=share(4, 0))
+    with pytest.raises(MisuseError, match=r"0 <= input_pipeline_id < 2, received 2"):
+        open_source("synthetic", read_config=share(2, 2))
+    assert open_source("synthetic", read_config=types.SimpleNamespace(input_context=None)).size == 1024
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_indices_from_any_position(size):
+    keys = indices(size)
+    for seed in (SEED, None):
+        whole = [int(i) for (i,) in keys(seed, 1)]
+        assert sorted(whole) == list(range(size))
+        for first in range(0, size + 1, max(size // 5, 1)):
+            assert [int(i) for (i,) in keys(seed, 1, first)] == whole[first:]

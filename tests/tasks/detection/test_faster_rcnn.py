@@ -1,0 +1,51 @@
+"""Faster R-CNN's own; what it shares with the other detector is in `test_detectors.py`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from detectors import coloured_boxes, faster_rcnn, loss_of, small_backbone
+
+from keras_bot.errors import MisuseError
+from keras_bot.tasks.detection.faster_rcnn import FasterRCNN
+
+
+def test_c4_shares_the_backbones_last_stage_and_trains_it(tmp_path):
+    network, batch = faster_rcnn("c4"), coloured_boxes(size=96)
+    own = {id(variable) for variable in network.backbone.variables}
+    assert own <= {id(variable) for variable in network.variables}
+    before = [variable.numpy() for variable in network.trainable_variables]
+    network.compile(keras.optimizers.SGD(0.1))
+    history = network.fit(tf.data.Dataset.from_tensors(batch).repeat(4), epochs=2, verbose=0).history
+    assert history["loss"][1] < history["loss"][0]
+    for variable, old in zip(network.trainable_variables, before, strict=True):
+        assert (variable.numpy() != old).any(), variable.path
+    assert network.predict_boxes(batch["images"][:1, :50, :70])["boxes"].shape == (1, 100, 4)
+    network.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras", compile=False)
+    for one, other in zip(network.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_draws_follow_seed_and_step():
+    batch = coloured_boxes()
+    few = {"rpn_samples": 8, "roi_samples": 8}
+    losses = [loss_of(faster_rcnn(**few), batch), loss_of(faster_rcnn(**few), batch)]
+    other = loss_of(FasterRCNN.from_config({**faster_rcnn(**few).get_config(), "seed": 1}), batch)
+    assert losses[0] == losses[1] != other
+
+
+def test_misuse():
+    backbone = small_backbone(width=0.0625)
+    with pytest.raises(MisuseError, match="neck"):
+        FasterRCNN(backbone, 2, neck="c5")
+    with pytest.raises(MisuseError, match="from 1 on"):
+        FasterRCNN(backbone, 0)
+    with pytest.raises(MisuseError, match="C2, C3"):
+        FasterRCNN(keras.Model(backbone.input, {k: backbone.output[k] for k in ("C4", "C5")}), 2)
+    with pytest.raises(MisuseError, match="5 levels"):
+        FasterRCNN(backbone, 2, anchor_sizes=((8,), (16,)))
+    image = keras.Input((None, None, 3))
+    whole = keras.Model(image, backbone(image))
+    with pytest.raises(MisuseError, match="can't be cut"):
+        FasterRCNN(whole, 2, neck="c4")

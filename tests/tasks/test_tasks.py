@@ -1,0 +1,288 @@
+"""Detection and segmentation by the trainer: they run, resume, leave tables and pictures, are exported and drawn."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bot import models
+from keras_bot.cli.commands.predict import picture_files
+from keras_bot.cli.main import main
+from keras_bot.data import CorruptLog
+from keras_bot.errors import MisuseError
+from keras_bot.export.savedmodel import export_savedmodel
+from keras_bot.recipe import Recipe
+from keras_bot.tasks.image_files import draw_file
+from keras_bot.tasks.lookup import find_task
+from keras_bot.tasks.serving import load_trained
+from keras_bot.trainer import train
+from keras_bot.training.checkpoints.saver import Saver
+from keras_bot.training.distributed.selection import build_strategy
+from keras_bot.tricks import mixed_precision
+
+
+def recipe_for(task, dataset, **changes):
+    values = {
+        "task": task,
+        "dataset": str(dataset),
+        "model": "resnet10_d",
+        "width": 0.1,
+        "head_channels": 8,
+        "image_size": 64,
+        "batch_size": 4,
+        "epochs": 2,
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "schedule": "cosine",
+        "color_jitter": 0.1,
+        **changes,
+    }
+    return Recipe(**values)
+
+
+def flags_of(recipe):
+    return [f"{line}" for line in recipe.flag_lines()]
+
+
+@pytest.fixture
+def detector_run(scenes, tmp_path, capsys):
+    """The run of a detector, and what its training printed."""
+    recipe = recipe_for("detection", scenes["detection"], head="retinanet")
+    assert main(["train", *flags_of(recipe), f"--run_dir={tmp_path / 'run'}"]) == 0
+    return tmp_path / "run", capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def finetuned(make_scenes, tmp_path_factory):
+    """A classifier, the run of a segmenter that began with it, and what its training printed."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    classifier = models.create("resnet10_d", num_classes=3, width=0.1)
+    described = {"class_names": ["a", "b", "c"], "recipe": {"model": "resnet10_d", "width": "0.1"}}
+    export_savedmodel(classifier, folder / "saved", image_size=64, description=described)
+    dataset = make_scenes(folder)["segmentation"]
+    recipe = recipe_for("segmentation", dataset, head="fcn", frozen_stages=5, width=1.0)
+    given = [line for line in flags_of(recipe) if "--width" not in line and "--model" not in line]
+    arguments = [*given, f"--init_from={folder / 'saved'}", f"--run_dir={folder / 'run'}"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["finetune", *arguments]) == 0
+    return classifier, folder / "run", printed.getvalue()
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_run_is_exported_inspected_and_drawn(task, scenes, tmp_path, capsys, request):
+    *_, run, printed = request.getfixturevalue({"detection": "detector_run", "segmentation": "finetuned"}[task])
+    result = json.loads(printed.splitlines()[-1])
+    metric = {"detection": "map", "segmentation": "mean_iou"}[task]
+    assert 0 <= result[metric] <= result[f"best_{metric}"] <= 1 and result["epochs"] == 2
+    header = (run / "history.csv").read_text().splitlines()[0]
+    assert f"val_{metric}" in header and "top1" not in header
+    assert "blue" in (run / "table.md").read_text() and (run / "best.keras").exists()
+    assert Image.open(run / "predictions.png").size[0] > 100 and (run / "curves.png").exists()
+
+    out = tmp_path / "out"
+    assert main(["export", f"--run_dir={run}", f"--output_dir={out}"]) == 0
+    loaded = tf.saved_model.load(out / "run")
+    for shape in ((2, 48, 64, 3), (1, 70, 50, 3)):
+        images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+        one, other = loaded.serve(images), loaded.serve(images.astype("float32"))
+        if task == "segmentation":
+            assert one.shape == shape[:3] and one.dtype == tf.int32 and int(tf.reduce_max(one)) < 3
+            np.testing.assert_array_equal(one, other)
+            assert loaded.logits(images.astype("float32")).shape == (*shape[:3], 3)
+        else:
+            assert one["boxes"].shape == (shape[0], 100, 4) and one["scores"].shape == (shape[0], 100)
+            np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5)
+            assert float(tf.reduce_max(one["boxes"][..., 2])) <= shape[1] + 1e-3
+    capsys.readouterr()
+    assert main(["evaluate", f"--run_dir={run}"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["images"] == 4 and set(figures["per_class"]) >= {"blue", "red"}
+    assert figures[metric] == pytest.approx(result[metric], abs=1e-6)
+    assert main(["inspect", str(out / "run")]) == 0
+    assert "serve: images float32 (?, ?, ?, 3)" in capsys.readouterr().out
+    photo = next(scenes[task].glob("*mages/scene0.jpg"))
+    arguments = [f"--output_dir={tmp_path / 'seen'}", "--min_score=0", str(photo)]
+    assert main(["predict", f"--savedmodel={out / 'run'}", *arguments]) == 0
+    drawn = capsys.readouterr().out
+    assert (tmp_path / "seen/scene0.png").exists() and "scene0.jpg" in drawn
+    assert "%" in drawn or task == "detection"  # which may find nothing yet
+    assert main(["export", f"--run_dir={run}", f"--output_dir={out}", "--format=keras"]) == 0
+    assert main(["evaluate", f"--run_dir={run}", f"--model_file={out / 'run.keras'}"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])[metric] == pytest.approx(result[metric], abs=1e-6)
+    if task == "detection":
+        assert main(["inspect", str(out / "run.keras")]) == 0
+        assert main(["report", str(run), "--dataset=other", f"--output={out / 'page.html'}"]) == 2
+        assert "no flags of other data for a report on detection" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("retinanet", "anchor_scale=2.0"),
+        ("faster_rcnn", "anchor_scale=2.0"),
+        ("faster_rcnn_c4", "anchor_scale=2.0"),
+        ("fcn", "base_size=40"),
+        ("deeplabv3plus", "output_stride=0"),
+    ],
+)
+def test_a_dry_run_tells_of_every_head(head, told, scenes, tmp_path, capsys):
+    task = "segmentation" if head in ("fcn", "deeplabv3plus") else "detection"
+    recipe = recipe_for(task, scenes[task], head=head, anchor_scale=2.0, base_size=40, schedule="poly")
+    assert main(["train", *flags_of(recipe), f"--run_dir={tmp_path / 'run'}", "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed and "8 training and 4 evaluation images" in printed and "head included" in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_network_of_other_classes_is_not_evaluated(task, scenes, tmp_path, capsys):
+    recipe, parts = recipe_for(task, scenes[task]), find_task(task)
+    network, _ = parts.build(recipe, parts.open_source(recipe, "train"), build_strategy(recipe))
+    parts.save(network, tmp_path / "model.keras")
+    if task == "detection":
+        (scenes[task] / "classes.txt").write_text("blue\nred\ngreen\n")
+    else:
+        (scenes[task] / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n3,green\n")
+    assert main(["evaluate", *flags_of(recipe), f"--model_file={tmp_path / 'model.keras'}"]) == 2
+    assert "classes, as" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch):
+    recipe = recipe_for(task, scenes[task], head="retinanet" if task == "detection" else "fcn", checkpoint_every=1)
+    options = {"progress_bar": False, "task": find_task(task)}
+    train(recipe, tmp_path / "whole", **options)
+    ended = Saver.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        ended(self, batch, logs)
+        if self._steps_done() == 3:  # within the second epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saver, "on_train_batch_end", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", **options)
+    monkeypatch.undo()
+    train(recipe, tmp_path / "run", resume=True, **options)
+    rows = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("run", "whole")]
+    assert [line.split(",")[:-2] for line in rows[0]] == [line.split(",")[:-2] for line in rows[1]]
+    ours, theirs = (np.load(tmp_path / name / "checkpoints/step-00000004.npz") for name in ("run", "whole"))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs.files if name != "state.json")
+
+
+def test_finetune_begins_with_an_exported_classifier(finetuned):
+    classifier, run, _ = finetuned
+    assert "--width=0.1" in (run / "run.flags").read_text()
+    stored = np.load(run / "checkpoints/step-00000004.npz")
+    kernel = next(stored[name] for name in stored.files if name.endswith("/0/kernel") and name.startswith("model"))
+    np.testing.assert_array_equal(kernel, classifier.get_layer("stem_1_conv").kernel)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "told"),
+    [
+        ("detection", {"head": "fcn"}, "--head as faster_rcnn or faster_rcnn_c4 or retinanet for detection"),
+        ("segmentation", {"head": "retinanet"}, "--head as fcn or deeplabv3plus for segmentation, received retinanet"),
+        ("segmentation", {"mixup_alpha": 0.2}, "Expected no --mixup_alpha for segmentation"),
+        ("detection", {"label_smoothing": 0.1}, "Expected no --label_smoothing for detection"),
+        ("segmentation", {"output_stride": 5}, "--output_stride as 8, 16, 32, received 5"),
+        ("segmentation", {"model": "cifar_resnet8_d"}, "features C2 … C5, received --model=cifar_resnet8_d"),
+        ("detection", {"min_zoom": 3.0}, "min_zoom of at most max_zoom"),
+        ("segmentation", {"optimizer": "adamw", "layer_decay": 0.5}, "--layer_decay with --optimizer=nag"),
+        ("segmentation", {"init_from": "nowhere"}, "nowhere"),
+        ("segmentation", {"shard": "file"}, "Expected no --shard for segmentation"),
+        ("detection", {"cache": True}, "Expected no --cache for detection"),
+        ("detection", {"output_stride": 16}, "--output_stride as 32 for faster_rcnn, received 16"),
+        ("detection", {"output_stride": 8, "head": "faster_rcnn_c4"}, "--output_stride as 16 or 32 for faster_rcnn_c4"),
+        ("detection", {"optimizer": "nag", "layer_decay": 0.5}, "no --layer_decay for detection"),
+    ],
+)
+def test_what_a_task_cannot_do_is_told_and_leaves_nothing(task, changes, told, scenes, tmp_path):
+    with pytest.raises(MisuseError, match=told):
+        train(recipe_for(task, scenes[task], **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_file_of_boxes_is_not_both_trained_and_evaluated_on(tmp_path):
+    (tmp_path / "boxes.json").write_text("{}")
+    with pytest.raises(MisuseError, match=r"Expected a folder with .* received .*boxes.json, which would be both"):
+        find_task("detection").open_source(recipe_for("detection", tmp_path / "boxes.json"), "train")
+
+
+def test_a_detector_of_half_precision_is_saved_in_float32(scenes, tmp_path):
+    recipe = recipe_for("detection", scenes["detection"], head="retinanet", precision="mixed_bfloat16")
+    task = find_task("detection")
+    with mixed_precision(recipe.precision):
+        detector, _ = task.build(recipe, task.open_source(recipe, "train"), build_strategy(recipe))
+        assert "bfloat16" in {layer.compute_dtype for layer in detector._flatten_layers()}
+        task.save(detector, tmp_path / "model.keras")
+    loaded = load_trained(tmp_path / "model.keras", "detection")
+    assert {layer.compute_dtype for layer in loaded._flatten_layers()} == {"float32"}
+    for ours, theirs in zip(loaded.get_weights(), detector.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_classes_that_disagree_are_refused_and_other_orders_counted_alike(scenes, tmp_path):
+    folder = scenes["detection"]
+    names = {"blue": 1, "red": 2}
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20]}]
+    for split, order in (("train", names), ("val", {"red": 1, "blue": 2})):
+        categories = [{"id": number, "name": name} for name, number in order.items()]
+        images = [{"id": 1, "file_name": "scene0.jpg", "height": 48, "width": 64}]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(folder / "JPEGImages")
+    recipe, task = recipe_for("detection", tmp_path), find_task("detection")
+    train_source = task.open_source(recipe, "train")
+    held_out = task.open_source(recipe, "eval", class_names=train_source.class_names)
+    assert train_source.annotations.classes.tolist() == [0] and held_out.annotations.classes.tolist() == [1]
+    path = tmp_path / "annotations/instances_val.json"
+    path.write_text(path.read_text().replace("red", "green"))
+    with pytest.raises(MisuseError, match="green"):
+        task.open_source(recipe, "eval", class_names=train_source.class_names)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_padding_and_broken_images_are_not_drawn(task, scenes, tmp_path):
+    image = next(scenes[task].glob("*mages/scene9.jpg"))
+    image.write_bytes(image.read_bytes()[:300])  # the second of four held out
+    recipe, parts = recipe_for(task, scenes[task], batch_size=3), find_task(task)
+    source = parts.open_source(recipe, "eval")
+    _, trainee = parts.build(recipe, source, build_strategy(recipe))
+    log = CorruptLog(1)
+    parts.evaluator(recipe, source, log).report(trainee, tmp_path)
+    assert log.names == [name for name in log.names if "scene9" in name] and log.names
+    assert Image.open(tmp_path / "predictions.png").size[0] > 100 and (tmp_path / "table.md").exists()
+
+
+def test_a_detector_is_no_classifier_to_begin_with(scenes, tmp_path, capsys):
+    recipe, parts = recipe_for("detection", scenes["detection"]), find_task("detection")
+    network, _ = parts.build(recipe, parts.open_source(recipe, "train"), build_strategy(recipe))
+    parts.save(network, tmp_path / "model.keras")
+    assert main(["finetune", *flags_of(recipe), f"--init_from={tmp_path / 'model.keras'}"]) == 2
+    assert "to hold a classifier" in capsys.readouterr().err
+
+
+def test_of_the_boxes_found_none_is_padding(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    found = {"boxes": [[[1, 2, 11, 22], [3, 4, 9, 9], [-1] * 4]], "scores": [[0.9, 0.2, 0.0]], "classes": [[1, 0, -1]]}
+    found = {name: tf.constant(value) for name, value in found.items()}
+    described = {"task": "detection", "class_names": ["cat", "dog"]}
+    for least, lines in (
+        (0.0, [" 90.00%  dog  1 2 11 22", " 20.00%  cat  3 4 9 9"]),
+        (0.5, [" 90.00%  dog  1 2 11 22"]),
+    ):
+        told = draw_file(lambda images: found, described, tmp_path / "photo.png", tmp_path / "out.png", least)
+        assert told == lines
+
+
+def test_no_picture_takes_the_place_of_an_image_or_of_another(tmp_path):
+    images = [str(tmp_path / name) for name in ("a.png", "b/a.jpg", "c/a.jpg", "d.jpg")]
+    names = [path.name for path in picture_files(images, tmp_path)]
+    assert names == ["a-2.png", "a-3.png", "a-4.png", "d.png"]

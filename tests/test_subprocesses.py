@@ -1,0 +1,150 @@
+"""Processes with logs: in order, some at a time, told why they failed, and none left behind."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from keras_bot.errors import RunError
+from keras_bot.subprocesses import Job, reason, run_jobs
+
+SUPERVISOR = """
+import pathlib, signal, sys
+from keras_bot.errors import Terminated
+from keras_bot.subprocesses import Job, run_jobs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+folder = pathlib.Path(sys.argv[1])
+jobs = [Job(str(i), (sys.executable, "-c", sys.argv[2]), folder / f"{i}.log") for i in range(3)]
+try:
+    run_jobs(jobs, workers=2, started=lambda job: None, ended=lambda job, why: None, grace=float(sys.argv[3]))
+except (KeyboardInterrupt, Terminated) as error:
+    print(type(error).__name__)
+"""
+NAP = "import os, time; print(os.getpid()); time.sleep(30)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {NAP}"
+
+
+def job(name, code, tmp_path):
+    return Job(name, (sys.executable, "-c", code), tmp_path / f"{name}.log")
+
+
+def run(jobs, workers=1):
+    """What was told of the jobs, in order."""
+    told = []
+    run_jobs(
+        jobs,
+        workers=workers,
+        started=lambda job: told.append(job.name),
+        ended=lambda job, why: told.append((job.name, why)),
+    )
+    return told
+
+
+def test_each_has_its_log_and_one_that_fails_stops_none(tmp_path):
+    jobs = [
+        job("good", "print('fine')", tmp_path),
+        job("bad", "import sys; print('keras-bot: no such thing', file=sys.stderr); print('x'); sys.exit(2)", tmp_path),
+        job("last", "print('fine too')", tmp_path),
+    ]
+    assert run(jobs) == ["good", ("good", ""), "bad", ("bad", "no such thing (exit code 2)"), "last", ("last", "")]
+    assert (tmp_path / "good.log").read_text() == "fine\n"
+    assert (tmp_path / "last.log").read_text() == "fine too\n"
+
+
+def test_a_log_is_added_to_and_only_the_new_part_tells_why(tmp_path):
+    (tmp_path / "a.log").write_text("keras-bot: of an earlier life\n")
+    assert run([job("a", "import os; os.abort()", tmp_path)])[1] == (
+        "a",
+        "it said nothing (killed by SIGABRT)",
+    )
+    assert run([job("a", "raise KeyError('gone')", tmp_path)])[1] == ("a", "KeyError: 'gone' (exit code 1)")
+    assert (tmp_path / "a.log").read_text().startswith("keras-bot: of an earlier life\n")
+
+
+def test_the_reason_is_the_last_line_of_keras_bot(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"keras-bot: first\nkeras-bot: second\n\xff noise\n")
+    assert reason(log, 0, 1) == "second (exit code 1)"
+    assert reason(log, 35, -signal.SIGKILL) == "\ufffd noise (killed by SIGKILL)"
+    assert reason(log, 0, 0) == ""
+
+
+def test_so_many_run_at_a_time(tmp_path):
+    told = run([job(str(i), "import time; time.sleep(0.5)", tmp_path) for i in range(3)], workers=2)
+    assert told[:2] == ["0", "1"] and isinstance(told[2], tuple) and len(told) == 6
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="Can't write"):
+        run([Job("a", (sys.executable, "-c", ""), tmp_path / "file" / "a.log")])
+
+
+def test_a_process_is_not_imported_what_lies_in_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("keras_bot.py").write_text("raise SystemExit(9)")
+    assert run([job("a", "import keras_bot; print(keras_bot.__version__)", tmp_path)])[1] == ("a", "")
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """Starts two children in a process of their own, and gives it with their pids."""
+    started = []
+
+    def start(code, grace):
+        command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), code, str(grace)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        logs = [tmp_path / "0.log", tmp_path / "1.log"]
+        deadline = time.monotonic() + 20
+        while not all(log.exists() and log.read_text().endswith("\n") for log in logs):
+            assert time.monotonic() < deadline, "they never began"
+            time.sleep(0.02)
+        return started[0], [int(log.read_text()) for log in logs]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Terminated"), (signal.SIGKILL, "")]
+)
+def test_none_is_left_whatever_ends_the_one_above(number, told, supervised, tmp_path):
+    process, pids = supervised(NAP, 20)
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[0].strip() == told
+    deadline = time.monotonic() + 5
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline, "some are left"
+        time.sleep(0.02)
+    assert not (tmp_path / "2.log").exists()
+
+
+def test_who_does_not_heed_is_killed(supervised):
+    process, pids = supervised(DEAF, 0.2)
+    process.terminate()
+    assert process.communicate(timeout=10)[0].strip() == "Terminated"
+    assert not any(map(is_alive, pids))
+
+
+def test_a_second_ctrl_c_waits_for_nobody(supervised):
+    process, pids = supervised(DEAF, 20)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None and all(map(is_alive, pids))
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[0].strip() == "KeyboardInterrupt"
+    assert not any(map(is_alive, pids))

@@ -1,0 +1,495 @@
+"""A checkpoint comes back exactly; a kill, a full disk or a changed byte never costs the last good one."""
+
+import errno
+import gc
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+
+from keras_bot import atomic_files as durable
+from keras_bot.atomic_files import replacing
+from keras_bot.errors import RunError
+from keras_bot.training.checkpoints import checkpoint
+from keras_bot.training.checkpoints.checkpoint import Checkpoints
+
+
+def arrays(folder, keep=2, **values):
+    """Checkpoints of arrays, for want of variables."""
+    return Checkpoints(folder, values, keep=keep)
+
+
+def small(folder, **options):
+    return arrays(folder, weight=np.arange(6, dtype=np.float32).reshape(2, 3), steps=np.int64(7), **options)
+
+
+def newest(checkpoints):
+    """The progress of the newest, which must fit."""
+    progress, stored = checkpoints.read_newest() or ({}, None)
+    if progress:
+        checkpoints.check(stored)
+    return progress
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def flip(path, position=-100, bits=1):
+    data = bytearray(path.read_bytes())
+    data[position] ^= bits
+    path.write_bytes(data)
+
+
+# What comes back
+
+
+def test_keras_variables_come_back_exactly(tmp_path):
+    draw = np.random.default_rng(0)
+    values = {
+        "model/0/kernel": draw.normal(size=(3, 3, 2, 4)).astype("float32"),
+        "half": draw.normal(size=(5,)).astype("float16"),
+        "brain": draw.normal(size=(4, 3)).astype(ml_dtypes.bfloat16),
+        "one brain": np.array(1.7, ml_dtypes.bfloat16),
+        "iteration": np.array(2**40 + 1, "int64"),
+        "scale": np.array(32768.0, "float32"),
+        "seed": np.array([1, 2**32 - 1], "uint32"),
+        "flag": np.array(True),
+        "none": np.zeros((0, 3), "float32"),
+    }
+    variables = {name: keras.Variable(value, dtype=value.dtype.name) for name, value in values.items()}
+    checkpoints = Checkpoints(tmp_path / "deep" / "checkpoints", variables)
+    progress = {"steps": 12, "epochs": 1, "history": [{"loss": 0.1 + 0.2}], "corrupt_images": ["ü.jpg"]}
+    assert checkpoints.read_newest() is None
+    assert checkpoints.save(progress).name == "step-00000012.npz"
+    told, arrays = checkpoints.read_newest()
+    assert told == progress and list(arrays) == list(values)
+    for name, array in arrays.items():
+        assert array.dtype == values[name].dtype and array.shape == values[name].shape, name
+        assert array.tobytes() == values[name].tobytes(), name
+
+
+def test_anyone_can_open_the_file(tmp_path):
+    with np.load(small(tmp_path).save({"steps": 3})) as stored:
+        np.testing.assert_array_equal(stored["weight"], np.arange(6).reshape(2, 3))
+        assert stored["steps"].dtype == np.int64 and stored["steps"].shape == ()
+
+
+def test_the_same_state_is_the_same_file(tmp_path):
+    one, two = (small(tmp_path / name).save({"steps": 3}).read_bytes() for name in ("one", "two"))
+    assert one == two
+    with zipfile.ZipFile(next((tmp_path / "one").iterdir())) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_given_arrays_are_saved_instead_of_the_variables(tmp_path):
+    checkpoints = arrays(tmp_path, a=np.zeros(3))
+    checkpoints.save({"steps": 1}, {"a": np.ones(3)})
+    np.testing.assert_array_equal(checkpoints.read_newest()[1]["a"], np.ones(3))
+
+
+def test_an_array_of_another_layout_comes_back(tmp_path):
+    value = np.arange(24, dtype="float32").reshape(2, 3, 4)
+    checkpoints = arrays(tmp_path, a=value.transpose(2, 0, 1), b=value[:, ::2], c=np.asfortranarray(value[0]))
+    before = checkpoints.collect()
+    _, after = (checkpoints.save({"steps": 1}), checkpoints.read_newest()[1])
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_not_finite_is_not_saved(bad, dtype, tmp_path):
+    values = np.array([1, bad, 1], dtype)
+    checkpoints = arrays(tmp_path / "new", good=np.ones(3), bad=values)
+    with pytest.raises(RunError, match="The variable bad is not finite after step 5"):
+        checkpoints.save({"steps": 5})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "other", [{"a": np.ones(4)}, {"b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(1)}, {"a": np.ones((1, 3))}, {}]
+)
+def test_a_checkpoint_of_another_network_is_refused(other, tmp_path):
+    arrays(tmp_path, **other).save({"steps": 1})
+    checkpoints = arrays(tmp_path, a=np.zeros(3))
+    with pytest.raises(RunError, match=r"is of another network, number of classes or version: [ab] has shape"):
+        newest(checkpoints)
+
+
+# Which are kept
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_the_newest_are_kept(keep, tmp_path):
+    checkpoints = small(tmp_path, keep=keep)
+    for count, steps in enumerate((8, 9, 10, 11, 99_999_999, 100_000_000), 1):
+        checkpoints.save({"steps": steps})
+        assert len(checkpoints.files()) == min(count, keep)
+    assert checkpoints.files()[-1].name == "step-100000000.npz" and checkpoints.read_newest()[0] == {"steps": 100000000}
+    assert checkpoints.files() == sorted(checkpoints.files(), key=lambda path: int(path.stem[5:]))
+
+
+def test_the_old_one_goes_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
+    calls = []
+
+    def watched(module, name):
+        original = getattr(module, name)
+
+        def call(*args, **options):
+            calls.append(name)
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    checkpoints = small(tmp_path, keep=1)
+    checkpoints.save({"steps": 1})
+    for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (pathlib.Path, "unlink")):
+        watched(module, name)
+    checkpoints.save({"steps": 2})
+    assert [name for index, name in enumerate(calls) if name != "unlink" or "unlink" not in calls[:index]] == [
+        *("fsync", "replace", "fsync", "unlink")
+    ]
+    assert names(tmp_path) == ["step-00000002.npz"]
+
+
+def test_what_a_kill_left_is_removed_and_other_files_stay(tmp_path):
+    for name in (".step-00000001.npz.99.part", "notes.txt", "step-5.npz", "step-00000001.npz.damaged"):
+        (tmp_path / name).write_bytes(b"x")
+    small(tmp_path).save({"steps": 2})
+    assert names(tmp_path) == ["notes.txt", "step-00000001.npz.damaged", "step-00000002.npz", "step-5.npz"]
+
+
+# Damage
+
+
+def test_every_single_byte_is_guarded(tmp_path):
+    checkpoints = arrays(tmp_path, a=np.float32(1))
+    path = checkpoints.save({"steps": 1})
+    good = path.read_bytes()
+    draw = random.Random(0)
+    changes = [(position, 1 << draw.randrange(8)) for position in range(len(good))]
+    changes += [(position, 32) for position in range(len(good) - 64, len(good))]  # the case of the checksum's letters
+    changes += [(draw.randrange(len(good)), draw.randrange(1, 256)) for _ in range(200)]
+    for position, bits in changes:
+        flip(path, position, bits)
+        with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz\. Use --overwrite to begin anew"):
+            checkpoints.read_newest()
+        assert names(tmp_path) == ["step-00000001.npz.damaged"]
+        (tmp_path / "step-00000001.npz.damaged").unlink()
+        path.write_bytes(good)
+    assert checkpoints.read_newest()[0] == {"steps": 1}
+
+
+def test_every_length_is_guarded(tmp_path):
+    checkpoints = arrays(tmp_path, a=np.float32(1))
+    path = checkpoints.save({"steps": 1})
+    good = path.read_bytes()
+    for data in (*(good[:length] for length in range(len(good))), good + b"0", good + good, b"0" + good):
+        path.write_bytes(data)
+        with pytest.raises(RunError, match="damaged"):
+            checkpoints.read_newest()
+        (tmp_path / "step-00000001.npz.damaged").unlink()
+
+
+def test_a_damaged_one_is_named_set_aside_and_the_one_before_used(tmp_path, capsys):
+    checkpoints = small(tmp_path, keep=3)
+    paths = [checkpoints.save({"steps": steps}) for steps in (1, 2, 3)]
+    flip(paths[2])
+    assert newest(checkpoints) == {"steps": 2}
+    assert capsys.readouterr().err == (
+        f"keras-bot: the checkpoint {paths[2]} is damaged (its checksum doesn't fit); resuming from {paths[1]}.\n"
+    )
+    assert names(tmp_path) == ["step-00000001.npz", "step-00000002.npz", "step-00000003.npz.damaged"]
+    flip(checkpoints.save({"steps": 3}))
+    assert newest(checkpoints) == {"steps": 2}
+    assert {"step-00000003.npz.damaged", "step-00000003.npz.damaged.damaged"} < set(names(tmp_path))
+    capsys.readouterr()
+    assert newest(checkpoints) == {"steps": 2} and not capsys.readouterr().err
+    for steps in (3, 4, 5):
+        checkpoints.save({"steps": steps})
+    assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (3, 4, 5)]
+    assert sum(name.endswith(".damaged") for name in names(tmp_path)) == 2
+
+
+def test_a_damaged_one_that_cannot_be_renamed_is_stepped_over_and_not_counted(tmp_path, monkeypatch, capsys):
+    checkpoints = small(tmp_path)
+    good, bad = (checkpoints.save({"steps": steps}) for steps in (1, 2))
+    flip(bad)
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", raising(errno.EROFS))
+        assert newest(checkpoints) == {"steps": 1} and "damaged" in capsys.readouterr().err
+    assert checkpoints.files() == [good, bad]
+    checkpoints.save({"steps": 3})
+    assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (1, 2, 3)]
+    checkpoints.save({"steps": 2})  # in the damaged one's place, so it counts again
+    checkpoints.save({"steps": 4})
+    assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (3, 4)]
+
+
+def test_without_a_good_one_nothing_begins_anew_unasked(tmp_path, capsys):
+    checkpoints = small(tmp_path)
+    for path in [checkpoints.save({"steps": steps}) for steps in (1, 2)]:
+        flip(path)
+    with pytest.raises(RunError, match=r"damaged .*: step-00000002.npz, step-00000001.npz\. .*--overwrite"):
+        newest(checkpoints)
+    assert names(tmp_path) == ["step-00000001.npz.damaged", "step-00000002.npz.damaged"]
+    with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz.damaged, .*--overwrite"):
+        newest(checkpoints)  # not as if there had been none
+    assert not capsys.readouterr().err
+
+
+def test_checkpoints_of_another_version_are_refused(tmp_path):
+    (tmp_path / "epoch-00001.npz").write_bytes(b"x")
+    checkpoints = small(tmp_path)
+    with pytest.raises(RunError, match=r"of another version of keras_bot: epoch-00001.npz\. .*--overwrite"):
+        newest(checkpoints)
+    path = checkpoints.save({"steps": 1})
+    assert newest(checkpoints) == {"steps": 1}
+    path.write_bytes(b"y" * 9 + checkpoint._checksum(b"y" * 9 + b"0" * 64))  # whole, but no checkpoint
+    with pytest.raises(RunError, match=r"step-00000001.npz is of another version of keras_bot"):
+        newest(checkpoints)
+    assert path.exists()
+
+
+def test_one_that_cannot_be_read_is_told_and_left(tmp_path, monkeypatch):
+    checkpoints = small(tmp_path)
+    paths = [checkpoints.save({"steps": steps}) for steps in (1, 2)]
+    monkeypatch.setattr(pathlib.Path, "read_bytes", raising(errno.EACCES))
+    with pytest.raises(RunError, match=r"Can't read .*step-00000002.npz: Permission denied"):
+        newest(checkpoints)
+    assert checkpoints.files() == paths
+
+
+# Failing to write
+
+
+def raising(number, when=lambda *args: True, otherwise=None):
+    """A function that fails as the system would, or does what it should."""
+
+    def call(*args, **options):
+        if when(*args):
+            raise OSError(number, os.strerror(number), str(args[0]))
+        return otherwise(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG, errno.EDQUOT])
+@pytest.mark.parametrize("name", ["open", "fsync", "replace"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failing_write_is_told_and_leaves_the_one_before(first, name, number, tmp_path, monkeypatch):
+    checkpoints = small(tmp_path)
+    good = None if first else checkpoints.save({"steps": 1})
+    with monkeypatch.context() as patch:
+        if name == "open":
+            patch.setattr(durable, "open", raising(number), raising=False)
+        else:
+            patch.setattr(os, name, raising(number))
+        with pytest.raises(RunError) as raised:
+            checkpoints.save({"steps": 2})
+    state = "None was saved yet." if first else f"The last good one is {good}."
+    written = tmp_path / "step-00000002.npz"
+    assert str(raised.value) == f"Can't write the checkpoint {written}: {os.strerror(number)}. {state}"
+    assert checkpoints.files() == ([] if first else [good]) and len(names(tmp_path)) == (not first)
+    assert newest(checkpoints) == ({} if first else {"steps": 1})
+    checkpoints.save({"steps": 2})
+    assert newest(checkpoints) == {"steps": 2}
+
+
+def test_a_folder_that_cannot_be_synced_keeps_the_old_one(tmp_path, monkeypatch):
+    checkpoints = small(tmp_path, keep=1)
+    good = checkpoints.save({"steps": 1})
+    is_folder = lambda descriptor: os.path.isdir(f"/proc/self/fd/{descriptor}")  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", raising(errno.EIO, is_folder, os.fsync))
+        with pytest.raises(RunError, match=f"Input/output error. The last good one is {good}"):
+            checkpoints.save({"steps": 2})
+        assert good.exists()
+        patch.setattr(os, "fsync", raising(errno.EINVAL, is_folder, lambda descriptor: None))
+        checkpoints.save({"steps": 3})  # a file system without it
+    assert names(tmp_path) == ["step-00000003.npz"]
+
+
+def test_the_last_good_one_that_is_told_is_good(tmp_path, monkeypatch):
+    checkpoints = small(tmp_path)
+    good, bad = (checkpoints.save({"steps": steps}) for steps in (1, 2))
+    flip(bad)
+    monkeypatch.setattr(os, "replace", raising(errno.EIO))
+    with pytest.raises(RunError, match=f"The last good one is {good}"):
+        checkpoints.save({"steps": 3})
+    flip(good)
+    with pytest.raises(RunError, match="No other one is good"):
+        checkpoints.save({"steps": 3})
+
+
+def test_an_old_one_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
+    checkpoints = small(tmp_path, keep=1)
+    old = checkpoints.save({"steps": 1})
+    monkeypatch.setattr(pathlib.Path, "unlink", raising(errno.EPERM))
+    with pytest.raises(RunError, match=f"Can't delete the old checkpoint {old}: Operation not permitted"):
+        checkpoints.save({"steps": 2})
+    assert checkpoints.read_newest()[0] == {"steps": 2}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write in a read-only folder")
+def test_a_read_only_folder(tmp_path):
+    checkpoints = small(tmp_path)
+    checkpoints.save({"steps": 1})
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(RunError, match=r"Permission denied. The last good one is"):
+            checkpoints.save({"steps": 2})
+        assert newest(checkpoints) == {"steps": 1}
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 1 MiB and how it is mounted with options."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options, kind="tmpfs"):
+        return subprocess.run(["mount", "-t", kind, "-o", options, kind, disk], capture_output=True, text=True)
+
+    done = mount("size=1m") if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip() if done else 'no mount'}")
+    try:
+        yield disk, mount
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(tiny_disk, capsys):
+    disk, mount = tiny_disk
+    checkpoints = arrays(disk / "checkpoints", a=np.zeros(100_000, "float32"))
+    first, second = (checkpoints.save({"steps": steps}) for steps in (1, 2))
+    left = disk / "checkpoints" / ".step-00000003.npz.1.part"
+    left.write_bytes(b"x" * 100_000)  # a kill's; gone with the next save
+    for _ in range(2):
+        with pytest.raises(RunError, match=f"No space left on device. The last good one is {second}"):
+            checkpoints.save({"steps": 3})
+        gc.collect()
+        assert names(disk / "checkpoints") == [first.name, second.name]
+    assert newest(checkpoints) == {"steps": 2}
+    first.unlink()
+    checkpoints.save({"steps": 3})
+    assert newest(checkpoints) == {"steps": 3} and capsys.readouterr() == ("", "")
+    assert mount("remount,ro").returncode == 0
+    with pytest.raises(RunError, match=r"Read-only file system. The last good one is .*step-00000003.npz"):
+        checkpoints.save({"steps": 4})
+    assert newest(checkpoints) == {"steps": 3}
+
+
+def test_replacing_tells_the_first_failure_and_leaves_the_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyError, match="mine"), replacing(path) as file:
+        file.write(b"new")
+        os.close(file.fileno())  # so that closing fails too
+        raise KeyError("mine")
+    assert path.read_text() == "old" and names(tmp_path) == ["file"]
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_text() == "new" and names(tmp_path) == ["file"]
+
+
+# Other processes
+
+PREPARE = """
+import os, pathlib, random, signal, sys, time
+import numpy as np
+from keras_bot.training.checkpoints.checkpoint import Checkpoints
+folder = pathlib.Path(sys.argv[1])
+def checkpoints(values, keep=2):
+    return Checkpoints(folder, values, keep=keep)
+"""
+
+LIMITED = """
+import resource
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+parent = folder
+for size in map(int, sys.argv[2:]):
+    folder = parent / str(size)
+    mine = checkpoints({"a": np.zeros(1000), "b": np.zeros(size)})
+    mine.save({"steps": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+    try:
+        mine.save({"steps": 2})
+    except RuntimeError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+KILLED = """
+draw = random.Random(0)
+def save_on(pipe):
+    found = checkpoints({}).read_newest()
+    steps = found[0]["steps"] if found else 0
+    while True:
+        steps += 1
+        values = {"a": np.full(300_000, steps), "b": np.full(7, steps)}
+        checkpoints(values, keep=1 + steps % 3).save({"steps": steps})
+        os.write(pipe, steps.to_bytes(8, "big"))
+
+inside = 0
+for _ in range(25):
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            save_on(write)
+        finally:
+            os._exit(1)
+    os.close(write)
+    told = os.read(read, 8)
+    time.sleep(draw.uniform(0, 0.05))
+    os.kill(pid, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it stopped before"
+    while more := os.read(read, 8):
+        told = more
+    os.close(read)
+    inside += any(folder.glob(".*.part"))
+    progress, arrays = checkpoints({}).read_newest()
+    assert progress["steps"] - int.from_bytes(told, "big") in (0, 1), (progress, told)
+    assert (arrays["a"] == progress["steps"]).all() and (arrays["b"] == progress["steps"]).all()
+    assert checkpoints({}).files()[-1].name == f"step-{progress['steps']:08d}.npz"
+assert not list(folder.glob("*.damaged"))
+print(inside, progress["steps"])
+"""
+
+
+def run(code, *args):
+    return subprocess.run([sys.executable, "-c", PREPARE + code, *map(str, args)], capture_output=True, text=True)
+
+
+def test_a_file_that_may_not_grow_is_told_without_noise(tmp_path):
+    sizes = (1000, 1_000_000)
+    done = run(LIMITED, tmp_path, *sizes)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(
+        f"Can't write the checkpoint {tmp_path}/{size}/step-00000002.npz: File too large. "
+        f"The last good one is {tmp_path}/{size}/step-00000001.npz.\n"
+        for size in sizes
+    )
+    assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr
+    for size in sizes:
+        assert names(tmp_path / str(size)) == ["step-00000001.npz"]
+
+
+def test_a_kill_at_any_moment_leaves_the_last_one(tmp_path):
+    done = run(KILLED, tmp_path)
+    assert done.returncode == 0, done.stderr
+    inside, _ = map(int, done.stdout.split())
+    assert inside > 0, "no kill was inside a save"

@@ -1,0 +1,194 @@
+"""What is special to training on JAX, in processes where Keras runs on it: 4 CPU devices, or some of them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax", reason="JAX isn't installed")
+
+PARTS = """
+import sys
+import jax, keras, numpy as np, tensorflow as tf
+from keras_bot import tricks
+from keras_bot.recipe import Recipe
+from keras_bot.training.distributed.accumulate_jax import accumulate_in_jax_step
+from keras_bot.training.distributed.on_jax import JaxStrategy
+
+draw = np.random.default_rng(0)
+IMAGES = draw.standard_normal((16, 6, 6, 3), dtype="float32")
+LABELS = np.eye(4, dtype="float32")[draw.integers(0, 4, 16)]
+WEIGHTS = draw.uniform(0.5, 2, 16).astype("float32")
+
+def distribution(devices):
+    if devices == 1:
+        import contextlib
+        return contextlib.nullcontext()
+    names = keras.distribution.list_devices()[:devices]
+    return keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope()
+
+def compiled(policy="float32", parts=1, optimizer=None):
+    keras.utils.set_random_seed(1)
+    image = keras.Input((6, 6, 3))
+    with tricks.mixed_precision(policy):
+        x = keras.layers.Conv2D(5, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.05))(image)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        model = keras.Model(image, keras.layers.Dense(4, dtype="float32")(x))
+    model.compile(
+        optimizer=optimizer or tricks.NAG(0.1, weight_decay=1e-3),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[keras.metrics.CategoricalCrossentropy(from_logits=True, name="entropy")],
+    )
+    accumulate_in_jax_step(model, parts)
+    return model
+"""
+
+
+def run(program, **environment):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **environment,
+    }
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+def test_parts_are_the_whole():
+    """Without batch norm: on one device and on two, with a penalty and weights of the images."""
+    run(
+        PARTS
+        + """
+def after_steps(devices, parts):
+    with distribution(devices):
+        model = compiled(parts=parts)
+        data = tf.data.Dataset.from_tensors((IMAGES, LABELS, WEIGHTS)).repeat(5)
+        logs = model.fit(data, verbose=0).history
+        return [np.asarray(w) for w in model.get_weights()], logs
+
+weights, logs = after_steps(1, 1)
+for devices, parts in ((1, 4), (2, 1), (2, 4)):
+    ours, ours_logs = after_steps(devices, parts)
+    for a, b in zip(ours, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert ours_logs.keys() == logs.keys() and "entropy" in logs
+    for name in logs:
+        np.testing.assert_allclose(ours_logs[name], logs[name], rtol=1e-5)
+from keras_bot.errors import MisuseError
+try:
+    compiled(parts=3).train_on_batch(IMAGES, LABELS)
+except MisuseError as error:
+    assert "16 images to divide into 3 parts" in str(error)
+else:
+    raise AssertionError("16 rows were divided by 3")
+"""
+    )
+
+
+def test_a_planted_gradient_skips_the_step_everywhere():
+    """inf and NaN in the rows of a device of 1, 2 and 4: the scale is halved once, and nothing else moves."""
+    run(
+        PARTS
+        + """
+def copies(variable):
+    # the variable on each device
+    return [np.asarray(shard.data) for shard in variable.value.addressable_shards]
+
+def state(model):
+    scaling = model.optimizer
+    counts = [scaling.dynamic_scale, scaling.step_counter, scaling.iterations]
+    moved = [*model.trainable_variables, *scaling.inner_optimizer._velocities]
+    for variable in [*counts, *moved]:
+        assert all(np.array_equal(copy, variable.numpy()) for copy in copies(variable)), variable.path
+    return [float(count.numpy()) for count in counts], [variable.numpy() for variable in moved]
+
+def check(devices, culprit, bad):
+    with distribution(devices):
+        optimizer = tricks.LossScaling(tricks.NAG(0.1, weight_decay=1e-3), initial_scale=1024.0)
+        model = compiled("mixed_float16", optimizer=optimizer)
+        images = IMAGES.copy()
+        images[culprit * 16 // devices, 2, 2, 1] = bad
+        states = []
+        for batch in (IMAGES, images, IMAGES):
+            model.train_on_batch(batch, LABELS)
+            states.append(state(model))
+            assert len(copies(optimizer.dynamic_scale)) == devices
+    (before, first), (skipped, second), (after, third) = states
+    assert (before, skipped, after) == ([1024, 1, 1], [512, 0, 1], [512, 1, 2]), (before, skipped, after)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(second, third, strict=True))
+
+for devices, culprit, bad in ((1, 0, np.inf), (2, 1, np.nan), (4, 0, np.nan), (4, 2, np.inf), (4, 3, np.nan)):
+    try:
+        check(devices, culprit, bad)
+    except AssertionError as error:
+        raise AssertionError(f"{bad} in device {culprit} of {devices}: {error}") from error
+"""
+    )
+
+
+RESUMED = """
+import os, pathlib, signal, sys
+import numpy as np
+from keras_bot.errors import Terminated
+from keras_bot.recipe import Recipe
+from keras_bot.training.checkpoints.saver import Saver
+from keras_bot.trainer import train
+
+RECIPE = Recipe(
+    dataset=FILE, num_classes=4, batch_size=8, image_size=8, transform="cifar", model="cifar_resnet8_d", width=0.25,
+    epochs=2, mixup_alpha=0.2, precision="mixed_float16", learning_rate=0.01, accumulate=2,
+)
+folder = pathlib.Path(FOLDER)
+train(RECIPE, folder / "whole", progress_bar=False)
+for moment in MOMENTS:
+    original, told = getattr(Saver, moment), []
+    def terminate(self, batch, logs=None):
+        if not told:
+            told.append(os.kill(os.getpid(), signal.SIGTERM))
+        return original(self, batch, logs)
+    setattr(Saver, moment, terminate)
+    try:
+        train(RECIPE, folder / moment, progress_bar=False)
+        raise AssertionError("SIGTERM ended nothing")
+    except Terminated as error:
+        print(error)
+    setattr(Saver, moment, original)
+    train(RECIPE, folder / moment, resume=True, progress_bar=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [("on_train_batch_end", 1), pytest.param("on_test_batch_end", 3, marks=pytest.mark.slow)],
+)
+def test_after_sigterm_the_rest_is_as_if_never_stopped(moment, step, tmp_path, npz_file):
+    """Within the first epoch, or within its evaluation, in half precision, in parts."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    told = run(f"FILE, FOLDER, MOMENTS = {str(npz_file())!r}, {str(tmp_path)!r}, {[moment]!r}\n{RESUMED}", **cache)
+    assert f"state after step {step} is saved" in told
+
+    def end(name):
+        (file,) = sorted((tmp_path / name / "checkpoints").glob("step-*6.npz"))
+        lines = (tmp_path / name / "history.csv").read_text().splitlines()
+        with np.load(file) as stored:
+            return {k: stored[k] for k in stored.files if k != "state.json"}, [line.split(",")[:7] for line in lines]
+
+    whole, history = end("whole")
+    assert len(whole) > 70 and len(history) == 3
+    ours, lines = end(moment)
+    assert lines == history
+    assert ours.keys() == whole.keys() and all(np.array_equal(ours[k], whole[k]) for k in whole)
+
+
+def test_what_jax_cannot_do_is_told(tmp_path):
+    command = [sys.executable, "-m", "keras_bot", "train", "--dataset=synthetic", "--image_size=8"]
+    command += ["--transform=plain", "--augment_on=device", f"--run_dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"})
+    assert done.returncode == 2 and "Expected --augment_on=host on the JAX backend" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
