@@ -32,7 +32,7 @@ def replacing(path: pathlib.Path) -> Iterator:
     sync_folder(path.parent)
 
 
-def write_whole(path: pathlib.Path, content: bytes | str):
+def write_atomically(path: pathlib.Path, content: bytes | str):
     """Writes a file atomically; text is encoded as UTF-8 with lone surrogates escaped.
 
     Raises:

@@ -103,7 +103,7 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
-def tie_to_parent() -> Callable[[], None] | None:
+def kill_with_parent() -> Callable[[], None] | None:
     """Returns a `preexec_fn` with which the kernel kills the child when this thread dies; None except on Linux."""
     if not sys.platform.startswith("linux"):
         return None
@@ -135,7 +135,7 @@ def _start(job) -> tuple[subprocess.Popen, int]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=tie_to_parent(),
+            preexec_fn=kill_with_parent(),
         )
     return process, begin
 

@@ -25,14 +25,14 @@ from keras_bot.training.checkpoints.run_directory import (
     check_same_data,
 )
 from keras_bot.training.checkpoints.run_lock import lock_run
-from keras_bot.training.checkpoints.saver import Saver, heeding_sigterm
+from keras_bot.training.checkpoints.saver import Saver, handle_sigterm
 from keras_bot.training.curves import draw_curves
 from keras_bot.training.distributed.cluster import Cluster, find_cluster, meet_workers
 from keras_bot.training.distributed.rendezvous import TROUBLE
 from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.distributed.strategy import Strategy
 from keras_bot.training.evaluate import ExactLoss
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 from keras_bot.training.fit import fit_from
 from keras_bot.training.versions import versions
 
@@ -79,7 +79,7 @@ def train(
     keras.utils.set_random_seed(recipe.seed)  # after the sources: preparing a data set also draws random numbers
     with (
         tricks.mixed_precision(recipe.precision),
-        clear_errors(None, workers=strategy.workers),
+        user_errors(None, workers=strategy.workers),
         contextlib.ExitStack() as opened,
     ):
         with strategy.scope():
@@ -88,7 +88,9 @@ def train(
         facts = describe(recipe, model, train_source, eval_source)
         strategy.check_same_data(data_of_all_workers(recipe, facts["dataset"]))
         opened.enter_context(_writing(run))  # only now, so that a rejected run leaves no files behind
-        checkpoints = Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep) if run else None
+        checkpoints = (
+            Checkpoints(run.checkpoints, _state(model, trainee), keep=recipe.keep_checkpoints) if run else None
+        )
         progress = _restore(run, checkpoints, strategy, model, trainee, facts) if resume else {}
         corrupt = data.CorruptLog(recipe.max_corrupt, progress.get("corrupt_images", ()))
         write = functools.partial(task.save, model)
@@ -97,14 +99,14 @@ def train(
             facts,
             steps_per_epoch * recipe.batch_size,
             corrupt,
-            functools.partial(save_for_anyone, write, strategy),
+            functools.partial(save_portable, write, strategy),
             progress.get("history", ()),
             metrics=task.metrics,
         )
         evaluator = task.evaluator(recipe, eval_source, corrupt)
         saver = Saver(checkpoints, strategy, recorder, steps_per_epoch, recipe.checkpoint_every, progress)
         show_bar = sys.stdout.isatty() if progress_bar is None else progress_bar
-        with _clear_errors(corrupt, checkpoints, strategy), heeding_sigterm(saver):
+        with _user_errors(corrupt, checkpoints, strategy), handle_sigterm(saver):
             fit_from(
                 trainee,
                 lambda epoch, step: task.training_data(
@@ -134,7 +136,7 @@ def train(
         recorder.write()
         if recorder.last_is_best() and run.best.exists():  # `best` already contains this network
             write = functools.partial(shutil.copyfile, run.best)
-        save_for_anyone(write, strategy, run.model)
+        save_portable(write, strategy, run.model)
         if evaluator:
             evaluator.report(trainee, run.path)
         path = pathlib.Path(recipe.dataset)
@@ -197,17 +199,17 @@ def _restore(run, checkpoints, strategy, model, trainee, facts) -> dict:
         progress, arrays = newest
         check_same_data(run, progress, facts["dataset"])
         checkpoints.check(arrays)
-    progress = json.loads(strategy.tell_all(json.dumps(progress).encode()))
+    progress = json.loads(strategy.broadcast(json.dumps(progress).encode()))
     if progress:
         strategy.restore(_state(model, trainee), arrays)
     return progress
 
 
 @contextlib.contextmanager
-def _clear_errors(corrupt, checkpoints, strategy):
-    """Applies `clear_errors`, and for a non-finite loss adds the newest checkpoint to the message."""
+def _user_errors(corrupt, checkpoints, strategy):
+    """Applies `user_errors`, and for a non-finite loss adds the newest checkpoint to the message."""
     try:
-        with clear_errors(corrupt, workers=strategy.workers):
+        with user_errors(corrupt, workers=strategy.workers):
             yield
     except tricks.NonFiniteLoss as error:
         kept = checkpoints.files() if checkpoints else []
@@ -215,7 +217,7 @@ def _clear_errors(corrupt, checkpoints, strategy):
         raise RunError(f"{error} {state}") from None
 
 
-def save_for_anyone(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path):
+def save_portable(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path):
     """Atomically saves the network with `write`, in float32 and without optimizer state.
 
     Raises:
@@ -223,7 +225,7 @@ def save_for_anyone(write: Callable[[pathlib.Path], object], strategy: Strategy,
     """
     partial = path.with_name(f".{path.stem}.part.keras")
     try:
-        with strategy.apart():
+        with strategy.outside_distribution():
             write(partial)
         partial.replace(path)
     except OSError as error:
@@ -240,7 +242,7 @@ def data_of_all_workers(recipe: Recipe, dataset: dict) -> dict[str, str]:
         "eval_checksum": "checksum of some evaluation images",
         "train_checksum": "checksum of some training images",
     }
-    if recipe.shard == "file":  # each worker has its own files
+    if recipe.shard_by == "file":  # each worker has its own files
         del names["train_checksum"]
     return {told: str(dataset[name]) for name, told in names.items()}
 

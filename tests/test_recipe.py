@@ -78,10 +78,10 @@ def test_a_knob_that_is_newer_than_what_is_stored_had_its_default():
     stored = Recipe(epochs=40).as_text()
     del stored["zero_gamma"]
     assert differences(stored, Recipe(epochs=40)) == []
-    assert differences(stored, Recipe(epochs=40, jit="on"), ignored=("jit",)) == []
+    assert differences(stored, Recipe(epochs=40, jit_compile="on"), ignored=("jit_compile",)) == []
     assert differences(stored, Recipe(zero_gamma=True), ignored=("epochs",)) == ["zero_gamma was false, is true"]
-    assert differences({**stored, "gone": "1"}, Recipe(jit="on"), ("epochs",)) == [
-        "jit was auto, is on",
+    assert differences({**stored, "gone": "1"}, Recipe(jit_compile="on"), ("epochs",)) == [
+        "jit_compile was auto, is on",
         "gone was 1, is unset",
     ]
 

@@ -237,7 +237,7 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
     path = tmp_path / "run"
     stopped_after(2, monkeypatch, recipe, path)
     (folder / "train/class1/2.jpg").write_bytes((folder / "train/class1/3.jpg").read_bytes())
-    train(dataclasses.replace(recipe, max_corrupt=50, jit="off"), path, resume=True, progress_bar=False)
+    train(dataclasses.replace(recipe, max_corrupt=50, jit_compile="off"), path, resume=True, progress_bar=False)
     assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
 
 
@@ -420,8 +420,8 @@ def test_a_recipe_of_another_task_is_refused(tmp_path):
 def test_what_workers_must_have_alike_is_told_in_the_meeting(tmp_path, monkeypatch):
     told = {}
     monkeypatch.setattr(train_module, "meet_workers", lambda cluster, facts: told.update(facts))
-    train_module._open_run(tiny(checkpoint_every=7, keep=9), tmp_path / "run", resume=True, overwrite=False)
-    assert told["resume"] == "true" and told["checkpoint_every"] == "7" and "keep" not in told
+    train_module._open_run(tiny(checkpoint_every=7, keep_checkpoints=9), tmp_path / "run", resume=True, overwrite=False)
+    assert told["resume"] == "true" and told["checkpoint_every"] == "7" and "keep_checkpoints" not in told
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/run.flags").write_text("\n".join(tiny().flag_lines()))
     (tmp_path / "run/metrics.json").write_text("cut sho")

@@ -12,7 +12,7 @@ from keras_bot.ablation.ledger import BEGUN, DONE, Ledger, Run
 from keras_bot.ablation.results import mean_curves, read_run, summarise
 from keras_bot.ablation.rows import Row
 from keras_bot.ablation.validate import Trainer, check_recipes
-from keras_bot.atomic_files import write_whole
+from keras_bot.atomic_files import write_atomically
 from keras_bot.errors import MisuseError, Terminated, one_line, unknown
 from keras_bot.figures import optional_picture
 from keras_bot.subprocesses import Job, run_jobs
@@ -123,7 +123,7 @@ class _Progress:
         title = f"{run.row.name}, of {run.row.file}, with seed {run.seed}"
         text = f"# {one_line(title)}\n" + "\n".join(run.recipe.flag_lines())
         run.beside(".flags").parent.mkdir(exist_ok=True)
-        write_whole(run.beside(".flags"), f"{text}\n")
+        write_atomically(run.beside(".flags"), f"{text}\n")
         self._say(run, f"{'goes on' if goes_on else 'begins'}, see {run.beside('.log')}")
 
     def end(self, run: Run, why: str):
@@ -155,11 +155,11 @@ class _Progress:
         out, curves = self._ablation.out, mean_curves(rows, self._figures)
         texts = {"table.json": tables.as_json, "table.csv": tables.as_csv, "table.md": tables.as_markdown}
         for name, text in texts.items():
-            write_whole(out / name, text(summary))
+            write_atomically(out / name, text(summary))
         with optional_picture(out / "table.png"):
-            write_whole(out / "table.png", plots.draw_table(summary))
+            write_atomically(out / "table.png", plots.draw_table(summary))
         with optional_picture(out / "curves.png"):
-            write_whole(out / "curves.png", plots.draw_curves(summary, curves))
+            write_atomically(out / "curves.png", plots.draw_curves(summary, curves))
         return summary
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from keras_bot.ablation.rows import LEDGER, Row
 from keras_bot.ablation.validate import Trainer
-from keras_bot.atomic_files import is_partial, write_whole
+from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, first_few
-from keras_bot.recipe import Recipe, differences, read_flag_lines
+from keras_bot.recipe import Recipe, current_names, differences, read_flag_lines
 
 DONE, BEGUN, LEFT = "done", "begun", "left"
 _RECORDS = ("metrics.json", "history.csv")
@@ -81,7 +81,7 @@ class Ledger:
             return
         try:
             self._told = json.loads(self._path.read_text(encoding="utf-8"))
-            self.trainer = Trainer(*(tuple(self._told[name]) for name in ("metrics", "may_differ")))
+            self.trainer = Trainer(tuple(self._told["metrics"]), current_names(self._told["may_differ"]))
             if not self.trainer.metrics:
                 raise TypeError
             recipes = [row["recipe"] for row in self._told["rows"].values()]
@@ -140,7 +140,7 @@ class Ledger:
         return self._told["runs"].get(run.name, {}).get("files") or {}
 
     def _write(self):
-        write_whole(self._path, json.dumps(self._told, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self._path, json.dumps(self._told, indent=2, ensure_ascii=False) + "\n")
 
     def state(self, run: Run) -> str:
         """Returns DONE, BEGUN or LEFT.

@@ -123,7 +123,7 @@ def _refuse_doubles(rows):
 
 
 def _refuse_several_tasks(rows):
-    for knob in ("task", "map_form"):
+    for knob in ("task", "map_metric"):
         given = {}
         for row in rows:
             given.setdefault(getattr(row.recipe, knob), row.file)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from keras_bot.ablation.rows import Row
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.subprocesses import child_environment, tie_to_parent
+from keras_bot.subprocesses import child_environment, kill_with_parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
         encoding="utf-8",
         errors="replace",
         env=child_environment(),
-        preexec_fn=tie_to_parent(),
+        preexec_fn=kill_with_parent(),
     )
     try:
         told = json.loads(ended.stdout.strip().rpartition("\n")[2])

@@ -21,7 +21,7 @@ from keras_bot.bench.torch_peer import TorchPeer, draw
 from keras_bot.data.augment import color
 from keras_bot.data.augment import geometry as image
 from keras_bot.errors import MisuseError, expect_at_least_one
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 EVAL_CROP = 0.875
 PAIRS = (("ours", "limit"), ("ours", "plain"), ("ours", "torchvision"), ("ours_eval", "keras_eval"))
@@ -83,7 +83,7 @@ def bench_data(
         linked = stack.enter_context(linked_folder(jpegs, files))
         pipelines = evaluation_pipelines(linked, batch_size, image_size)
         arms |= {name: functools.partial(draw, made) for name, made in pipelines.items()}
-        with clear_errors(None):
+        with user_errors(None):
             seconds = take_turns(arms, repeats, warmup, batches)
     turns = [{name: batches * batch_size / took for name, took in turn.items()} for turn in seconds]
     report = {

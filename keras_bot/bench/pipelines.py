@@ -17,7 +17,7 @@ from keras_bot.tasks.classification import build_trainee
 from keras_bot.training import assemble
 from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.evaluate import evaluate
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 ARMS = ("fast", "plain")
 NOISE = 2.0  # standard errors of the difference
@@ -80,7 +80,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
         eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
         strategy.build_from_spec(trainee, eval_data)
         try:
-            with clear_errors(corrupt):
+            with user_errors(corrupt):
                 trainee.fit(
                     make(recipe, train_source, corrupt),
                     epochs=recipe.epochs,

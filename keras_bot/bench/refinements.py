@@ -11,7 +11,7 @@ from keras_bot.errors import expect_at_least_one
 from keras_bot.recipe import Recipe
 from keras_bot.training import assemble
 from keras_bot.training.distributed.selection import build_strategy
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 BAG = {
     "linear_scaling": True,
@@ -46,7 +46,7 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
         "bag": dataclasses.replace(recipe, epochs=1000, **BAG),
     }
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    with tricks.mixed_precision(recipe.precision), clear_errors(corrupt):
+    with tricks.mixed_precision(recipe.precision), user_errors(corrupt):
         runners = {name: _Runner(each, corrupt) for name, each in recipes.items()}
         for runner in runners.values():
             runner.seconds(2)

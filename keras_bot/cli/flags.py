@@ -8,13 +8,14 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 import textwrap
 
 from absl import flags as absl_flags
 
 from keras_bot.errors import MisuseError
 from keras_bot.paths import is_utf8
-from keras_bot.recipe import Recipe
+from keras_bot.recipe import RENAMED, Recipe
 
 _DEFINE = {
     str: absl_flags.DEFINE_string,
@@ -65,6 +66,8 @@ class Flags:
             MisuseError: if a flag is unknown, a value has the wrong type, or a flagfile cannot be read.
         """
         argv = ["--help" if argument == "-h" else _expand_home(argument) for argument in expand_flagfiles(argv)]
+        if self._has_recipe:
+            argv = [_with_current_name(argument) for argument in argv]
         try:
             return self._values([self.command, *argv])[1:]
         except absl_flags.UnrecognizedFlagError as error:
@@ -148,6 +151,15 @@ def check_writable(recipe: Recipe, **others: str):
             raise MisuseError(f"--{name}={text!r} has a line break, which run.flags cannot hold. Rename it.")
         if name in values and text != text.rstrip():
             raise MisuseError(f"--{name}={text!r} ends with a blank, which run.flags cannot hold. Rename it.")
+
+
+def _with_current_name(argument):
+    """Replaces a flag's old name by its new one and prints a line about it to stderr."""
+    old, equals, value = argument.lstrip("-").partition("=")
+    if not argument.startswith("-") or old not in RENAMED:
+        return argument
+    print(f"keras-bot: --{old} is now --{RENAMED[old]}. The old name will be removed.", file=sys.stderr)
+    return f"--{RENAMED[old]}{equals}{value}"
 
 
 def _expand_home(argument):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from keras_bot.subprocesses import is_heeded, tie_to_parent
+from keras_bot.subprocesses import is_heeded, kill_with_parent
 
 LONGEST_LINE = 1 << 16
 PROGRESS_SECONDS = 1.0  # between two displayed states of a progress bar
@@ -158,7 +158,7 @@ def _start(command, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=tie_to_parent(),
+        preexec_fn=kill_with_parent(),
     )
 
 

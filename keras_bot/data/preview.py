@@ -10,7 +10,7 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from keras_bot.atomic_files import write_whole
+from keras_bot.atomic_files import write_atomically
 from keras_bot.data.augment.color import denormalise
 from keras_bot.figures import label_text, plain_text
 
@@ -38,7 +38,7 @@ def sample_grid(
     """
     images, labels = _first(dataset, rows * columns)
     titles = [_title(label, class_names) for label in labels]
-    write_whole(pathlib.Path(path), _png(denormalise(images), titles, rows, columns))
+    write_atomically(pathlib.Path(path), _png(denormalise(images), titles, rows, columns))
 
 
 @plain_text()

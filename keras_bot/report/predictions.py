@@ -13,7 +13,7 @@ from keras_bot.model_files import load_network
 from keras_bot.recipe import Recipe
 from keras_bot.report.reliability import log_probabilities, logit_gap, reliability
 from keras_bot.training import assemble
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 MISTAKES = 24
 _FIGURES = ("labels", "predicted", "confidence", "true_probability", "rank", "gap", "loss")
@@ -102,7 +102,7 @@ def predict(recipe: Recipe, path: pathlib.Path, class_names: tuple[str, ...], sh
     network = load_network(path, num_classes=source.num_classes)
     corrupt = data.CorruptLog(recipe.max_corrupt)
     parts, mistakes, place = [], [], 0
-    with clear_errors(corrupt):
+    with user_errors(corrupt):
         for images, targets, weights in assemble.evaluation_data(recipe, source, corrupt).as_numpy_iterator():
             logits = keras.ops.convert_to_numpy(network.predict_on_batch(images))
             if not np.isfinite(logits).all():

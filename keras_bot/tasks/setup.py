@@ -44,9 +44,9 @@ def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
         "teacher": recipe.teacher,
         "mixup_alpha": recipe.mixup_alpha,
         "label_smoothing": recipe.label_smoothing,
-        "accumulate": recipe.accumulate > 1,
+        "accumulation_steps": recipe.accumulation_steps > 1,
         "augment_on": recipe.augment_on == "device",
-        "shard": recipe.shard == "file",
+        "shard_by": recipe.shard_by == "file",
         "cache": recipe.cache,
         "scaled_eval": recipe.scaled_eval,
     }

@@ -12,7 +12,7 @@ from keras_bot import data, models, tricks
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 from keras_bot.training.device_augment import finish_in_step
-from keras_bot.training.distillation.soft_targets import beside_targets, build_distiller
+from keras_bot.training.distillation.soft_targets import build_distiller, keep_teacher_targets
 from keras_bot.training.distributed.strategy import Strategy
 from keras_bot.training.finetune import freeze, rates, start_from
 from keras_bot.training.optimizer import AdamW
@@ -75,7 +75,7 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optim
     if recipe.optimizer == "adamw":
         if recipe.layer_decay < 1:
             raise MisuseError("Expected --layer_decay with --optimizer=nag, received it with adamw. Drop one.")
-        optimizer = AdamW(schedule, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm or None)
+        optimizer = AdamW(schedule, weight_decay=recipe.weight_decay, global_clipnorm=recipe.global_clipnorm or None)
         spared = tricks.split_by_decay(model)[1] if recipe.no_bias_decay else []
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
@@ -88,7 +88,7 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model) -> keras.optim
         weight_decay=recipe.weight_decay,
         decay=decay,
         rates=factors,
-        global_clipnorm=recipe.clip_norm or None,
+        global_clipnorm=recipe.global_clipnorm or None,
     )
 
 
@@ -121,7 +121,7 @@ def compile_trainee(
     if recipe.augment_on == "device":
         transform = build_batch_transform(recipe)
         if teacher is not None and recipe.teacher_cache:
-            transform = beside_targets(transform)
+            transform = keep_teacher_targets(transform)
         finish_in_step(trainee, transform, image_dtype(recipe))
     return trainee
 
@@ -137,7 +137,7 @@ def compile_for(recipe: Recipe, trainee: keras.Model, model: keras.Model, schedu
         optimizer = tricks.LossScaling(optimizer)
     jit = strategy.use_jit(recipe) and getattr(trainee, "supports_jit", True)
     trainee.compile(optimizer=optimizer, jit_compile=jit, **options)
-    strategy.prepare_step(trainee, model, synchronised=recipe.sync_bn, parts=recipe.accumulate)
+    strategy.prepare_step(trainee, model, synchronised=recipe.sync_bn, parts=recipe.accumulation_steps)
 
 
 def image_dtype(recipe: Recipe) -> str:
@@ -213,7 +213,7 @@ def _rows(recipe, batch_size, strategy):
     """Returns the pipeline arguments that select this worker's rows of a batch."""
     if not strategy or strategy.workers == 1:
         return {"batch_size": batch_size}
-    if recipe.shard == "file":
+    if recipe.shard_by == "file":
         return {"batch_size": batch_size // strategy.workers, "draws_of": strategy.worker}
     return {"batch_size": batch_size, "worker": strategy.worker, "workers": strategy.workers}
 
@@ -246,7 +246,7 @@ def open_source(recipe: Recipe, split: str, strategy: Strategy | None = None, cl
         MisuseError: if the data set cannot be used, or its classes differ from non-empty `class_names`.
     """
     context = None
-    if strategy and recipe.shard == "file" and split == "train" and strategy.workers > 1:
+    if strategy and recipe.shard_by == "file" and split == "train" and strategy.workers > 1:
         context = tf.distribute.InputContext(strategy.workers, strategy.worker, strategy.replicas)
     source = data.open_source(
         recipe.dataset,
@@ -276,7 +276,7 @@ def steps_in_epoch(recipe: Recipe, source, workers: int = 1) -> int:
     """
     if source.num_classes < 2 and recipe.task != "detection":
         raise MisuseError(f"Expected at least 2 classes, received {source.num_classes} in {source.name}.")
-    share = recipe.batch_size // workers if recipe.shard == "file" else recipe.batch_size
+    share = recipe.batch_size // workers if recipe.shard_by == "file" else recipe.batch_size
     if share > source.size:
         raise MisuseError(
             f"Expected a batch_size of at most the {source.size} training images of {source.name}, received {share}."

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bot.training import assemble
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 
 def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verbose: int = 0) -> dict[str, float]:
@@ -27,7 +27,7 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
         weighted_metrics=assemble.build_metrics(),
         jit_compile=False,
     )
-    with clear_errors(corrupt):
+    with user_errors(corrupt):
         figures = model.evaluate(dataset, verbose=verbose, return_dict=True)
     figures["loss"] = figures.pop("cross_entropy")
     return figures

@@ -11,7 +11,7 @@ from keras_bot.errors import RunError, first_line
 
 
 @contextlib.contextmanager
-def clear_errors(corrupt, workers: int = 1):
+def user_errors(corrupt, workers: int = 1):
     """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images are broken.
 
     With several workers, errors that indicate a lost worker are reported as such.

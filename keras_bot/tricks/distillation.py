@@ -160,7 +160,7 @@ class Distiller(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the hard loss plus the student's regularization losses, in training also the soft loss."""
-        y, said = self._apart(y)
+        y, said = self._split_labels(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
@@ -177,9 +177,9 @@ class Distiller(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Computes the metrics on the labels."""
-        return super().compute_metrics(x, self._apart(y)[0], y_pred, sample_weight)
+        return super().compute_metrics(x, self._split_labels(y)[0], y_pred, sample_weight)
 
-    def _apart(self, y):
+    def _split_labels(self, y):
         """Splits `y` into the labels and the teacher's logits, None if there is a teacher model."""
         return y if self.teacher is None and isinstance(y, tuple | list) else (y, None)
 

@@ -10,12 +10,12 @@ import pytest
 from keras_bot.ablation.ledger import BEGUN, DONE, LEFT, Ledger, Run
 from keras_bot.ablation.rows import Row
 from keras_bot.ablation.validate import Trainer
-from keras_bot.atomic_files import write_whole
+from keras_bot.atomic_files import write_atomically
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 
 ROW = Row("1_base", "1_base.flags", Recipe(epochs=2))
-TRAINER = Trainer(("top1", "top5"), ("jit", "data_dir"))
+TRAINER = Trainer(("top1", "top5"), ("jit_compile", "data_dir"))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_records_that_were_changed_are_told(name, out):
 
 def test_another_recipes_run_is_told(out):
     ledger, run = Ledger(out), runs(out)[0]
-    leave(run, zero_gamma=True, jit="on")  # jit may differ
+    leave(run, zero_gamma=True, jit_compile="on")  # jit_compile may differ
     changed(ledger, run, "run.flags tells of another recipe: zero_gamma was true, is false")
     (run.directory / "run.flags").unlink()
     changed(ledger, run, "metrics.json tells of another recipe: zero_gamma was true, is false")
@@ -100,7 +100,7 @@ def test_another_recipes_run_is_told(out):
     (run.directory / "metrics.json").write_text('{"recipe": 1')
     (run.directory / "run.flags").unlink()
     changed(ledger, run, "metrics.json can't be read")
-    leave(run, jit="on")
+    leave(run, jit_compile="on")
     assert ledger.state(run) == DONE
 
 
@@ -125,14 +125,14 @@ def test_a_directory_that_was_deleted_whole_is_run_again(out):
 
 
 def test_a_row_whose_recipe_changed_is_refused_once_it_was_begun(out):
-    other = Row("1_base", "1_base.flags", Recipe(epochs=3, jit="off"))
+    other = Row("1_base", "1_base.flags", Recipe(epochs=3, jit_compile="off"))
     assert Ledger(out).unchecked([other]) == [other]
     leave(runs(out)[0], epochs=1, finished=False)
     with pytest.raises(
         MisuseError, match=r"row 1_base by another recipe \(epochs was 2, is 3\)\. Choose another --out"
     ):
         Ledger(out).unchecked([other])
-    may_differ = Row("1_base", "1_base.flags", Recipe(epochs=2, jit="off"))
+    may_differ = Row("1_base", "1_base.flags", Recipe(epochs=2, jit_compile="off"))
     new = Row("2_new", "2.flags", Recipe(epochs=3))
     assert Ledger(out).unchecked([may_differ, new]) == [new]
 
@@ -187,8 +187,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "table.md"
-    write_whole(path, b"one")
+    write_atomically(path, b"one")
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(RunError, match=r"Can't write .*table.md: No space left on device\."):
-        write_whole(path, b"two")
+        write_atomically(path, b"two")
     assert path.read_bytes() == b"one"

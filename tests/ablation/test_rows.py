@@ -97,9 +97,9 @@ def test_what_cannot_be_a_table_is_told(file):
         ({one: Recipe(seed=1), two: Recipe(seed=2)}, "cumulative", r"one\.flags and .*two\.flags, whose settings"),
         ({one: Recipe(), two: Recipe(task="detection")}, "cumulative", r"the same task .*one\.flags, detection in"),
         (
-            {one: Recipe(task="detection"), two: Recipe(task="detection", map_form="coco")},
+            {one: Recipe(task="detection"), two: Recipe(task="detection", map_metric="coco")},
             "cumulative",
-            "the same map_form .*voc in .*coco in",
+            "the same map_metric .*voc in .*coco in",
         ),
     ):
         with pytest.raises(MisuseError, match=message):

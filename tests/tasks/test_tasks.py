@@ -195,7 +195,7 @@ def test_finetune_begins_with_an_exported_classifier(finetuned):
         ("detection", {"min_zoom": 3.0}, "min_zoom of at most max_zoom"),
         ("segmentation", {"optimizer": "adamw", "layer_decay": 0.5}, "--layer_decay with --optimizer=nag"),
         ("segmentation", {"init_from": "nowhere"}, "nowhere"),
-        ("segmentation", {"shard": "file"}, "Expected no --shard for segmentation"),
+        ("segmentation", {"shard_by": "file"}, "Expected no --shard_by for segmentation"),
         ("detection", {"cache": True}, "Expected no --cache for detection"),
         ("detection", {"output_stride": 16}, "--output_stride as 32 for faster_rcnn, received 16"),
         ("detection", {"output_stride": 8, "head": "faster_rcnn_c4"}, "--output_stride as 16 or 32 for faster_rcnn_c4"),

@@ -17,7 +17,7 @@ def test_the_clipped_norm_is_that_of_the_gradient_summed_over_replicas(replicas,
     with strategy.scope():
         weight = keras.Variable([0.0, 0.0], name="kernel")
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        optimizer = build_optimizer(Recipe(optimizer="adamw", clip_norm=5.0, weight_decay=0.0), 0.1, model)
+        optimizer = build_optimizer(Recipe(optimizer="adamw", global_clipnorm=5.0, weight_decay=0.0), 0.1, model)
         optimizer.build([weight])
 
     def step():

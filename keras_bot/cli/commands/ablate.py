@@ -11,7 +11,7 @@ import sys
 from keras_bot.cli.flags import Flags, check_writable, expand_flagfiles
 from keras_bot.cli.stderr import start_backend
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
-from keras_bot.recipe import MOST_SEED, Recipe
+from keras_bot.recipe import MOST_SEED, RENAMED, Recipe
 
 USAGE = (
     "usage: keras-bot ablate --recipes='flags/cifar/table6/*.flags' --seeds=0,1,2 --out=DIR "
@@ -151,7 +151,7 @@ def read_settings(given: str) -> dict[str, str]:
     for part in given.split(",") if given else ():
         name, is_setting, value = part.partition("=")
         if is_setting and re.fullmatch(r"\s*\w+\s*", name):
-            name = name.strip()
+            name = RENAMED.get(name.strip(), name.strip())
             if name not in kinds:
                 raise unknown("knob in --set", name, kinds.keys() - {"seed"})
             if name == "seed":

@@ -28,7 +28,7 @@ def main(argv):
 
     from keras_bot import data
     from keras_bot.training import assemble
-    from keras_bot.training.failures import clear_errors
+    from keras_bot.training.failures import user_errors
 
     train, evaluation = (assemble.open_source(recipe, split) for split in ("train", "eval"))
     names = ", ".join(map(one_line, train.class_names[:20])) + (", …" if train.num_classes > 20 else "")
@@ -40,7 +40,7 @@ def main(argv):
         pathlib.Path(flags.grid).parent.mkdir(parents=True, exist_ok=True)
         corrupt = data.CorruptLog(recipe.max_corrupt)
         batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns, augment_on="host")
-        with clear_errors(corrupt):
+        with user_errors(corrupt):
             data.sample_grid(batches, train.class_names, flags.grid, rows=rows, columns=columns)
         print(f"{rows * columns} samples as the network sees them: {flags.grid}")
 

@@ -28,13 +28,13 @@ def main(argv):
 
     from keras_bot import data
     from keras_bot.tasks.lookup import find_task
-    from keras_bot.training.failures import clear_errors
+    from keras_bot.training.failures import user_errors
 
     path = pathlib.Path(flags.model_file or pathlib.Path(flags.run_dir) / "model.keras")
     task = find_task(recipe.task)
     source = task.open_source(recipe, "eval", class_names=_class_names(flags.run_dir))
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    with clear_errors(corrupt):
+    with user_errors(corrupt):
         figures = task.evaluate(recipe, path, source, corrupt)
     print(json.dumps(_plain({**figures, "images": source.size - len(corrupt.names), "model_file": str(path)})))
 

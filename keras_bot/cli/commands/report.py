@@ -29,7 +29,7 @@ def main(argv):
     overrides = flags.given_recipe()
     start_backend()
 
-    from keras_bot.atomic_files import write_whole
+    from keras_bot.atomic_files import write_atomically
     from keras_bot.report.page import build_page, check_one_task
     from keras_bot.report.run_files import name_runs, read_run
 
@@ -42,7 +42,7 @@ def main(argv):
     elif overrides:
         raise MisuseError(f"Expected no flags of other data for a report on {task}, received {overrides[0]}. Drop it.")
     runs, page = build_page(runs)
-    write_whole(output, page)
+    write_atomically(output, page)
     for run in runs:
         for note in run.notes:
             print(f"keras-bot: {run.path}: {note}", file=sys.stderr)

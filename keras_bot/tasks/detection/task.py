@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot import tricks
-from keras_bot.atomic_files import write_whole
+from keras_bot.atomic_files import write_atomically
 from keras_bot.data.augment import color
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
@@ -129,7 +129,7 @@ class EvaluateBoxes(keras.callbacks.Callback):
         """Writes table.md, with per-class average precision, and predictions.png, with detections on images."""
         predict = self._predict or tf.function(trainee.predict_boxes)
         figures = self._figures or measure(self._recipe, predict, self._source, self._data)
-        write_whole(folder / "table.md", table(figures) + "\n")
+        write_atomically(folder / "table.md", table(figures) + "\n")
         pictures = draw_found(predict, self._data, self._source)
         if pictures:
             picture_grid(pictures, folder / "predictions.png", columns=4)
@@ -152,15 +152,15 @@ def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
     """Computes the mAP and the average precision of each class; see `detection_metrics`.
 
     Args:
-        recipe: its `map_form` selects the kind of mAP.
+        recipe: its `map_metric` selects the kind of mAP.
         predict: `predict_boxes` of a detector.
         source: source of the images.
         data: batches of `evaluation_data`.
     """
-    if recipe.map_form == "coco":
+    if recipe.map_metric == "coco":
         metric = CocoMap(source.class_names)
     else:
-        metric = VocMap(source.class_names, form=ELEVEN_POINT if recipe.map_form == "voc07" else AREA)
+        metric = VocMap(source.class_names, form=ELEVEN_POINT if recipe.map_metric == "voc07" else AREA)
     for images, targets, weights in data:
         found = predict(images)
         scaled = box_maths.scale(found["boxes"], 1.0 / targets["scale"][:, None]).numpy()

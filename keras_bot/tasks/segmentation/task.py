@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_bot.atomic_files import write_whole
+from keras_bot.atomic_files import write_atomically
 from keras_bot.data.augment import color
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
@@ -104,7 +104,7 @@ class KeepFigures(keras.callbacks.Callback):
         predict = tf.function(lambda images: trainee(images, training=False))
         data = evaluation_data(self._recipe, self._source, self._corrupt)
         figures = self._figures or measure(predict, self._source, data)
-        write_whole(folder / "table.md", metrics.table(figures) + "\n")
+        write_atomically(folder / "table.md", metrics.table(figures) + "\n")
         pictures = draw_masks(predict, data, self._source)
         titles = ["truth", "prediction"] * (len(pictures) // 2)
         if pictures:

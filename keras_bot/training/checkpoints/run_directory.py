@@ -21,12 +21,21 @@ import time
 
 import keras
 
-from keras_bot.atomic_files import is_partial, write_whole
+from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe, differences, read_flag_lines
 
 # Fields that may change when a run is resumed.
-MAY_DIFFER = ("data_dir", "max_corrupt", "strategy", "ram_budget", "jit", "checkpoint_every", "keep", "teacher_cache")
+MAY_DIFFER = (
+    "data_dir",
+    "max_corrupt",
+    "strategy",
+    "ram_budget",
+    "jit_compile",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "teacher_cache",
+)
 # Fields that may differ between workers. Saving involves all of them, although only the chief writes.
 WORKERS_MAY_DIFFER = tuple(name for name in MAY_DIFFER if name != "checkpoint_every")
 
@@ -109,7 +118,7 @@ class RunDirectory:
             for folder in (self.tensorboard, self.checkpoints):
                 if folder.exists():
                     shutil.rmtree(folder)
-        write_whole(self.flags, run_flags(self._recipe))
+        write_atomically(self.flags, run_flags(self._recipe))
 
 
 def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
@@ -232,9 +241,9 @@ class RunRecorder(keras.callbacks.Callback):
         writer.writerows(
             {name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()} for row in self.history
         )
-        write_whole(self.run.history, table.getvalue())
+        write_atomically(self.run.history, table.getvalue())
         metrics = {**self.facts, "result": self.result(), "corrupt_images": list(self.corrupt.names)}
-        write_whole(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        write_atomically(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def result(self) -> dict:
         """Returns the metrics after the last epoch. images_per_second is the median over epochs, without the first."""

@@ -63,7 +63,7 @@ class Saver(keras.callbacks.Callback):
         stop = self._strategy.any_worker(self.terminated)
         due = self._every and self._steps_done() % self._every == 0 and self._step < self._steps_per_epoch
         if stop or due:
-            self._strategy.settle(self.model)
+            self._strategy.sync_state(self.model)
             self._save(self._totals.read())
         if stop:
             self._end()
@@ -73,7 +73,7 @@ class Saver(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):  # noqa: D102
         if self._strategy.any_worker(self.terminated):
-            self._strategy.settle(self.model)
+            self._strategy.sync_state(self.model)
             self._save(self._trained)
             self._end()
 
@@ -109,7 +109,7 @@ class Saver(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def heeding_sigterm(saver: Saver):
+def handle_sigterm(saver: Saver):
     """Handles SIGTERM: the saver saves the state and ends the run after the current step."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler

@@ -19,7 +19,7 @@ import zlib
 
 import numpy as np
 
-from keras_bot.atomic_files import is_partial, write_whole
+from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, RunError
 
 CARD = "cache.json"
@@ -84,7 +84,7 @@ class TeacherCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"Can't make the --teacher_cache {self.folder}: {error.strerror}.") from None
-        write_whole(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
+        write_atomically(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
         for part in self.folder.glob(".epoch-*.part"):
             ours = re.fullmatch(rf"\.epoch-\d+\.{_host()}\.(\d+)\..*", part.name)
             if ours and (int(ours[1]) == os.getpid() or not _is_alive(int(ours[1]))):

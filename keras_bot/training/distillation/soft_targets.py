@@ -37,7 +37,7 @@ def build_distiller(recipe: Recipe, model: keras.Model, teacher: keras.Model) ->
     )
 
 
-def beside_targets(transform: Callable) -> Callable:
+def keep_teacher_targets(transform: Callable) -> Callable:
     """Wraps a batch transform for labels (labels, targets); the teacher's targets pass through unchanged."""
 
     def transform_all(images, labels, seed, epoch):

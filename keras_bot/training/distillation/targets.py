@@ -1,8 +1,8 @@
 """Training pipeline whose labels include the teacher's outputs, read from its cache or else computed.
 
 An image's augmentation, batch position and mixup are functions of (seed, epoch, position) alone: see `data.stream`. So
-epoch and step identify a batch, and `what_decides` identifies the stream of batches. The student's network, schedule,
-optimizer, smoothing and number of epochs may change between runs; the values in `what_decides` may not.
+epoch and step identify a batch, and `cache_key` identifies the stream of batches. The student's network, schedule,
+optimizer, smoothing and number of epochs may change between runs; the values in `cache_key` may not.
 
 The teacher runs in the pipeline, in order, as soon as a batch is ready, while the step trains on the previous one.
 """
@@ -35,7 +35,7 @@ _ALIKE = 0.05  # tolerance of `seen`, in standard deviations; half-precision rou
 _ALIKE_BYTES = 2
 
 
-def what_decides(recipe: Recipe, source: data.Source, teacher: keras.Model, replicas: int = 1) -> dict[str, str]:
+def cache_key(recipe: Recipe, source: data.Source, teacher: keras.Model, replicas: int = 1) -> dict[str, str]:
     """Returns the cache key: everything that the targets of a recipe depend on.
 
     Args:
@@ -80,7 +80,7 @@ def check_cache(recipe: Recipe, source: data.Source, teacher: keras.Model, strat
             f"Expected teacher_top_k below the {source.num_classes} classes of {source.name}, received "
             f"{recipe.teacher_top_k}. Give 0 to keep all."
         )
-    _cache(recipe, source).check(what_decides(recipe, source, teacher, strategy.replicas), recipe.epochs)
+    _cache(recipe, source).check(cache_key(recipe, source, teacher, strategy.replicas), recipe.epochs)
 
 
 def _cache(recipe, source):
@@ -115,9 +115,9 @@ def with_targets(
     missing = [epoch for epoch in range(first_epoch, recipe.epochs) if not cache.path(epoch).exists()]
     ask = None
     if missing:
-        with strategy.apart():
+        with strategy.outside_distribution():
             teacher = load_teacher(recipe, source.num_classes, source.class_names)
-            cache.begin(what_decides(recipe, source, teacher, strategy.replicas))
+            cache.begin(cache_key(recipe, source, teacher, strategy.replicas))
             ask = _asker(recipe, teacher, strategy)
         size = len(missing) * cache.epoch_bytes() / 2**20
         told = f"the teacher is asked in {len(missing)} of {recipe.epochs - first_epoch} epochs, for {size:,.1f} MiB"
@@ -181,7 +181,7 @@ def _asker(recipe, teacher, strategy) -> Callable[..., np.ndarray]:
         logits = []
         for part in zip(*(np.split(array, strategy.replicas) for array in inputs), strict=True):
             images = finish(*part).numpy() if recipe.augment_on == "device" else part[0]
-            logits += [teacher.predict_on_batch(some) for some in np.split(images, recipe.accumulate)]
+            logits += [teacher.predict_on_batch(some) for some in np.split(images, recipe.accumulation_steps)]
         logits = np.concatenate(logits).astype(np.float32)
         return keep_top(logits, recipe.teacher_top_k, recipe.distill_temperature) if recipe.teacher_top_k else logits
 

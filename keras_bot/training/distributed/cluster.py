@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.training.distributed.rendezvous import Desk, Verdict, hello_line, listen, read_line
+from keras_bot.training.distributed.rendezvous import RendezvousServer, Verdict, hello_line, listen, read_line
 
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 CONNECT_SECONDS = 5.0  # per attempt
@@ -143,7 +143,7 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout: float = 300.0):
     facts = {**facts, "TF_CONFIG's cluster": ",".join(cluster.addresses)}
     listener = _own_port(cluster)
     if cluster.is_chief:
-        verdict = Desk(listener, cluster.addresses, facts).judge(timeout)
+        verdict = RendezvousServer(listener, cluster.addresses, facts).judge(timeout)
     else:
         listener.close()
         verdict = _ask(cluster, facts, timeout)

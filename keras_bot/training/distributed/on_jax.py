@@ -65,7 +65,7 @@ class JaxStrategy(Strategy):
             raise
 
     @contextlib.contextmanager
-    def apart(self):  # noqa: D102
+    def outside_distribution(self):  # noqa: D102
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
@@ -74,8 +74,8 @@ class JaxStrategy(Strategy):
             keras.distribution.set_distribution(distribution)
 
     def use_jit(self, recipe):
-        """Returns True unless the recipe sets jit=off: JAX is slow without it."""
-        return recipe.jit != "off"
+        """Returns True unless the recipe sets jit_compile=off: JAX is slow without it."""
+        return recipe.jit_compile != "off"
 
     def prepare_step(self, trainee, model, *, synchronised, parts):
         """Adds accumulation. Batch norm is always synchronised, since the step sees the global batch."""
@@ -88,7 +88,7 @@ class JaxStrategy(Strategy):
         with self.scope():
             trainee._symbolic_build(data_batch=keras.tree.map_structure(_as_jax_sees, batches.element_spec))
 
-    def settle(self, trainee):
+    def sync_state(self, trainee):
         """Copies the values that Keras keeps in `trainee._jax_state` during an epoch to the variables."""
         trainee.jax_state_sync()
 

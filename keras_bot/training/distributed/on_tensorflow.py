@@ -73,9 +73,9 @@ class TensorFlowStrategy(Strategy):
         On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). A step over several replicas is not a
         single-device program (keras issue 21366).
         """
-        if recipe.jit == "auto":
+        if recipe.jit_compile == "auto":
             return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
-        return recipe.jit == "on"
+        return recipe.jit_compile == "on"
 
     def prepare_step(self, trainee, model, *, synchronised, parts):  # noqa: D102
         fuse_batch_norm(model, synchronised=synchronised)
@@ -138,14 +138,14 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 
 
 def check_replicas(recipe: Recipe, replicas: int):
-    """Raises MisuseError if the recipe combines several replicas with jit=on, or with both sync_bn and accumulate."""
-    if replicas > 1 and recipe.jit == "on":
+    """Raises MisuseError for several replicas with jit_compile=on, or with both sync_bn and accumulation_steps."""
+    if replicas > 1 and recipe.jit_compile == "on":
         raise MisuseError(
-            f"Expected --jit=auto or off for {replicas} replicas, received on: XLA compiles for one device."
+            f"Expected --jit_compile=auto or off for {replicas} replicas, received on: XLA compiles for one device."
         )
-    if replicas > 1 and recipe.sync_bn and recipe.accumulate > 1:
+    if replicas > 1 and recipe.sync_bn and recipe.accumulation_steps > 1:
         raise MisuseError(
-            f"Expected --sync_bn or --accumulate on {replicas} replicas, received both: statistics are "
+            f"Expected --sync_bn or --accumulation_steps on {replicas} replicas, received both: statistics are "
             "taken over the replicas or in parts. Drop one."
         )
 

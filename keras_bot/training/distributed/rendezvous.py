@@ -81,7 +81,7 @@ def read_line(connection: socket.socket) -> bytes:
 
 
 @dataclasses.dataclass(eq=False)
-class _Guest:
+class _Client:
     """A connection to the chief. `index` is None until the peer has identified itself as a worker."""
 
     connection: socket.socket
@@ -91,7 +91,7 @@ class _Guest:
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-class Desk:
+class RendezvousServer:
     """The rendezvous server on the chief. It drops connections that send anything else; lost workers may reconnect.
 
     Args:
@@ -102,7 +102,7 @@ class Desk:
 
     def __init__(self, listener: socket.socket, addresses: Sequence[str], facts: Mapping[str, str]):
         self._listener, self._addresses, self._facts = listener, addresses, dict(facts)
-        self._guests: list[_Guest] = []
+        self._clients: list[_Client] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
 
@@ -115,7 +115,7 @@ class Desk:
         finally:
             self._listener.close()
             self._selector.close()
-            for guest in self._guests:
+            for guest in self._clients:
                 guest.connection.close()
         return verdict
 
@@ -130,24 +130,24 @@ class Desk:
                 )
             for key, _ in self._selector.select(left):
                 if key.data is None:
-                    self._welcome()
+                    self._accept()
                 elif self._hear(key.data) and (trouble := self._odd_index(key.data)):
                     return Verdict("misuse", trouble)
         everyone = [self._facts, *(guest.facts for _, guest in sorted(self._workers().items()))]
         differences = tell_differences(everyone)
         return Verdict("misuse", differences) if differences else Verdict("go")
 
-    def _workers(self) -> dict[int, _Guest]:
-        return {guest.index: guest for guest in self._guests if guest.index is not None}
+    def _workers(self) -> dict[int, _Client]:
+        return {guest.index: guest for guest in self._clients if guest.index is not None}
 
-    def _welcome(self):
+    def _accept(self):
         try:
             connection, peer = self._listener.accept()
         except OSError:  # the peer has already disconnected
             return
         connection.setblocking(False)
-        self._guests.append(_Guest(connection, f"{peer[0].removeprefix('::ffff:')}:{peer[1]}"))
-        self._selector.register(connection, selectors.EVENT_READ, self._guests[-1])
+        self._clients.append(_Client(connection, f"{peer[0].removeprefix('::ffff:')}:{peer[1]}"))
+        self._selector.register(connection, selectors.EVENT_READ, self._clients[-1])
 
     def _hear(self, guest) -> bool:
         """Reads from a connection. Returns whether this completes the message that identifies a worker."""
@@ -172,13 +172,13 @@ class Desk:
 
     def _show_out(self, guest):
         self._selector.unregister(guest.connection)
-        self._guests.remove(guest)
+        self._clients.remove(guest)
         # Reset the connection so that the port is not left in TIME_WAIT.
         guest.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         guest.connection.close()
 
     def _odd_index(self, guest) -> str:
-        others = [other.peer for other in self._guests if other is not guest and other.index == guest.index]
+        others = [other.peer for other in self._clients if other is not guest and other.index == guest.index]
         if others or guest.index == 0:
             both = f"{(others or [self._addresses[0]])[0]} and {guest.peer}"
             return f"Expected an index of its own for each worker, received {guest.index} from {both}. Mend TF_CONFIG."
@@ -192,7 +192,7 @@ class Desk:
     def _tell(self, verdict):
         """Sends the verdict and lets each worker close first, as the side that does keeps its port in TIME_WAIT."""
         deadline = time.monotonic() + PARTING_SECONDS
-        told = [guest.connection for guest in self._guests if guest.index is not None]
+        told = [guest.connection for guest in self._clients if guest.index is not None]
         for connection in told:
             connection.settimeout(PARTING_SECONDS)
             try:

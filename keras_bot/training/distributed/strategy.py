@@ -44,7 +44,7 @@ class Strategy(abc.ABC):
     def fitting(self) -> contextlib.AbstractContextManager:
         """Returns the context for `fit` and `evaluate`, on every worker."""
 
-    def apart(self) -> contextlib.AbstractContextManager:
+    def outside_distribution(self) -> contextlib.AbstractContextManager:
         """Returns a context in which this worker can create networks of its own, also inside `fitting`."""
         return contextlib.nullcontext()
 
@@ -74,7 +74,7 @@ class Strategy(abc.ABC):
         Keras would draw a training batch, which is not the network's input if the training step augments it.
         """
 
-    def settle(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
+    def sync_state(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
         """Updates the variables to their current values, between two steps of `fit`."""
 
     @abc.abstractmethod
@@ -89,7 +89,7 @@ class Strategy(abc.ABC):
         """Returns whether `flag` is set on any worker. Call it on every worker."""
         return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
 
-    def tell_all(self, message: bytes, teller: int = 0) -> bytes:
+    def broadcast(self, message: bytes, teller: int = 0) -> bytes:
         """Broadcasts the message of worker `teller`, by default the chief. Call it on every worker."""
         if self.workers == 1:
             return message
@@ -116,7 +116,7 @@ class Strategy(abc.ABC):
         """Raises MisuseError on every worker if `dataset` is not the same on all of them."""
         if self.workers == 1:
             return
-        facts = [json.loads(self.tell_all(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
+        facts = [json.loads(self.broadcast(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
         if differences := tell_differences(facts, "data"):
             raise MisuseError(f"{differences} Give all of them one data set.")
 
@@ -144,10 +144,10 @@ def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
 def check_batch(recipe: Recipe, replicas: int, workers: int):
     """Raises MisuseError if the batch can't be divided among all `replicas` and among the `workers`."""
     # For mixup, each worker takes mirrored pairs of a batch's rows.
-    unit = math.lcm(replicas * recipe.accumulate, 2 * workers if workers > 1 else 1)
+    unit = math.lcm(replicas * recipe.accumulation_steps, 2 * workers if workers > 1 else 1)
     if recipe.batch_size % unit:
         shared = f"{replicas} replicas can share equally" if replicas > 1 else "divides"
-        parts = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        parts = f", in {recipe.accumulation_steps} parts" if recipe.accumulation_steps > 1 else ""
         pairs = f", by {workers} workers in pairs of images" if workers > 1 else ""
         raise MisuseError(
             f"Expected a batch_size that {shared}{parts}{pairs}: a multiple of {unit}; "

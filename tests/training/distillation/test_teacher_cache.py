@@ -24,7 +24,7 @@ from keras_bot.training.distillation.soft_targets import TopCrossentropy, keep_t
 from keras_bot.training.distillation.targets import check_cache
 from keras_bot.training.distillation.teacher import load_teacher
 from keras_bot.training.distributed.selection import build_strategy
-from keras_bot.training.failures import clear_errors
+from keras_bot.training.failures import user_errors
 
 CLASSES, STEPS = 4, 4  # of `recipe`
 
@@ -71,7 +71,7 @@ def recipe_in(tmp_path, teacher):
     values = {"dataset": "synthetic", "num_classes": CLASSES, "synthetic_images": 32, "batch_size": 8}
     values |= {"image_size": 12, "transform": "cifar", "epochs": 3, "mixup_alpha": 0.2}
     cache = {"teacher": str(teacher), "teacher_cache": str(tmp_path / "cache")}
-    return Recipe(**values, **cache, label_smoothing=0.1, learning_rate=0.02, schedule="constant", jit="off")
+    return Recipe(**values, **cache, label_smoothing=0.1, learning_rate=0.02, schedule="constant", jit_compile="off")
 
 
 def without_cache(recipe):
@@ -112,7 +112,7 @@ def files(recipe):
 FILES = ["cache.json", "epoch-00001.npy", "epoch-00002.npy", "epoch-00003.npy"]
 
 
-HALF = {"precision": "mixed_float16", "accumulate": 2, "distill_hard_weight": 0.3}
+HALF = {"precision": "mixed_float16", "accumulation_steps": 2, "distill_hard_weight": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_the_loss_of_the_likeliest_classes(k, temperature):
 def test_a_student_may_change_but_not_what_its_teacher_sees_or_is(cached, tmp_path):
     recipe, said = cached
     free = {"model": "resnet18_d", "label_smoothing": 0.0, "epochs": 2, "sync_bn": True, "distill_temperature": 3.0}
-    free |= {"learning_rate": 0.5, "accumulate": 2, "ram_budget": 99, "jit": "on"}
+    free |= {"learning_rate": 0.5, "accumulation_steps": 2, "ram_budget": 99, "jit_compile": "on"}
     np.testing.assert_array_equal(targets(dataclasses.replace(recipe, **free)), said[: 2 * STEPS])
     fixed = {"seed": 1, "flip": False, "mixup_alpha": 0.3, "color_jitter": 0.1, "augment_on": "device", "batch_size": 4}
     fixed |= {"precision": "mixed_bfloat16", "teacher_top_k": 2}
@@ -241,7 +241,7 @@ def test_damaged_files_are_named(cached, tmp_path):
             check_cache(recipe, source, teacher, build_strategy(recipe))
     file.write_bytes(data[:-9] + b"\0\1\2\3" + data[-5:])
     told = r"epoch-00002.npy is damaged: the checksum of step 4.*--resume"
-    with pytest.raises(RunError, match=told), clear_errors(None):
+    with pytest.raises(RunError, match=told), user_errors(None):
         targets(recipe)
     file.unlink()
     np.testing.assert_array_equal(targets(recipe), said)
@@ -260,7 +260,7 @@ def test_images_that_have_changed_are_found(npz_file, recipe, place):
     targets(recipe)
     pixels[2] = 0  # none of the 16 that the set's checksum is of
     other = dataclasses.replace(recipe, dataset=str(npz_file("other.npz", x_train=pixels)))
-    with pytest.raises(RunError, match=r"aren't those that .* was computed of"), clear_errors(None):
+    with pytest.raises(RunError, match=r"aren't those that .* was computed of"), user_errors(None):
         targets(other)
 
 
@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_written_to_ends_the_run(recipe):
     stream = iter(batches(dataclasses.replace(recipe, epochs=40)))
     next(stream)
     shutil.rmtree(recipe.teacher_cache)
-    with pytest.raises(RunError, match=r"Can't write to the --teacher_cache .*No such file"), clear_errors(None):
+    with pytest.raises(RunError, match=r"Can't write to the --teacher_cache .*No such file"), user_errors(None):
         list(stream)
 
 
@@ -371,7 +371,7 @@ for number, changes in enumerate({changes}):
         for a, b in zip(ours, weights[0], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 """
-ON_TENSORFLOW = [{"accumulate": 2, "precision": "mixed_float16"}, {"augment_on": "device"}]
+ON_TENSORFLOW = [{"accumulation_steps": 2, "precision": "mixed_float16"}, {"augment_on": "device"}]
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ from keras_bot.trainer import train
 
 RECIPE = Recipe(
     dataset=FILE, num_classes=4, batch_size=8, image_size=8, transform="cifar", model="cifar_resnet8_d", width=0.25,
-    epochs=2, mixup_alpha=0.2, precision="mixed_float16", learning_rate=0.01, accumulate=2,
+    epochs=2, mixup_alpha=0.2, precision="mixed_float16", learning_rate=0.01, accumulation_steps=2,
 )
 folder = pathlib.Path(FOLDER)
 train(RECIPE, folder / "whole", progress_bar=False)

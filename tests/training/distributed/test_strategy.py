@@ -21,11 +21,26 @@ from keras_bot.training.distributed.strategy import check_batch
     ("changes", "replicas", "workers", "told"),
     [
         ({"batch_size": 10}, 4, 1, "4 replicas can share equally: a multiple of 4; received 10. Try 8"),
-        ({"batch_size": 12, "accumulate": 4}, 2, 1, "2 replicas can share equally, in 4 parts: a multiple of 8"),
+        (
+            {"batch_size": 12, "accumulation_steps": 4},
+            2,
+            1,
+            "2 replicas can share equally, in 4 parts: a multiple of 8",
+        ),
         ({"batch_size": 6}, 2, 2, "equally, by 2 workers in pairs of images: a multiple of 4; received 6"),
-        ({"batch_size": 10, "accumulate": 3}, 1, 1, "a batch_size that divides, in 3 parts: a multiple of 3; received"),
-        ({"jit": "on"}, 2, 1, "--jit=auto or off for 2 replicas, received on"),
-        ({"sync_bn": True, "accumulate": 2}, 2, 1, "--sync_bn or --accumulate on 2 replicas, received both"),
+        (
+            {"batch_size": 10, "accumulation_steps": 3},
+            1,
+            1,
+            "a batch_size that divides, in 3 parts: a multiple of 3; received",
+        ),
+        ({"jit_compile": "on"}, 2, 1, "--jit_compile=auto or off for 2 replicas, received on"),
+        (
+            {"sync_bn": True, "accumulation_steps": 2},
+            2,
+            1,
+            "--sync_bn or --accumulation_steps on 2 replicas, received both",
+        ),
     ],
 )
 def test_what_replicas_cannot_do_is_refused(changes, replicas, workers, told):
@@ -34,8 +49,8 @@ def test_what_replicas_cannot_do_is_refused(changes, replicas, workers, told):
 
 
 def test_what_they_can_do_is_not_refused():
-    check(Recipe(batch_size=1024, accumulate=4), 8, 2)
-    check(Recipe(batch_size=10, jit="on", sync_bn=True, accumulate=2), 1, 1)
+    check(Recipe(batch_size=1024, accumulation_steps=4), 8, 2)
+    check(Recipe(batch_size=10, jit_compile="on", sync_bn=True, accumulation_steps=2), 1, 1)
 
 
 def check(recipe, replicas, workers):
