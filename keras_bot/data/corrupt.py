@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.python_ops import in_python
+from keras_bot.data.python_ops import numpy_function
 from keras_bot.errors import RunError, first_few
 
 
@@ -54,8 +54,8 @@ class CorruptLog:
         """Returns the error for too many failed records, with their count and the first few names."""
         names = self.names
         return RunError(
-            f"Expected at most {self.max_corrupt} images that can't be decoded, met {len(names)}: "
-            f"{first_few(names)}. Mend or remove them, or allow more (max_corrupt)."
+            f"{len(names)} images can't be decoded, but at most {self.max_corrupt} may fail: {first_few(names)}. "
+            "Fix or remove them, or allow more (max_corrupt)."
         )
 
     def report_missing(self, source, keys: tuple, places: tf.Tensor) -> tf.Tensor:
@@ -64,7 +64,7 @@ class CorruptLog:
         Also raises RunError in the graph if no record of the source can be decoded.
 
         Args:
-            source, keys: as in `tell`.
+            source, keys: as in `call_for_rows`.
             places: places of the decoded records in the batch, int32 (b,).
 
         Returns:
@@ -78,18 +78,18 @@ class CorruptLog:
             for name in names:
                 self.report(name.decode(errors="replace"))
             if len(failed) >= source.size:
-                raise RunError(f"Expected images in {source.name}, but none of its {source.size} can be decoded.")
+                raise RunError(f"None of the {source.size} images of {source.name} can be decoded.")
             return np.True_
 
         missing = tf.where(tf.logical_not(_mask(places, tf.size(keys[0]))))[:, 0]
-        return tell(report_each, source, keys, missing)
+        return call_for_rows(report_each, source, keys, missing)
 
 
-def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-    """Calls `told(names, *values)` in Python, from a graph, for some rows of a batch; not called if there are none.
+def call_for_rows(callback: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+    """Calls `callback(names, *values)` in Python, from a graph, for some rows of a batch, unless there are none.
 
     Args:
-        told: callback that returns True or raises.
+        callback: receives the names of the records, and returns True or raises.
         source: the `Source` of the records.
         keys: (positions (B,), components of the keys, each (B,)), as returned by `guarded_batches`.
         rows: the rows' places in the batch, integer (n,).
@@ -101,7 +101,7 @@ def tell(told: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tenso
 
     def call() -> tf.Tensor:
         names = source.record_name(*(tf.gather(part, rows) for part in keys[1]))
-        return tf.ensure_shape(in_python(told, [names, *values], tf.bool), [])
+        return tf.ensure_shape(numpy_function(callback, [names, *values], tf.bool), [])
 
     return tf.cond(tf.size(rows) > 0, call, lambda: tf.constant(True))
 
@@ -142,18 +142,18 @@ def guarded_batches(
     return batches.interleave(one, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
-def full_batch(
-    parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, blank: tuple, in_turn: bool = False
+def fill_missing(
+    parts: tuple[tf.Tensor, ...], places: tf.Tensor, batch_size: int, blank: tuple, repeat_rows: bool = False
 ) -> tuple[tf.Tensor, ...]:
-    """Restores a full batch: puts the rows in their places and fills the other places.
+    """Scatters the rows to their places in a full batch and fills the rest.
 
     Args:
         parts: tensors (b, ...).
         places: index in the batch of each row of `parts`, int32 (b,).
         batch_size: B.
         blank: fill value of each part.
-        in_turn: whether to fill missing places with the existing rows in turn instead; `blank` is then only used if
-            b is 0.
+        repeat_rows: whether to fill missing places with the existing rows in turn instead; `blank` is then only used
+            if b is 0.
 
     Returns:
         The parts as tensors (B, ...).
@@ -162,7 +162,7 @@ def full_batch(
     def spread() -> tuple[tf.Tensor, ...]:
         whole, count = _mask(places, batch_size), tf.size(places)
         own = tf.cumsum(tf.cast(whole, tf.int32)) - 1
-        others = tf.range(batch_size) % tf.maximum(count, 1) if in_turn else count  # row b is blank
+        others = tf.range(batch_size) % tf.maximum(count, 1) if repeat_rows else count  # row b is blank
         rows = tf.where(whole, own, others)
         ends = ([[0, 1]] + [[0, 0]] * (part.shape.rank - 1) for part in parts)
         padded = (tf.pad(*part, constant_values=value) for *part, value in zip(parts, ends, blank, strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, features
 
-from keras_bot.data.python_ops import in_python
+from keras_bot.data.python_ops import numpy_function
 
 _HAS_AVIF = features.check("avif")
 SUFFIXES = (
@@ -38,13 +38,13 @@ def decode(image: tf.Tensor) -> tf.Tensor:
         return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
     def by_tensorflow() -> tf.Tensor:
-        with tf.control_dependencies([_refuse_bmp_palette(image)]):
+        with tf.control_dependencies([_reject_bmp_palette(image)]):
             return tf.io.decode_image(image, channels=3, expand_animations=False)
 
     def by_pillow() -> tf.Tensor:
-        pixels = in_python(_by_pillow, [image], tf.uint8, stateful=False)
+        pixels = numpy_function(_by_pillow, [image], tf.uint8, stateful=False)
         # An error raised in Python instead would print a traceback for each damaged image.
-        with tf.control_dependencies([tf.debugging.Assert(tf.size(pixels) > 0, ["no image that can be decoded"])]):
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(pixels) > 0, ["not an image that can be decoded"])]):
             return tf.identity(pixels)
 
     known = tf.reduce_any([tf.strings.substr(image, 0, len(first)) == first for first in _BY_TENSORFLOW])
@@ -85,14 +85,14 @@ def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: i
     # Index of the ratio for each value of (shorter edge // size).
     steps = [sum(times >= ratio for ratio in _RATIOS[1:]) for times in range(_RATIOS[-1] + 1)]
     step = tf.gather(steps, tf.minimum(tf.reduce_min(window[2:]) // size, _RATIOS[-1]))
-    lies = tf.reduce_prod(tf.cast(shape, tf.float32)) > _MAX_PIXELS
+    is_impossible = tf.reduce_prod(tf.cast(shape, tf.float32)) > _MAX_PIXELS
     branches = [functools.partial(at, ratio) for ratio in _RATIOS]
     branches.append(lambda: tf.io.decode_jpeg(image, channels=3))  # fails for that size
-    return tf.switch_case(tf.where(lies, len(_RATIOS), step), branches)
+    return tf.switch_case(tf.where(is_impossible, len(_RATIOS), step), branches)
 
 
 def decode_scaled(image: tf.Tensor, edge: int) -> tf.Tensor:
-    """Decodes like `decode`, but downscales JPEGs whose edges are at least 2, 4 or 8 times `edge` by it: not exact."""
+    """Decodes like `decode`, but large JPEGs at 1/2, 1/4 or 1/8 scale (not exact), keeping their edges >= `edge`."""
 
     def from_jpeg() -> tf.Tensor:
         shape = jpeg_shape(image)
@@ -108,7 +108,7 @@ def jpeg_shape(image: tf.Tensor) -> tf.Tensor:
     return tf.image.extract_jpeg_shape(image)[:2]
 
 
-def _refuse_bmp_palette(image: tf.Tensor) -> tf.Tensor:
+def _reject_bmp_palette(image: tf.Tensor) -> tf.Tensor:
     """Raises in the graph for an 8-bit BMP with a colour palette: TensorFlow would read the indices as grey levels."""
 
     def check() -> tf.Tensor:
@@ -117,8 +117,8 @@ def _refuse_bmp_palette(image: tf.Tensor) -> tf.Tensor:
         palette = tf.io.decode_raw(tf.strings.substr(image, 14 + header, 1024), tf.uint8)
         palette = tf.reshape(palette[: tf.size(palette) // 4 * 4], [-1, 4])
         grey = tf.cast(tf.range(tf.shape(palette)[0]), tf.uint8)[:, None] == palette[:, :3]
-        is_right = tf.logical_or(depth != 8, tf.reduce_all(grey))
-        with tf.control_dependencies([tf.debugging.Assert(is_right, ["a BMP with a palette of colours"])]):
+        is_grey = tf.logical_or(depth != 8, tf.reduce_all(grey))
+        with tf.control_dependencies([tf.debugging.Assert(is_grey, ["BMP with a colour palette"])]):
             return tf.constant(True)
 
     is_bmp = tf.logical_and(tf.strings.substr(image, 0, 2) == b"BM", tf.strings.length(image) > 54)

@@ -36,7 +36,7 @@ def sample_grid(
     Raises:
         RunError: the file cannot be written.
     """
-    images, labels = _first(dataset, rows * columns)
+    images, labels = _first_images(dataset, rows * columns)
     titles = [_title(label, class_names) for label in labels]
     write_atomically(pathlib.Path(path), _png(denormalise(images), titles, rows, columns))
 
@@ -55,13 +55,13 @@ def _png(pictures, titles, rows, columns):
     return content.getvalue()
 
 
-def _first(dataset: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    images, labels, have = [], [], 0
+def _first_images(dataset: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
+    images, labels, total = [], [], 0
     for batch_images, batch_labels in dataset.as_numpy_iterator():
         images.append(batch_images)
         labels.append(batch_labels)
-        have += len(batch_images)
-        if have >= count:
+        total += len(batch_images)
+        if total >= count:
             break
     return np.concatenate(images)[:count], np.concatenate(labels)[:count]
 

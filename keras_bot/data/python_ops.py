@@ -15,18 +15,18 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 
-def in_python(function: Callable, inputs: Sequence[tf.Tensor], dtypes, stateful: bool = True):
-    """Calls `tf.numpy_function` so that it cannot hang interpreter shutdown. Use it for all Python code in graphs."""
-    _end_in_order()
+def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes, stateful: bool = True):
+    """`tf.numpy_function` that cannot hang interpreter shutdown. Use it for all Python code in graphs."""
+    _register_cleanup()
     return tf.numpy_function(function, inputs, dtypes, stateful=stateful)
 
 
 @functools.cache
-def _end_in_order():
-    atexit.register(_take_down)
+def _register_cleanup():
+    atexit.register(_collect_pipelines)
 
 
-def _take_down():
+def _collect_pipelines():
     """Collects iterators kept alive only by cycles or the last traceback; TensorFlow waits for their calls here."""
     for name in ("last_exc", "last_value", "last_traceback"):
         if hasattr(sys, name):

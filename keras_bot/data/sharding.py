@@ -75,8 +75,9 @@ def training_rows(batch_size: int, worker: int, workers: int) -> WorkerRows:
         return WorkerRows(batch_size, batch_size, (0,))
     if batch_size % (2 * workers):
         raise MisuseError(
-            f"Expected a batch_size that 2 x {workers} divides, as mixup pairs the rows of a batch shared by {workers} "
-            f"workers, received {batch_size}. It is the batch of all workers together: change it, or their number."
+            f"batch_size={batch_size} is not divisible by {2 * workers} (2 x {workers} workers, as mixup pairs its "
+            f"rows). It is the batch of all workers together: use a multiple of {2 * workers}, or another number of "
+            "workers."
         )
     return WorkerRows(batch_size, batch_size // 2 // workers, (worker, 2 * workers - 1 - worker))
 
@@ -90,12 +91,14 @@ def eval_rows(batch_size: int, worker: int, workers: int) -> WorkerRows:
     _check_worker(worker, workers)
     if batch_size % workers:
         raise MisuseError(
-            f"Expected a batch_size that the {workers} workers divide, received {batch_size}. It is the batch of all "
-            "workers together: change it, or their number."
+            f"batch_size={batch_size} is not divisible by the {workers} workers. It is the batch of all workers "
+            f"together: use a multiple of {workers}, or another number of workers."
         )
     return WorkerRows(batch_size, batch_size // workers, (worker,))
 
 
 def _check_worker(worker: int, workers: int) -> None:
     if not all(isinstance(x, int | np.integer) for x in (worker, workers)) or not 0 <= worker < workers:
-        raise MisuseError(f"Expected whole numbers 0 <= worker < workers, received {worker!r} and {workers!r}.")
+        raise MisuseError(
+            f"worker and workers must be whole numbers with 0 <= worker < workers, received {worker!r} and {workers!r}."
+        )

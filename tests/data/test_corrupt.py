@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot.data import CorruptLog, eval_pipeline, open_source, train_pipeline
+from keras_bot.data import CorruptLog, EvalConfig, TrainConfig, eval_pipeline, open_source, train_pipeline
 from keras_bot.data.corrupt import guarded_batches
 from keras_bot.errors import RunError
 
@@ -25,7 +25,7 @@ def test_log_keeps_distinct_names_in_order_and_raises_past_its_limit():
     for name in ("b", "a", "b"):
         log.report(name)
     assert log.names == ["b", "a"] and not log.exceeded
-    with pytest.raises(RunError, match=r"at most 2 images .* met 3: b, a, c\. .*max_corrupt"):
+    with pytest.raises(RunError, match=r"3 images can't be .* at most 2 may fail: b, a, c\. .*max_corrupt"):
         log.report("c")
     assert log.exceeded
     for i in range(6):
@@ -34,7 +34,7 @@ def test_log_keeps_distinct_names_in_order_and_raises_past_its_limit():
     assert "b, a, c, d0, d1 and 4 more" in str(log.error())
 
 
-def test_guarded_batches_keeps_order_and_tells_places():
+def test_guarded_batches_keeps_order_and_returns_places():
     def make(number):
         with tf.control_dependencies([tf.debugging.assert_none_equal(number % 4, tf.constant(1, tf.int64))]):
             return (tf.cast(number, tf.float32)[None] * 2,)
@@ -53,7 +53,7 @@ def test_training_fills_the_places_of_broken_images(image_folder, cache):
     log = CorruptLog(4)
     source = open_source(str(folder))
     options = {"batch_size": 9, "image_size": 16, "color_jitter": 0, "pca_noise": 0, "cache": cache}
-    batches = list(train_pipeline(source, epochs=3, corrupt=log, **options))
+    batches = list(train_pipeline(source, TrainConfig(epochs=3, corrupt=log, **options)))
     assert len(batches) == 6
     assert set(log.names) == broken
     for images, labels in batches:
@@ -66,9 +66,9 @@ def test_training_fills_the_places_of_broken_images(image_folder, cache):
 def test_whole_images_are_the_same_beside_broken_ones(image_folder):
     folder = image_folder(classes=3, train=6)
     options = {"batch_size": 18, "image_size": 16, "epochs": 1, "color_jitter": 0, "pca_noise": 0}
-    before, labels = next(iter(train_pipeline(open_source(str(folder)), **options)))
+    before, labels = next(iter(train_pipeline(open_source(str(folder)), TrainConfig(**options))))
     _break(folder)
-    after, _ = next(iter(train_pipeline(open_source(str(folder)), corrupt=CorruptLog(9), **options)))
+    after, _ = next(iter(train_pipeline(open_source(str(folder)), TrainConfig(corrupt=CorruptLog(9), **options))))
     same = (before.numpy() == after.numpy()).all((1, 2, 3))
     assert same.sum() == 14
     assert (labels.numpy()[~same].argmax(1) == 0).all()
@@ -80,7 +80,7 @@ def test_evaluation_leaves_broken_images_out(image_folder):
         (folder / "val" / "class1" / f"{i}.jpg").write_bytes(b"no image")
     log = CorruptLog(3)
     options = {"batch_size": 5, "image_size": 16}
-    batches = list(eval_pipeline(open_source(str(folder), "eval"), corrupt=log, **options))
+    batches = list(eval_pipeline(open_source(str(folder), "eval"), EvalConfig(corrupt=log, **options)))
     assert [len(images) for images, _, _ in batches] == [5, 5]
     weights = [weights.numpy().tolist() for _, _, weights in batches]
     assert weights == [[1.0] * 5, [0.0, 1.0, 1.0, 0.0, 0.0]]
@@ -96,9 +96,9 @@ def test_a_batch_without_any_whole_image_is_black_without_loss(image_folder):
     _break(folder)
     (folder / "val" / "class0" / "0.jpg").write_bytes(b"")
     options = {"batch_size": 1, "image_size": 8}
-    train = train_pipeline(open_source(str(folder)), epochs=1, corrupt=CorruptLog(9), **options)
+    train = train_pipeline(open_source(str(folder)), TrainConfig(epochs=1, corrupt=CorruptLog(9), **options))
     assert sum(labels.numpy().sum() for _, labels in train) == 1
-    empty, whole = eval_pipeline(open_source(str(folder), "eval"), corrupt=CorruptLog(9), **options)
+    empty, whole = eval_pipeline(open_source(str(folder), "eval"), EvalConfig(corrupt=CorruptLog(9), **options))
     assert not any(part.numpy().any() for part in empty)
     assert all(part.numpy().any() for part in whole)
 
@@ -109,8 +109,12 @@ def test_a_split_without_any_whole_image_ends_the_run(image_folder, split):
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"no image")
     source, options = open_source(str(folder), split), {"batch_size": 2, "image_size": 8, "corrupt": CorruptLog(99)}
-    pipeline = train_pipeline(source, epochs=2, **options) if split == "train" else eval_pipeline(source, **options)
-    with pytest.raises(tf.errors.OpError, match=rf"none of its {source.size} can be decoded"):
+    pipeline = (
+        train_pipeline(source, TrainConfig(epochs=2, **options))
+        if split == "train"
+        else eval_pipeline(source, EvalConfig(**options))
+    )
+    with pytest.raises(tf.errors.OpError, match=rf"None of the {source.size} images of .* can be decoded"):
         list(pipeline)
 
 
@@ -124,7 +128,11 @@ def test_too_many_broken_images_end_the_run(image_folder, split, limit):
     log = None if limit is None else CorruptLog(limit)
     source = open_source(str(folder), split)
     options = {"batch_size": 4, "image_size": 8, "corrupt": log}
-    pipeline = train_pipeline(source, epochs=3, **options) if split == "train" else eval_pipeline(source, **options)
+    pipeline = (
+        train_pipeline(source, TrainConfig(epochs=3, **options))
+        if split == "train"
+        else eval_pipeline(source, EvalConfig(**options))
+    )
     with pytest.raises(tf.errors.OpError, match=r"can't be decoded.*class1"):
         list(pipeline)
     if log:
@@ -142,6 +150,6 @@ def test_a_vanished_file_and_odd_but_whole_images(image_folder):
     source = open_source(str(folder))
     (directory / "4.jpg").unlink()
     log = CorruptLog(1)
-    images, _ = next(iter(train_pipeline(source, batch_size=5, image_size=8, epochs=1, corrupt=log)))
+    images, _ = next(iter(train_pipeline(source, TrainConfig(batch_size=5, image_size=8, epochs=1, corrupt=log))))
     assert np.isfinite(images).all()
     assert log.names == ["train/class0/4.jpg"]

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_bot import data
-from keras_bot.tricks import Distiller, SmoothedCrossentropy
+from keras_bot.errors import MisuseError
+from keras_bot.tricks import DistillationModel, SmoothedCrossentropy
 
 LOSSES = {
     "smoothed": lambda: SmoothedCrossentropy(0.1, from_logits=True),
@@ -61,7 +62,7 @@ def test_evaluate_gives_the_exact_loss_and_metrics(set_of_12, loss, batch_size):
 def test_so_does_the_validation_of_fit_and_a_distiller(set_of_12):
     net, batches = build_net(), held_out(set_of_12, 64)
     loss = LOSSES["smoothed"]
-    distiller = Distiller(net, build_net())
+    distiller = DistillationModel(net, build_net())
     distiller.compile(keras.optimizers.SGD(0.0), loss())
     history = distiller.fit(batches, validation_data=batches, verbose=0).history
     assert history["val_loss"][0] == pytest.approx(exact(net, loss, list(batches))[1], rel=1e-5)
@@ -96,5 +97,5 @@ def test_on_replicas_every_batch_is_padded_and_the_loss_exact(set_of_12, loss, b
 
 def test_workers_need_padding(set_of_12):
     assert len(list(held_out(set_of_12, 8, worker=1, workers=2))) == 2
-    with pytest.raises(data.evaluation.MisuseError, match="Use pad=True"):
+    with pytest.raises(MisuseError, match="Use pad=True"):
         held_out(set_of_12, 8, worker=1, workers=2, pad=False)

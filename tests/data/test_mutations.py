@@ -68,7 +68,7 @@ KINDS = {**BROKEN, **PERHAPS, **WHOLE}
 
 @pytest.fixture(scope="module")
 def mutated(tmp_path_factory):
-    """A folder with 100 mutated images in `train`, 20 in `val`, some whole ones beside them, all named .jpg."""
+    """A folder with 100 mutated images in `train`, 20 in `val`, and some valid ones, all named .jpg."""
     folder = tmp_path_factory.mktemp("mutated")
     for split, count in (("train", 100), ("val", 20)):
         for label in ("a", "b"):
@@ -115,7 +115,7 @@ def test_a_run_steps_over_them_and_names_each(mutated, unreadable, tmp_path, cap
     assert _train(mutated, tmp_path / "run", "--max_corrupt=100", *flags) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["corrupt_images"]) == len(set(metrics["corrupt_images"]))
-    # Of a JPEG that is wrong in one place the windows beside it are whole; evaluation wants all of each image.
+    # A window of a JPEG damaged elsewhere can be decoded; evaluation decodes whole images.
     surely = {name for name in unreadable if name.startswith("val/") or name.split("/")[-1].startswith(tuple(BROKEN))}
     assert surely <= set(metrics["corrupt_images"]) <= unreadable
     assert len(surely) > 40
@@ -125,5 +125,5 @@ def test_a_run_steps_over_them_and_names_each(mutated, unreadable, tmp_path, cap
 def test_over_the_limit_there_is_one_clear_error(mutated, tmp_path, capfd):
     assert _train(mutated, tmp_path / "run", "--max_corrupt=5") == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("keras-bot: ")]
-    assert len(lines) == 1 and "at most 5 images that can't be decoded, met" in lines[0]
+    assert len(lines) == 1 and "images can't be decoded, but at most 5 may fail" in lines[0]
     assert "Traceback" not in lines[0]

@@ -42,6 +42,6 @@ def test_a_grid_takes_any_class_name(tmp_path, recwarn):
 def test_a_grid_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     dataset = tf.data.Dataset.from_tensors((np.zeros((1, 8, 8, 3), np.float32), np.ones((1, 1), np.float32)))
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(RunError, match=r"Can't write .*grid\.png: No space left"):
+    with pytest.raises(RunError, match=r"Cannot write .*grid\.png: No space left"):
         sample_grid(dataset, ("a",), tmp_path / "grid.png", rows=1, columns=1)
     assert not list(tmp_path.iterdir())

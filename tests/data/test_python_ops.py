@@ -9,7 +9,7 @@ import keras_bot
 ENDED = """
 import time
 import tensorflow as tf
-from keras_bot.data.python_ops import in_python
+from keras_bot.data.python_ops import numpy_function
 
 def slowly(number):
     end = time.monotonic() + 0.1
@@ -21,7 +21,7 @@ def slowly(number):
 
 def read():
     numbers = tf.data.Dataset.range(100)
-    numbers = numbers.map(lambda number: in_python(slowly, [number], tf.int64), num_parallel_calls=4)
+    numbers = numbers.map(lambda number: numpy_function(slowly, [number], tf.int64), num_parallel_calls=4)
     held = [iter(numbers.prefetch(4))]
     held.append(held)  # a cycle
     for _ in held[0]:
@@ -44,4 +44,4 @@ def test_all_python_in_graphs_goes_by_it():
     package = pathlib.Path(keras_bot.__file__).parent
     calls = ("tf.numpy_function(", "tf.py_function(", ".from_generator(")
     users = [path.name for path in package.rglob("*.py") if any(call in path.read_text() for call in calls)]
-    assert users == ["in_python.py"]
+    assert users == ["python_ops.py"]

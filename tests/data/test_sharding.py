@@ -1,4 +1,4 @@
-"""Several workers' pipelines beside the one process's, whose batches they have to make up between them."""
+"""Pipelines of several workers: together their batches equal those of one process."""
 
 import io
 import itertools
@@ -10,9 +10,18 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_bot import tricks
-from keras_bot.data import CorruptLog, eval_pipeline, finish_batch, open_source, pipeline, train_pipeline
-from keras_bot.data.batches import seed_at
+from keras_bot.data import (
+    CorruptLog,
+    EvalConfig,
+    TrainConfig,
+    eval_pipeline,
+    finish_batch,
+    open_source,
+    pipeline,
+    train_pipeline,
+)
 from keras_bot.data.sharding import eval_rows, training_rows
+from keras_bot.data.stream import seed_at
 from keras_bot.errors import MisuseError
 
 
@@ -87,10 +96,10 @@ def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, wo
     options |= {"shuffle_buffer": 21}
     if augment_on == "host":
         options["batch_transform"] = _mix
-    full = _list(train_pipeline(source, **options))
+    full = _list(train_pipeline(source, TrainConfig(**options)))
     steps = source.size // options["batch_size"]
     rows = [training_rows(options["batch_size"], worker, workers) for worker in range(workers)]
-    own = [train_pipeline(source, worker=worker, workers=workers, **options) for worker in range(workers)]
+    own = [train_pipeline(source, TrainConfig(worker=worker, workers=workers, **options)) for worker in range(workers)]
     assert [batches.cardinality() for batches in own] == [len(full)] * workers
     own = [_list(batches) for batches in own]
     assert [len(batches) for batches in own] == [len(full)] * workers
@@ -102,7 +111,7 @@ def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, wo
                 np.testing.assert_array_equal(inputs[3], batch[0][3][: len(labels)])
                 np.testing.assert_array_equal(inputs[4], batch[0][4][: len(labels)])
     start = {"first_epoch": 1, "first_step": steps - 1}
-    rest = train_pipeline(source, worker=workers - 1, workers=workers, **start, **options)
+    rest = train_pipeline(source, TrainConfig(worker=workers - 1, workers=workers, **start, **options))
     assert rest.cardinality() == steps + 1
     _assert_same(_list(rest), own[-1][2 * steps - 1 :])
 
@@ -111,8 +120,8 @@ def test_what_is_left_to_the_device_mixes_the_same_pairs(sources):
     source, options = sources("folder")
     options |= {"batch_size": 16, "epochs": 1, "augment_on": "device"}
     rows = [training_rows(16, worker, 2) for worker in range(2)]
-    own = [train_pipeline(source, worker=worker, workers=2, **options) for worker in range(2)]
-    for batch, *parts in zip(train_pipeline(source, **options), *own, strict=True):
+    own = [train_pipeline(source, TrainConfig(worker=worker, workers=2, **options)) for worker in range(2)]
+    for batch, *parts in zip(train_pipeline(source, TrainConfig(**options)), *own, strict=True):
         finished = [[x.numpy() for x in finish_batch(*part, _mix)] for part in parts]
         _assert_same(_whole(finished, rows), [x.numpy() for x in finish_batch(*batch, _mix)])
 
@@ -120,7 +129,10 @@ def test_what_is_left_to_the_device_mixes_the_same_pairs(sources):
 def test_a_cached_set_is_shared_the_same_way(sources):
     source, options = sources("folder")
     options |= {"batch_size": 12, "epochs": 2, "worker": 1, "workers": 2}
-    _assert_same(_list(train_pipeline(source, **options)), _list(train_pipeline(source, cache=True, **options)))
+    _assert_same(
+        _list(train_pipeline(source, TrainConfig(**options))),
+        _list(train_pipeline(source, TrainConfig(cache=True, **options))),
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,9 +142,9 @@ def test_a_cached_set_is_shared_the_same_way(sources):
 def test_evaluation_covers_each_image_once(sources, kind, workers, batch_size):
     source, options = sources(kind, "eval")
     options |= {"batch_size": batch_size}
-    full = _list(eval_pipeline(source, **options))
+    full = _list(eval_pipeline(source, EvalConfig(**options)))
     rows = [eval_rows(batch_size, worker, workers) for worker in range(workers)]
-    own = [eval_pipeline(source, worker=worker, workers=workers, **options) for worker in range(workers)]
+    own = [eval_pipeline(source, EvalConfig(worker=worker, workers=workers, **options)) for worker in range(workers)]
     assert [batches.cardinality() for batches in own] == [len(full)] * workers
     own = [_list(batches) for batches in own]
     assert sum(weights.sum() for batches in own for *_, weights in batches) == source.size
@@ -145,7 +157,7 @@ def test_evaluation_covers_each_image_once(sources, kind, workers, batch_size):
 def test_a_worker_without_images_evaluates_padding(npz_file, dtype):
     source = open_source(str(npz_file(x_test=np.zeros((1, 8, 8, 3), np.uint8), y_test=np.zeros(1, int))), "eval")
     options = {"batch_size": 4, "image_size": 8, "dtype": dtype, "workers": 2}
-    first, second = (_list(eval_pipeline(source, worker=worker, **options)) for worker in range(2))
+    first, second = (_list(eval_pipeline(source, EvalConfig(worker=worker, **options))) for worker in range(2))
     assert [weights.tolist() for *_, weights in first + second] == [[1.0, 0.0], [0.0, 0.0]]
     assert not any(np.any(part) for part in second[0]) and second[0][0].dtype == first[0][0].dtype
 
@@ -164,7 +176,7 @@ def test_only_the_worker_s_own_images_are_decoded(sources):
     met = []
     for worker in range(4):
         seen.clear()
-        assert len(_list(train_pipeline(source, worker=worker, workers=4, **options))) == 5
+        assert len(_list(train_pipeline(source, TrainConfig(worker=worker, workers=4, **options)))) == 5
         assert len(seen) == 10
         met += seen
     assert len(set(met)) == len(met) == 40
@@ -173,12 +185,16 @@ def test_only_the_worker_s_own_images_are_decoded(sources):
 def test_a_broken_image_concerns_its_worker_alone(image_folder):
     folder = image_folder(classes=3, train=8, val=8)
     options = {"batch_size": 24, "image_size": 16, "transform": "plain", "epochs": 1}
-    whole = [_list(train_pipeline(open_source(str(folder)), worker=w, workers=2, **options)) for w in range(2)]
+    whole = [
+        _list(train_pipeline(open_source(str(folder)), TrainConfig(worker=w, workers=2, **options))) for w in range(2)
+    ]
     for split in ("train", "val"):
         (folder / split / "class1" / "4.jpg").write_bytes(b"no image")
     source = open_source(str(folder))
     logs = [CorruptLog(1), CorruptLog(1)]
-    met = [_list(train_pipeline(source, worker=w, workers=2, corrupt=logs[w], **options)) for w in range(2)]
+    met = [
+        _list(train_pipeline(source, TrainConfig(worker=w, workers=2, corrupt=logs[w], **options))) for w in range(2)
+    ]
     (hit,) = [worker for worker in range(2) if logs[worker].names]
     assert logs[hit].names == ["train/class1/4.jpg"]
     _assert_same(met[1 - hit], whole[1 - hit])
@@ -192,7 +208,10 @@ def test_a_broken_image_concerns_its_worker_alone(image_folder):
     logs = [CorruptLog(1), CorruptLog(1)]
     held_out, size = open_source(str(folder), "eval"), {"batch_size": 20, "image_size": 16, "transform": "plain"}
     weights = [
-        [w.tolist() for *_, w in _list(eval_pipeline(held_out, worker=i, workers=2, corrupt=logs[i], **size))]
+        [
+            w.tolist()
+            for *_, w in _list(eval_pipeline(held_out, EvalConfig(worker=i, workers=2, corrupt=logs[i], **size)))
+        ]
         for i in range(2)
     ]
     assert [log.names for log in logs] == [[], ["val/class1/4.jpg"]]  # row 12 of 20
@@ -204,7 +223,7 @@ def test_shares_of_a_set_have_draws_of_their_own(npz_file):
     source = open_source(str(npz_file(x_train=alike)))
     options = {"batch_size": 24, "image_size": 8, "transform": "cifar", "epochs": 1, "augment_on": "device"}
     zero, default, one, two = (
-        _list(train_pipeline(source, **options, **share))
+        _list(train_pipeline(source, TrainConfig(**options, **share)))
         for share in ({"draws_of": 0}, {}, {"draws_of": 1}, {"draws_of": 2})
     )
     _assert_same(zero, default)
@@ -223,7 +242,9 @@ def test_shares_by_file_take_their_draws_from_draws_of(sources):
     for worker in range(2):
         context = types.SimpleNamespace(input_context=tf.distribute.InputContext(2, worker, 2))
         source = open_source(folder, num_classes=3, read_config=context)
-        batches = train_pipeline(source, batch_size=5, epochs=2, augment_on="device", draws_of=worker, **options)
+        batches = train_pipeline(
+            source, TrainConfig(batch_size=5, epochs=2, augment_on="device", draws_of=worker, **options)
+        )
         sizes.append(source.size)
         seeds.append([(*inputs[3][0], inputs[4][0]) for inputs, _ in _list(batches)])
     assert sizes == [20, 20] and seeds[0] == seeds[1] and len(set(seeds[0])) == 8
@@ -232,20 +253,20 @@ def test_shares_by_file_take_their_draws_from_draws_of(sources):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 5}, r"that 2 x 5 divides, .* received 12\. It is the batch of all workers"),
-        ({"workers": 4}, r"that 2 x 4 divides, .* 4 workers, received 12"),
+        ({"workers": 5}, r"batch_size=12 is not divisible by 10 \(2 x 5 workers.* It is the batch of all workers"),
+        ({"workers": 4}, r"batch_size=12 is not divisible by 8 \(2 x 4 workers, as mixup"),
         ({"worker": 2, "workers": 2}, r"0 <= worker < workers, received 2 and 2"),
         ({"worker": -1, "workers": 2}, r"0 <= worker < workers, received -1 and 2"),
         ({"workers": 0}, r"received 0 and 0"),
         ({"workers": 2.0}, r"received 0 and 2\.0"),
-        ({"draws_of": -1}, r"draws_of as a whole number >= 0, received -1"),
-        ({"draws_of": 0.5}, r"draws_of as a whole number >= 0, received 0\.5"),
+        ({"draws_of": -1}, r"draws_of must be a whole number of at least 0, received -1"),
+        ({"draws_of": 0.5}, r"draws_of must be a whole number of at least 0, received 0\.5"),
     ],
 )
-def test_wrong_workers_are_told(npz_file, options, message):
+def test_wrong_workers_are_reported(npz_file, options, message):
     with pytest.raises(MisuseError, match=message):
         pipeline(str(npz_file()), batch_size=12, image_size=8, epochs=1, **options)
     if options == {"workers": 5}:
-        with pytest.raises(MisuseError, match=r"that the 5 workers divide, received 12"):
+        with pytest.raises(MisuseError, match=r"batch_size=12 is not divisible by the 5 workers"):
             pipeline(str(npz_file()), "eval", batch_size=12, image_size=8, **options)
         assert len(pipeline(str(npz_file()), batch_size=5, image_size=8, epochs=1, workers=1)) == 4

@@ -52,11 +52,11 @@ def jitter_matrix(coefficients: tf.Tensor) -> tf.Tensor:
     angle = (hue - 1.0) * np.pi
     # R = inv(YIQ) @ rotation(angle) @ YIQ is linear in cos and sin: a combination of three constant matrices.
     inverse = np.linalg.inv(_YIQ)
-    still = inverse @ np.diag([1.0, 0.0, 0.0]) @ _YIQ
+    constant = inverse @ np.diag([1.0, 0.0, 0.0]) @ _YIQ
     cosine = inverse @ np.diag([0.0, 1.0, 1.0]) @ _YIQ
     sine = inverse @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]) @ _YIQ
-    still, cosine, sine = (matrix.astype(np.float32) for matrix in (still, cosine, sine))
-    rotation = still + tf.cos(angle) * cosine + tf.sin(angle) * sine
+    constant, cosine, sine = (matrix.astype(np.float32) for matrix in (constant, cosine, sine))
+    rotation = constant + tf.cos(angle) * cosine + tf.sin(angle) * sine
     luma = np.tile(_LUMA, (3, 1)).astype(np.float32)
     blend = saturation * np.eye(3, dtype=np.float32) + (1.0 - saturation) * luma
     return brightness * (blend @ rotation)

@@ -63,9 +63,9 @@ def convert(
         RunError: there is too little space, a read or write fails, or another process is converting to `out`.
     """
     if not 0 <= seed < 2**32:
-        raise MisuseError(f"Expected a seed of 0 to {2**32 - 1}, received {seed}.")
+        raise MisuseError(f"seed must be from 0 to {2**32 - 1}, received {seed}.")
     if first_label not in (0, 1):
-        raise MisuseError(f"Expected first_label 0 or 1, received {first_label}.")
+        raise MisuseError(f"first_label must be 0 or 1, received {first_label}.")
     layout, target = open_layout(folder), pathlib.Path(out).expanduser()
     read_earlier(target, layout)  # rejects an unsuitable folder before the files are checked
     listings = {"train": layout.listing("train"), "validation": layout.listing("eval")}
@@ -79,7 +79,7 @@ def convert(
         "conversion": {"seed": seed, "fingerprint": fingerprint},
         "splits": {name: plan_split(name, len(listings[name]), sizes[name], counts[name]) for name in listings},
     }
-    with _clear_failures(target), _alone(target):
+    with _write_errors(target), _locked(target):
         earlier = read_earlier(target, layout)
         check_same(target, earlier, plan)
         _complete(target, plan, earlier, listings, sum(sizes.values()), progress)
@@ -92,7 +92,7 @@ def _complete(
     """Completes the plan's checksums: keeps shards of `earlier` that are still valid and writes the others."""
     entries = {s["file"]: s for split in plan["splits"].values() for s in split["shards"]}
     images, done = sum(s["records"] for s in entries.values()), 0
-    for name in _keep_whole(out, entries, earlier):
+    for name in _keep_finished(out, entries, earlier):
         done += entries[name]["records"]
         progress(done, images, name)
     if all("sha256" in s for s in entries.values()) and (out / MANIFEST).exists():
@@ -130,7 +130,7 @@ def _parts(split: str, plan: dict) -> Iterator[tuple[dict, Iterator[int]]]:
         start += entry["records"]
 
 
-def _keep_whole(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> Iterator[str]:
+def _keep_finished(out: pathlib.Path, entries: dict[str, dict], earlier: dict) -> Iterator[str]:
     """Copies size and checksum of each earlier shard whose file still matches; yields its name."""
     known = [s for split in earlier.get("splits", {}).values() for s in split["shards"] if "sha256" in s]
 
@@ -163,7 +163,7 @@ def _check_space(out: pathlib.Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def _alone(out: pathlib.Path) -> Iterator[None]:
+def _locked(out: pathlib.Path) -> Iterator[None]:
     """Creates the folder if necessary and locks it; the lock is released when the process ends."""
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
@@ -178,7 +178,7 @@ def _alone(out: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clear_failures(out: pathlib.Path) -> Iterator[None]:
+def _write_errors(out: pathlib.Path) -> Iterator[None]:
     """Converts write failures to a RunError."""
     try:
         yield
@@ -187,5 +187,5 @@ def _clear_failures(out: pathlib.Path) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"Can't write to {out}: {reason}. Mend that and run the same command again: whole shards are kept."
+            f"Can't write to {out}: {reason}. Fix that and run the same command again; finished shards are kept."
         ) from error

@@ -31,7 +31,7 @@ def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str,
     for split, listing in listings.items():
         for index in range(len(listing)):
             path = listing.path(index)
-            status, fault = _look(path)
+            status, fault = _inspect(path)
             if fault:
                 count += 1
                 bad += [f"{printable(os.fsdecode(path))} ({fault})"] if count <= SHOWN else []
@@ -40,20 +40,20 @@ def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str,
             digest.update(b"%s\0%d %d\n" % (path.removeprefix(root), status.st_size, status.st_mtime_ns))
     if bad:
         raise MisuseError(
-            f"Expected images, received {count} files that are none: {first_few(bad, count)}. "
-            "Mend or remove them, then run the same command again."
+            f"{count} files are not images: {first_few(bad, count)}. Fix or remove them, then run the same command "
+            "again."
         )
     return sizes, digest.hexdigest()
 
 
-def _look(path: bytes) -> tuple[os.stat_result | None, str]:
+def _inspect(path: bytes) -> tuple[os.stat_result | None, str]:
     """Returns a file's status, and the reason why it cannot be copied, or ""."""
     try:
         status = os.stat(path)
     except OSError as error:
         return None, error.strerror
     if not stat.S_ISREG(status.st_mode):
-        return status, "no file"
+        return status, "not a regular file"
     if not status.st_size:
         return status, "empty"
     return status, "" if os.access(path, os.R_OK) else "unreadable"
@@ -74,7 +74,7 @@ def plan_split(name: str, size: int, total_bytes: int, shards: int) -> dict:
     flag, most = "shards" if name == "train" else "validation_shards", min(size, _MOST_NUMBERED)
     if not 0 <= shards <= most:
         raise MisuseError(
-            f"Expected {flag} of 1 to {most} for {size} {name} images, received {shards}. 0 chooses it by size."
+            f"{flag} must be from 1 to {most} for {size} {name} images, received {shards}. 0 chooses it by size."
         )
     shards = shards or min(max(-(-total_bytes // _SHARD_BYTES), 1), _MOST_SHARDS, size)
     bounds = [i * size // shards for i in range(shards + 1)]
@@ -88,19 +88,19 @@ def read_earlier(out: pathlib.Path, layout: ImageFolder) -> dict:
     Raises:
         MisuseError: it is not a folder, contains other files, or is inside the image folder's splits.
     """
-    mine = [layout.directory(split).resolve() for split in ("train", "eval")]
-    if any(out.resolve().is_relative_to(folder) for folder in mine):
-        raise MisuseError(f"{out} is among the images: expected a folder of its own. Choose another.")
+    image_folders = [layout.directory(split).resolve() for split in ("train", "eval")]
+    if any(out.resolve().is_relative_to(folder) for folder in image_folders):
+        raise MisuseError(f"{out} is inside the folders of images. Choose another output folder.")
     if out.exists() and not out.is_dir():
-        raise MisuseError(f"{out} is a file: expected a folder to write shards to. Choose another.")
+        raise MisuseError(f"{out} is a file. Choose a folder to write the shards to.")
     for name in (MANIFEST, UNFINISHED):
         if (out / name).is_file():
             return _read(out / name)
     others = [name for name in os.listdir(out) if not is_partial(name)] if out.is_dir() else []
     if others:
         raise MisuseError(
-            f"{out} holds other files ({printable(min(others))!r}): expected an empty folder, or one with the "
-            "beginning of this conversion. Choose another, or empty it."
+            f"{out} contains other files ({printable(min(others))!r}). Choose an empty folder, or one with an earlier "
+            "run of this conversion."
         )
     return {}
 
@@ -112,7 +112,7 @@ def _read(path: pathlib.Path) -> dict:
             return manifest
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise MisuseError(f"{path} is no manifest of `keras-bot data convert` ({FORMAT}). Choose another folder.")
+    raise MisuseError(f"{path} is not a manifest of `keras-bot data convert` ({FORMAT}). Choose another folder.")
 
 
 def check_same(out: pathlib.Path, earlier: dict, plan: dict) -> None:
@@ -124,9 +124,9 @@ def check_same(out: pathlib.Path, earlier: dict, plan: dict) -> None:
     pairs += [("first_label", earlier.get("first_label"), plan["first_label"])]
     if earlier["conversion"].get("fingerprint") == plan["conversion"]["fingerprint"]:
         pairs += [(flag, *(len(m["splits"][name]["shards"]) for m in (earlier, plan))) for flag, name in splits.items()]
-    told = [f"expected {name} {old} as before, received {new}" for name, old, new in pairs if old != new]
-    what = "; ".join(told) or "the image folder's classes, names, sizes or times of change aren't what they were then"
-    raise MisuseError(f"{out} holds another conversion: {what}. Choose another folder, or empty it.")
+    changes = [f"{name} was {old}, now it is {new}" for name, old, new in pairs if old != new]
+    reason = "; ".join(changes) or "the image folder's classes, names, sizes or modification times have changed"
+    raise MisuseError(f"{out} contains another conversion: {reason}. Choose another folder, or empty it.")
 
 
 def _without_checksums(manifest: dict) -> dict:

@@ -98,11 +98,11 @@ def _read(path: bytes) -> bytes:
             data = file.read()
     except OSError as error:
         raise RunError(
-            f"Can't read {printable(os.fsdecode(path))}: {error.strerror}. Mend it and run the same command again: "
-            "whole shards are kept."
+            f"Can't read {printable(os.fsdecode(path))}: {error.strerror}. Fix it and run the same command again; "
+            "finished shards are kept."
         ) from error
     if not data:
-        raise RunError(f"{printable(os.fsdecode(path))} became empty while it was converted. Put it back; run again.")
+        raise RunError(f"{printable(os.fsdecode(path))} became empty during the conversion. Restore it; run again.")
     return data
 
 

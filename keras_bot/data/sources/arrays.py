@@ -33,8 +33,8 @@ def open_npz(path: str, split: str, num_classes: int) -> Source:
         missing = [key for key in _KEYS if key not in arrays]
         if missing:
             raise MisuseError(
-                f"{path} lacks {', '.join(missing)}: expected {', '.join(_KEYS)} (and perhaps class_names), "
-                f"received {', '.join(arrays.files) or 'nothing'}. Save the arrays under these names."
+                f"{path} lacks {', '.join(missing)}; it contains {', '.join(arrays.files) or 'nothing'}. Save the "
+                f"arrays as {', '.join(_KEYS)} and optionally class_names."
             )
         labels = _labels(path, f"y_{part}", arrays)
         class_names = _class_names(path, arrays)
@@ -45,13 +45,13 @@ def open_npz(path: str, split: str, num_classes: int) -> Source:
         images = _images(path, f"x_{part}", arrays)
     if len(images) != len(labels):
         raise MisuseError(
-            f"{path}: expected one label for each image, received {len(images)} images in x_{part} "
-            f"and {len(labels)} labels in y_{part}. Save both again from the same records."
+            f"{path} has {len(images)} images in x_{part}, but {len(labels)} labels in y_{part}. Save both again from "
+            "the same records."
         )
     if labels.max() >= len(class_names):
         raise MisuseError(
-            f"{path}: expected labels 0..{len(class_names) - 1} in y_{part} for {len(class_names)} classes, "
-            f"received {labels.max()}. Number the labels from 0, or set num_classes right."
+            f"{path}: labels in y_{part} must be from 0 to {len(class_names) - 1} for {len(class_names)} classes, "
+            f"received {labels.max()}. Number the labels from 0, or correct num_classes."
         )
     return _source(path, part, images, labels, class_names)
 
@@ -66,7 +66,7 @@ def open_synthetic(split: str, num_classes: int, size: int, image_size: int) -> 
         image_size: height and width.
     """
     if size < 1:
-        raise MisuseError(f"Expected synthetic_images >= 1, received {size}. Ask for at least one.")
+        raise MisuseError(f"synthetic_images must be at least 1, received {size}.")
     num_classes = num_classes or 1000
     stream = 0 if split == "train" else 1
     words = -(-image_size * image_size * 3 // 4)
@@ -119,16 +119,15 @@ def _source(path: str, part: str, images: np.ndarray, labels: np.ndarray, class_
 
 def _load(path: str) -> np.lib.npyio.NpzFile:
     if not os.path.isfile(path):
-        raise MisuseError(f"No file {path!r}: expected an .npz file. Check the path.")
+        raise MisuseError(f"No file {path!r}. Check the path of the .npz file.")
     try:
         arrays = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        told = "it is another file, or cut short" if isinstance(error, ValueError) else error  # NumPy suggests pickle
-        raise MisuseError(
-            f"{path} is no .npz file ({told}): expected one written by numpy.savez. Write it again."
-        ) from error
+        # NumPy's own message for a ValueError suggests pickle.
+        reason = "it has another format or is truncated" if isinstance(error, ValueError) else error
+        raise MisuseError(f"{path} is not an .npz file ({reason}). Save it with numpy.savez.") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise MisuseError(f"{path} holds a single array: expected an .npz with {', '.join(_KEYS)}. Use numpy.savez.")
+        raise MisuseError(f"{path} contains a single array instead of {', '.join(_KEYS)}. Use numpy.savez.")
     return arrays
 
 
@@ -136,15 +135,15 @@ def _array(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
     try:
         return arrays[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        raise MisuseError(f"{path}: {key} can't be read ({error}): expected a plain array. Write it again.") from error
+        raise MisuseError(f"{path}: {key} can't be read ({error}). Save it as a plain array.") from error
 
 
 def _images(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
     images = _array(path, key, arrays)
-    form_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
-    if images.dtype != np.uint8 or not form_is_right or 0 in images.shape:
+    is_valid = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+    if images.dtype != np.uint8 or not is_valid or 0 in images.shape:
         raise MisuseError(
-            f"{path}: expected {key} as uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W), received "
+            f"{path}: {key} must be uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W), received "
             f"{images.dtype} {images.shape}. Scale it to 0..255 and save it as uint8."
         )
     return images[..., np.newaxis] if images.ndim == 3 else images
@@ -152,15 +151,15 @@ def _images(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
 
 def _labels(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
     labels = _array(path, key, arrays)
-    shape_is_right = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
-    if labels.dtype.kind not in "iu" or not shape_is_right or not len(labels):
+    is_valid = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
+    if labels.dtype.kind not in "iu" or not is_valid or not len(labels):
         raise MisuseError(
-            f"{path}: expected {key} as integers (N,) or (N, 1), received {labels.dtype} {labels.shape}. "
-            "Save class numbers, not one-hot rows or names."
+            f"{path}: {key} must be integers (N,) or (N, 1), received {labels.dtype} {labels.shape}. "
+            "Save class indices, not one-hot rows or names."
         )
     labels = labels.reshape(-1).astype(np.int64)
     if labels.min() < 0:
-        raise MisuseError(f"{path}: expected labels from 0 in {key}, received {labels.min()}. Number them from 0.")
+        raise MisuseError(f"{path}: labels in {key} must be at least 0, received {labels.min()}. Number them from 0.")
     return labels
 
 
@@ -170,7 +169,7 @@ def _class_names(path: str, arrays: np.lib.npyio.NpzFile) -> tuple[str, ...]:
     names = _array(path, "class_names", arrays)
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise MisuseError(
-            f"{path}: expected class_names as strings (K,), received {names.dtype} {names.shape}. "
-            "Save them as a numpy array of str."
+            f"{path}: class_names must be strings (K,), received {names.dtype} {names.shape}. "
+            "Save them as a NumPy array of str."
         )
     return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)

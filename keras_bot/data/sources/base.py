@@ -13,6 +13,12 @@ import tensorflow as tf
 from keras_bot.data.corrupt import guarded_batches
 from keras_bot.errors import MisuseError, RunError, first_few
 
+# Names of the split to evaluate on: the first that exists is used. Each format's usual name comes first.
+EVAL_SPLITS = ("val", "validation", "test")  # folders of images or masks
+SHARD_EVAL_SPLITS = ("validation", "val", "test")  # as in ImageNet's TFRecord shards
+TFDS_EVAL_SPLITS = ("validation", "test", "val")  # only a few TFDS sets have a split named val
+BOX_EVAL_SPLITS = ("val", "validation", "valid", "test")  # Roboflow exports COCO files to valid
+
 _READ_AHEAD = 64
 _AT_ONCE = 1024
 
@@ -27,7 +33,7 @@ class Source:
         class_names: one per class.
         size: number of records.
         keys: `keys(seed, buffer, first=0)` -> data set of `size - first` keys, tuples of scalars, cheap to make: one
-            pass from position `first` on, skipping earlier records cheaply. A seed, integer tensor (2,), shuffles
+            pass starting at position `first`, skipping earlier records cheaply. A seed, integer tensor (2,), shuffles
             the keys; None keeps their natural order. `buffer` is only used by sources that must be read sequentially.
         read: components of a key -> record {"image": string scalar or uint8 (H, W, C), "label": int64, "name":
             string}. Runs in parallel, in a graph.
@@ -156,9 +162,9 @@ def share_of(read_config: Any, size: int, split: str) -> Share:
         return Share(0, 1, size, 0)
     worker, workers = context.input_pipeline_id, context.num_input_pipelines
     if not 0 <= worker < workers:
-        raise MisuseError(f"Expected an input_context with 0 <= input_pipeline_id < {workers}, received {worker}.")
+        raise MisuseError(f"input_pipeline_id of the input_context must be from 0 to {workers - 1}, received {worker}.")
     if workers > size:
-        raise MisuseError(f"Expected at least one record a worker, received {size} records for {workers} workers.")
+        raise MisuseError(f"Each worker needs at least one record, but there are {size} records for {workers} workers.")
     share, left = divmod(size, workers)
     if split == "train":
         return Share(worker, workers, share, worker * share)
@@ -220,14 +226,14 @@ def check_distinct(source: str, class_names: Sequence[str]) -> None:
         for name, count in Counter(class_names).items()
         if count > 1
     }
-    told = [f"{name!r} (classes {', '.join(places)})" for name, places in shared.items()]
-    raise MisuseError(f"{source} has classes of the same name: {first_few(told)}. Give each class a name of its own.")
+    equal = [f"{name!r} (classes {', '.join(places)})" for name, places in shared.items()]
+    raise MisuseError(f"{source} has classes of the same name: {first_few(equal)}. Give each class a unique name.")
 
 
 def check_num_classes(source: str, num_classes: int, found: int) -> None:
     """Raises MisuseError unless `num_classes` is 0 (use the data's) or equals `found`."""
     if num_classes not in (0, found):
         raise MisuseError(
-            f"Expected {num_classes} classes (num_classes), but {source} has {found}. "
-            "Set num_classes to that, or to 0 to take it from the data."
+            f"num_classes={num_classes}, but {source} has {found} classes. "
+            f"Set num_classes to {found}, or to 0 to take it from the data."
         )

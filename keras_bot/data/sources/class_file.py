@@ -7,7 +7,7 @@ from keras_bot.errors import MisuseError, first_few
 
 CLASS_FILE = "classes.csv"
 
-_FORM = "expected a header, then a line for each class: its folder in train, and perhaps a readable name"
+_FORM = "It needs a header, then one line per class: its folder in train and optionally a readable name"
 
 
 def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
@@ -28,21 +28,21 @@ def read_class_file(path: pathlib.Path, folders: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for folder, *more in rows:
         if folder in names:
-            raise MisuseError(f"{path} names the class folder {folder!r} twice: {_FORM}. Take one line out.")
+            raise MisuseError(f"{path} lists the class folder {folder!r} twice. {_FORM}. Remove one of the lines.")
         names[folder] = more[0].strip() if more and more[0].strip() else folder
     if not names:
         raise MisuseError(
-            f"{path} names no class: {_FORM}. Fill it, or remove it to label the folders in sorted order."
+            f"{path} lists no classes. {_FORM}. Add them, or remove the file to label the folders in sorted order."
         )
     if header[0] in folders and header[0] not in names:
-        raise MisuseError(f"{path} begins with the class folder {header[0]!r}: {_FORM}. Put 'folder,name' above it.")
+        raise MisuseError(f"{path} begins with the class folder {header[0]!r}. {_FORM}. Insert 'folder,name' above it.")
     _check_same(path, list(names), folders)
     for name in names.values():
-        alike = [folder for folder, other in names.items() if other == name]
-        if len(alike) > 1:
+        same = [folder for folder, other in names.items() if other == name]
+        if len(same) > 1:
             raise MisuseError(
-                f"{path} gives the class folders {first_few([repr(folder) for folder in alike])} the same name "
-                f"{name!r}. Give each class a name of its own, such as 'crane (bird)' and 'crane (machine)'."
+                f"{path} gives the class folders {first_few([repr(folder) for folder in same])} the same name "
+                f"{name!r}. Give each class a unique name, such as 'crane (bird)' and 'crane (machine)'."
             )
     return names
 
@@ -53,20 +53,20 @@ def _rows(path: pathlib.Path) -> list[list[str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file, strict=True) if any(cell.strip() for cell in row)]
     except OSError as error:
-        raise MisuseError(f"{path} can't be read ({error.strerror}): {_FORM}. Mend or remove it.") from None
+        raise MisuseError(f"{path} can't be read: {error.strerror}. Fix or remove it.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise MisuseError(f"{path} is no CSV file in UTF-8 ({error}): {_FORM}. Save it as one.") from None
+        raise MisuseError(f"{path} is not a CSV file in UTF-8 ({error}). {_FORM}.") from None
 
 
-def _check_same(path: pathlib.Path, named: list[str], folders: list[str]) -> None:
-    known, found = set(folders), set(named)
+def _check_same(path: pathlib.Path, listed: list[str], folders: list[str]) -> None:
+    known, found = set(folders), set(listed)
     differences = [
-        ("train has no folder for", [name for name in named if name not in known]),
-        ("it doesn't name train's folder", [name for name in folders if name not in found]),
+        ("train has no folder for", [name for name in listed if name not in known]),
+        ("it doesn't list train's folder", [name for name in folders if name not in found]),
     ]
-    told = [f"{what} {first_few([repr(name) for name in names])}" for what, names in differences if names]
-    if told:
+    reasons = [f"{text} {first_few([repr(name) for name in names])}" for text, names in differences if names]
+    if reasons:
         raise MisuseError(
-            f"{path} and {path.parent / 'train'} disagree: {'; '.join(told)}. Expected the same classes in both. "
-            f"Mend the file, or remove it to label the folders in sorted order."
+            f"{path} and {path.parent / 'train'} disagree: {'; '.join(reasons)}. Both must have the same classes. "
+            f"Fix the file, or remove it to label the folders in sorted order."
         )

@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.data.decode import SUFFIXES
-from keras_bot.data.sources.base import Source, check_num_classes, cpu_constant, indices
+from keras_bot.data.sources.base import EVAL_SPLITS, Source, check_num_classes, cpu_constant, indices
 from keras_bot.data.sources.class_file import CLASS_FILE, read_class_file
 from keras_bot.data.sources.listing import Listing, list_images, printable, subfolders
 from keras_bot.errors import MisuseError
 
-_EVAL_FOLDERS = ("val", "validation", "test")
-_LAYOUT = f"expected train/CLASS/*.jpg and val/CLASS/*.jpg (or {', '.join(SUFFIXES[1:])})"
+_LAYOUT = f"An image folder contains train/CLASS/*.jpg and val/CLASS/*.jpg (or {', '.join(SUFFIXES[1:])})"
 _BLOCK = 64  # file names per string of the constant: a lookup copies its block
 
 
@@ -41,12 +40,10 @@ class ImageFolder:
         """Returns the directory of "train" or "eval". Raises MisuseError if there is no evaluation folder."""
         if split == "train":
             return self.root / "train"
-        for name in _EVAL_FOLDERS:
+        for name in EVAL_SPLITS:
             if (self.root / name).is_dir():
                 return self.root / name
-        raise MisuseError(
-            f"{self.root} has no folder to evaluate on: {_LAYOUT}; tried {', '.join(_EVAL_FOLDERS)}. Add one of these."
-        )
+        raise MisuseError(f"{self.root} has no folder to evaluate on. {_LAYOUT}. Add one of {', '.join(EVAL_SPLITS)}.")
 
     def listing(self, split: str) -> Listing:
         """Lists the images of "train" or "eval"; prints one line about skipped entries to stderr.
@@ -71,11 +68,11 @@ def open_layout(folder: str) -> ImageFolder:
     """
     root = pathlib.Path(folder).expanduser()
     if not root.is_dir():
-        raise MisuseError(f"No folder {str(root)!r}: {_LAYOUT}. Check the path.")
+        raise MisuseError(f"No folder {str(root)!r}. {_LAYOUT}. Check the path.")
     folders = subfolders(root / "train")
     if not folders:
-        kind = "empty of class folders" if (root / "train").is_dir() else "missing"
-        raise MisuseError(f"{root / 'train'} is {kind}: {_LAYOUT}. Sort the images into such folders.")
+        problem = "has no class folders" if (root / "train").is_dir() else "is missing"
+        raise MisuseError(f"{root / 'train'} {problem}. {_LAYOUT}. Sort the images into such folders.")
     names = {name: name for name in folders}
     if (root / CLASS_FILE).exists():
         names = read_class_file(root / CLASS_FILE, folders)

@@ -77,11 +77,11 @@ def list_images(directory: pathlib.Path, folders: tuple[str, ...]) -> Listing:
     for name in present:
         if name not in folders:
             raise MisuseError(
-                f"Class {name!r} is in {directory} but not in {directory.parent / 'train'}: expected "
-                "the same class folders. Remove it, or add its training images."
+                f"Class {name!r} is in {directory} but not in {directory.parent / 'train'}. Remove it, or add its "
+                "training images."
             )
     if not present:
-        raise MisuseError(f"{directory} has no class folders: expected those of train: {', '.join(folders[:5])}.")
+        raise MisuseError(f"{directory} has no class folders. Add those of train: {', '.join(folders[:5])}.")
     skipped = _Skipped()
     with os.scandir(os.fsencode(directory)) as entries:
         others = (entry for entry in entries if not entry.is_dir() or entry.name.startswith(b"."))
@@ -110,8 +110,8 @@ def _image_files(directory: pathlib.Path, folder: str, skipped: "_Skipped") -> l
     if not files:
         others = f" but {skipped.count - before} other files" if skipped.count > before else ""
         raise MisuseError(
-            f"Class folder {directory / folder} holds no images{others}: expected {', '.join(SUFFIXES)} files. "
-            "Fill it or remove it."
+            f"Class folder {directory / folder} contains no images{others}. Add {', '.join(SUFFIXES)} files, "
+            "or remove the folder."
         )
     return files
 
@@ -148,7 +148,7 @@ class _Skipped:
         self._kinds: Counter[str] = Counter()
         self._paths: list[bytes] = []
 
-    def extend(self, entries: Iterable[os.DirEntry], images: str = "no regular files") -> None:
+    def extend(self, entries: Iterable[os.DirEntry], images: str = "not regular files") -> None:
         """Counts entries not left by file managers; `images` is the reason reported for those with an image suffix."""
         for entry in entries:
             name = printable(os.fsdecode(entry.name))

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from keras_bot.data.sources.record_files import Records, cut, measure
+from keras_bot.data.sources.record_files import Records, measure, truncation
 from keras_bot.errors import MisuseError, RunError
 
 FORMAT = "keras_bot tfrecord 1"
@@ -26,30 +26,30 @@ def read_manifest(root: pathlib.Path, split: str) -> tuple[list[Records], tuple[
         _check_manifest(manifest["class_names"], first_label, part, shards)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MisuseError(
-            f"{root / MANIFEST} can't be read ({type(error).__name__}: {error}): expected one that `keras-bot data "
-            f"convert` wrote ({FORMAT}). Convert again."
+            f"{root / MANIFEST} can't be read as a manifest of `keras-bot data convert` ({FORMAT}): "
+            f"{type(error).__name__}: {error}. Convert again."
         ) from error
     if not shards:
-        raise MisuseError(f"{root} has no {name} shards by its {MANIFEST}. Convert a folder that has such images.")
+        raise MisuseError(f"{root / MANIFEST} lists no {name} shards. Convert a folder that has {name} images.")
     for path, _, size in shards:
         if not path.is_file():
-            raise MisuseError(f"{path} is missing: expected the {len(shards)} shards of {MANIFEST}. Copy it again.")
+            raise MisuseError(f"{path} is missing: {MANIFEST} lists {len(shards)} shards. Copy it again.")
         received = path.stat().st_size
         if received < size:
-            raise RunError(cut(str(path), measure(str(path))[1], size))
+            raise RunError(truncation(str(path), measure(str(path))[1], size))
         if received > size:
-            raise RunError(f"{path}: expected {size} bytes by {MANIFEST}, received {received}. Copy it again.")
+            raise RunError(f"{path} has {received} bytes, but {MANIFEST} lists {size}. Copy it again.")
     return [Records(str(path), 0, records) for path, records, _ in shards], names, first_label
 
 
 def _check_manifest(names: Any, first_label: int, part: dict, shards: list[tuple[pathlib.Path, int, int]]) -> None:
     """Raises ValueError for contents that `convert` never writes."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names is no list of names")
+        raise ValueError("class_names is not a list of names")
     files = [shard["file"] for shard in part["shards"]]
     if len(set(files)) < len(files) or any(file != os.path.basename(file) for file in files):
-        raise ValueError("a shard stands there twice, or in another folder")
+        raise ValueError("a shard is listed twice, or is in another folder")
     if first_label not in (0, 1) or any(records < 1 for _, records, _ in shards):
-        raise ValueError("first_label is neither 0 nor 1, or a shard without records")
+        raise ValueError("first_label is neither 0 nor 1, or a shard has no records")
     if part["records"] != sum(records for _, records, _ in shards):
-        raise ValueError(f"{part['records']} records aren't the sum of the shards'")
+        raise ValueError(f"the shards do not have {part['records']} records in total")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.python_ops import in_python
+from keras_bot.data.python_ops import numpy_function
 from keras_bot.data.sources.base import Share, cpu_constant
 from keras_bot.errors import MisuseError, RunError
 
@@ -44,15 +44,15 @@ class Reading:
 
 def reading_of(read_config: Any) -> Reading:
     """Returns the interleaving set by a `tfds.ReadConfig`, or None; unset fields get the defaults."""
-    given = {}
+    options = {}
     for name in ("cycle_length", "block_length"):
         value = getattr(read_config, f"interleave_{name}", None)
         if not isinstance(value, int):  # None, or the TFDS placeholder for an unset field
             continue
         if value < 1:
-            raise MisuseError(f"Expected interleave_{name} >= 1 in read_config, received {value}.")
-        given[name] = value
-    return Reading(**given)
+            raise MisuseError(f"interleave_{name} in read_config must be at least 1, received {value}.")
+        options[name] = value
+    return Reading(**options)
 
 
 def take_share(files: Sequence[Records], share: Share) -> list[Records]:
@@ -104,7 +104,7 @@ def record_name(file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def _stream(table: Sequence[tf.Tensor], first: tf.Tensor, reading: Reading) -> tf.data.Dataset:
-    """Returns the keys from `first` on: the files of `table` in groups, interleaved within each group."""
+    """Returns the keys starting at `first`: the files of `table` in groups, interleaved within each group."""
     takes, cycle = table[2], reading.cycle_length
     groups = -(-takes.shape[0] // cycle)
     sizes = tf.math.segment_sum(takes, tf.range(takes.shape[0]) // cycle)
@@ -122,7 +122,7 @@ def _stream(table: Sequence[tf.Tensor], first: tf.Tensor, reading: Reading) -> t
 def _read_group(
     paths: tf.Tensor, skips: tf.Tensor, takes: tf.Tensor, first: tf.Tensor, reading: Reading
 ) -> tf.data.Dataset:
-    """Returns the keys of one group from its record `first` on."""
+    """Returns the keys of one group, starting at its record `first`."""
     length = reading.block_length
     # Records read after each number of whole turns, to find the last turn that starts at or before `first`.
     most = tf.reduce_max(tf.minimum(takes, first)) // length + 1
@@ -144,14 +144,14 @@ def _read_group(
 def _read_file(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     """Reads a range of a file's records. TensorFlow's errors lack the file name and miss a cut between records."""
 
-    def complain(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = in_python(_raise_fault, [path, index], tf.string)
+    def raise_fault(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record = numpy_function(_raise_fault, [path, index], tf.string)
         return index, tf.ensure_shape(record, [])
 
     # A file that cannot be opened would fail endlessly; zipping with the numbers limits it to `take` failures.
     numbers = tf.data.Dataset.range(skip, skip + take)
     records = tf.data.Dataset.zip((numbers, tf.data.TFRecordDataset(path).skip(skip))).ignore_errors()
-    records = records.concatenate(tf.data.Dataset.from_tensors(skip + take).map(complain)).take(take)
+    records = records.concatenate(tf.data.Dataset.from_tensors(skip + take).map(raise_fault)).take(take)
     return records.map(lambda index, serialized: (serialized, path, index))
 
 
@@ -181,10 +181,10 @@ def measure(path: str) -> tuple[int, int, int]:
     with open(path, "rb", buffering=0) as file:
         size, end, count = os.fstat(file.fileno()).st_size, 0, 0
         while len(header := os.pread(file.fileno(), _HEADER.size, end)) == _HEADER.size:
-            behind = end + _HEADER.size + _HEADER.unpack(header)[0] + _FOOTER
-            if behind > size:
+            next_end = end + _HEADER.size + _HEADER.unpack(header)[0] + _FOOTER
+            if next_end > size:
                 break
-            end, count = behind, count + 1
+            end, count = next_end, count + 1
         return count, end, size
 
 
@@ -195,7 +195,7 @@ def fault(path: str, expected: int) -> str:
     except OSError as error:
         return f"{path} can't be read: {error.strerror}."
     if end < size:
-        return cut(path, end, size)
+        return truncation(path, end, size)
     try:
         for _ in tf.data.TFRecordDataset(path):
             pass
@@ -204,13 +204,13 @@ def fault(path: str, expected: int) -> str:
         where = f"a checksum is wrong at byte {place[1]} of {size}" if place else error.message.splitlines()[0]
         return f"{path} is damaged: {where}. Copy it again."
     if count < expected:
-        return f"{path} is cut: it ends at byte {end} behind record {count}, expected {expected}. Copy it again."
-    return f"{path} could not be read to its end, and now can: the disk or the network failed. Run again."
+        return f"{path} is truncated: it ends at byte {end} after record {count} of {expected}. Copy it again."
+    return f"{path} could not be read to its end at first, but now it can: the disk or network failed. Run again."
 
 
-def cut(path: str, end: int, size: int) -> str:
+def truncation(path: str, end: int, size: int) -> str:
     """Returns the message for a file of actual or expected `size` whose last whole record ends at byte `end`."""
     return (
-        f"{path} is cut or damaged, or no plain TFRecord file: its last whole record ends at byte {end} of {size}. "
-        "Copy it again."
+        f"{path} is truncated or damaged, or not a plain TFRecord file: its last whole record ends at byte {end} of "
+        f"{size}. Copy it again."
     )

@@ -9,12 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bot.data.sources.base import Source, check_num_classes, share_of
+from keras_bot.data.sources.base import TFDS_EVAL_SPLITS, Source, check_num_classes, share_of
 from keras_bot.data.sources.record_files import Records, reading_of, record_keys, record_name, take_share
 from keras_bot.errors import MisuseError, RunError, unknown
 
 _NAME = r"\w+(/[\w.-]+)?(:[\w.]+)?"
-_EVAL_SPLITS = ("validation", "test", "val")
 
 
 def known_names() -> list[str]:
@@ -80,8 +79,8 @@ def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
         if isinstance(found[0], features.Image) and isinstance(found[1], features.ClassLabel):
             return image, label
     raise MisuseError(
-        f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(info.features)}: expected an "
-        "Image `image` and a ClassLabel `label`, or two such that its supervised_keys name. Choose a set for image "
+        f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(info.features)}. Classification needs an "
+        "Image `image` and a ClassLabel `label`, or two such features in its supervised_keys. Choose a set for image "
         "classification, or save it as an image folder."
     )
 
@@ -111,7 +110,7 @@ def prepare(dataset: str, data_dir: str | None) -> Any:
     file_format = str(getattr(builder.info.file_format, "value", builder.info.file_format))
     if file_format != "tfrecord":
         raise MisuseError(
-            f"TFDS set {dataset!r} is stored as {file_format}: expected tfrecord files. Build it with "
+            f"TFDS set {dataset!r} is stored as {file_format}; only tfrecord is supported. Build it with "
             f"`tfds build {builder.name} --file_format=tfrecord`."
         )
     return builder
@@ -124,12 +123,10 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(dataset, data_dir=where)
     except tfds.core.registered.DatasetNotFoundError as error:
-        told = unknown("data set", dataset, known_names())
-        raise MisuseError(f"{told} There is no folder or file of that name either.") from error
+        unknown_name = unknown("data set", dataset, known_names())
+        raise MisuseError(f"{unknown_name} There is no folder or file of that name either.") from error
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise MisuseError(
-            f"TFDS can't open {dataset!r}: expected name, name/config or name:version. {error}"
-        ) from error
+        raise MisuseError(f"TFDS can't open {dataset!r}. Pass name, name/config or name:version. {error}") from error
     if builder.data_path.exists():
         return builder
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -148,8 +145,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
         if not builder.data_path.exists():
             raise RunError(
                 f"TFDS set {dataset!r} could not be prepared in {builder.data_path}: {type(error).__name__}: "
-                f"{str(error)[:300]}. Prepare it where there is a network with `tfds build {builder.name}` and "
-                "set data_dir to that folder."
+                f"{str(error)[:300]}. Prepare it on a machine with network access with `tfds build {builder.name}`, "
+                "and set data_dir to its folder."
             ) from error
         builder = tfds.builder(dataset, data_dir=where)
     return builder
@@ -180,16 +177,16 @@ def split_info(builder: Any, dataset: str, split: str) -> Any:
     """
     splits = builder.info.splits
     known = ", ".join(splits)
-    name = next((name for name in _EVAL_SPLITS if name in splits), "") if split == "eval" else split
+    name = next((name for name in TFDS_EVAL_SPLITS if name in splits), "") if split == "eval" else split
     if not name:
         raise MisuseError(
-            f"TFDS set {dataset!r} has no split {' or '.join(_EVAL_SPLITS)}: received {known}. Name one of these."
+            f"TFDS set {dataset!r} has no split {' or '.join(TFDS_EVAL_SPLITS)}, only {known}. Choose one of these."
         )
     try:
         info = splits[name]
     except (KeyError, ValueError, AssertionError) as error:
         raise MisuseError(
-            f"TFDS set {dataset!r} has no split {name!r}: expected one of {known}, or a part of one like 'train[:90%]'."
+            f"TFDS set {dataset!r} has no split {name!r}. Choose one of {known}, or a part of one like 'train[:90%]'."
         ) from error
     if not info.num_examples:
         raise MisuseError(f"Split {name!r} of TFDS set {dataset!r} is empty. Choose a larger part.")

@@ -15,21 +15,28 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from keras_bot.data.python_ops import in_python
-from keras_bot.data.sources.base import Source, check_num_classes, share_of
+from keras_bot.data.python_ops import numpy_function
+from keras_bot.data.sources.base import SHARD_EVAL_SPLITS, Source, check_num_classes, share_of
 from keras_bot.data.sources.manifest import MANIFEST, UNFINISHED, read_manifest
-from keras_bot.data.sources.record_files import Records, cut, measure, reading_of, record_keys, record_name, take_share
+from keras_bot.data.sources.record_files import (
+    Records,
+    measure,
+    reading_of,
+    record_keys,
+    record_name,
+    take_share,
+    truncation,
+)
 from keras_bot.errors import MisuseError, RunError
 
 _SHARD = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.\w+)?")
-_EVAL_NAMES = ("validation", "val", "test")
 _LABELS = "labels.txt"
 _IMAGE, _LABEL = "image/encoded", "image/class/label"
 _NAME = ("image/class/synset", "image/filename")
 _THREADS = 16
 
 
-def holds_shards(folder: str) -> bool:
+def has_shards(folder: str) -> bool:
     """Returns whether a folder contains TFRecord shards or a manifest."""
     root = pathlib.Path(folder).expanduser()
     if not root.is_dir():
@@ -58,7 +65,7 @@ def open_tfrecord(folder: str, split: str, num_classes: int, first_label: int, r
         check_num_classes(str(root), num_classes, len(names))
         if first_label not in (0, first):
             raise MisuseError(
-                f"Expected first_label {first} by {root / MANIFEST}, received {first_label}. Leave it out."
+                f"first_label={first_label} contradicts {root / MANIFEST}, which has {first}. Leave it out."
             )
         first_label, numbering = first, ""
     else:
@@ -91,7 +98,7 @@ def _record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf
         records = np.asarray(records, object)  # a scalar is passed as bytes
         return np.array([_image_name(record) for record in records.ravel()], object).reshape(records.shape)
 
-    names = tf.ensure_shape(in_python(image_names, [serialized], tf.string), serialized.shape)
+    names = tf.ensure_shape(numpy_function(image_names, [serialized], tf.string), serialized.shape)
     return tf.strings.join([record_name(file, index), names])
 
 
@@ -108,38 +115,38 @@ def _image_name(serialized: bytes) -> bytes:
 def _find_shards(root: pathlib.Path, split: str) -> list[str]:
     """Returns the paths of one split's shards in order. Raises MisuseError if the set is not complete."""
     if (root / UNFINISHED).exists():
-        raise MisuseError(f"{root} holds an unfinished conversion. Run the same `keras-bot data convert` again.")
+        raise MisuseError(f"{root} contains an unfinished conversion. Run the same `keras-bot data convert` again.")
     sets: dict[tuple[str, str], dict[int, str]] = {}
     for entry in sorted(os.listdir(root)):
         if match := _SHARD.fullmatch(entry):
             found = sets.setdefault((match["set"], f"-of-{match['count']}{match['suffix'] or ''}"), {})
             found[int(match["number"])] = entry
-    wanted = ("train",) if split == "train" else _EVAL_NAMES
+    wanted = ("train",) if split == "train" else SHARD_EVAL_SPLITS
     for word in wanted:
         chosen = {key: found for key, found in sets.items() if word in re.split(r"[^a-z0-9]+", key[0].lower())}
         if chosen:
             break
     else:
         raise MisuseError(
-            f"{root} has no shards for {split!r}: expected names like {wanted[0]}-00000-of-00008, received "
+            f"{root} has no shards for {split!r}, named like {wanted[0]}-00000-of-00008, but only "
             f"{', '.join(sorted({key[0] for key in sets}))}. Rename or add them."
         )
     if len(chosen) > 1:
         names = ", ".join(sorted(min(found.values()) for found in chosen.values()))
-        raise MisuseError(f"{root} has {len(chosen)} sets of {word} shards ({names}): expected one. Move the others.")
+        raise MisuseError(f"{root} has {len(chosen)} sets of {word} shards ({names}). Keep one and move the others.")
     (((_, ending), found),) = chosen.items()
     count = int(re.findall(r"\d+", ending)[0])
     missing = [number for number in range(count) if number not in found]
     if missing:
         gone = re.sub(r"-\d+-of-", f"-{missing[0]:05}-of-", next(iter(found.values())))
         raise MisuseError(
-            f"{root}: expected {count} {word} shards, received {len(found)}; the first that is missing: {gone}. "
-            "Copy the missing ones."
+            f"{root} has {len(found)} of {count} {word} shards; the first missing one is {gone}. Copy the missing "
+            "shards."
         )
     if len(found) > count:
         raise MisuseError(
-            f"{root}: expected {count} {word} shards by their names, received {len(found)}; one too many: "
-            f"{found[max(found)]}. Move it away."
+            f"{root} has {len(found)} {word} shards, but their names are for {count}; {found[max(found)]} is one too "
+            "many. Move it to another folder."
         )
     return [str(root / found[number]) for number in range(count)]
 
@@ -150,26 +157,26 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
     if not path.exists():
         if not num_classes:
             raise MisuseError(
-                f"{root} has neither {MANIFEST} nor {_LABELS}, so its shards don't tell how many classes there are: "
-                "expected num_classes, received 0. Set it."
+                f"{root} has neither {MANIFEST} nor {_LABELS}, so the number of classes is unknown. Set num_classes."
             )
         return tuple(str(i) for i in range(num_classes))
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise MisuseError(f"{path} can't be read ({error}): expected a class name a line, in UTF-8.") from error
+        raise MisuseError(f"{path} can't be read ({error}). Write one class name per line, in UTF-8.") from error
     numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
     names = lines
     if lines and all(numbered):
         found = {int(match[1]): match[2].strip() for match in numbered}
         if len(found) < len(lines) or sorted(found) != list(range(first_label, first_label + len(found))):
             raise MisuseError(
-                f"{path}: expected the labels {first_label} to {first_label + len(lines) - 1}, each once, received "
-                f"{min(found)} to {max(found)}, {len(found)} different ones. Mend it, or set first_label to the first."
+                f"{path} must contain each label from {first_label} to {first_label + len(lines) - 1} once, received "
+                f"{len(found)} different labels from {min(found)} to {max(found)}. Fix the file, or set first_label "
+                "to its lowest label."
             )
         names = [found[label] for label in sorted(found)]
     if not names:
-        raise MisuseError(f"{path} is empty: expected a class name a line. Fill or remove it.")
+        raise MisuseError(f"{path} is empty. Write one class name per line, or remove it.")
     check_num_classes(str(path), num_classes, len(names))
     return tuple(names)
 
@@ -177,20 +184,20 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
 def _count(paths: Sequence[str], num_classes: int, first_label: int) -> list[Records]:
     """Returns the shards with their record counts."""
 
-    def look(path: str) -> Records:
+    def count_records(path: str) -> Records:
         try:
             count, end, size = measure(path)
         except OSError as error:
             raise RunError(f"{path} can't be read: {error.strerror}.") from error
         if end < size:
-            raise RunError(cut(path, end, size))
+            raise RunError(truncation(path, end, size))
         if not count:
-            raise RunError(f"{path} is empty: expected records. Copy it again, or write the set anew.")
+            raise RunError(f"{path} contains no records. Copy it again, or write the set again.")
         _check_first(path, num_classes, first_label)
         return Records(path, 0, count)
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(look, paths))
+        return list(pool.map(count_records, paths))
 
 
 def _check_first(path: str, num_classes: int, first_label: int) -> None:
@@ -203,17 +210,17 @@ def _check_first(path: str, num_classes: int, first_label: int) -> None:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
         features = {}
-    received = ", ".join(sorted(features)) or "others"
+    received = ", ".join(sorted(features)) or "other data"
     images = features[_IMAGE].bytes_list.value if _IMAGE in features else ()
     labels = features[_LABEL].int64_list.value if _LABEL in features else ()
     if len(images) != 1 or len(labels) != 1:
         raise MisuseError(
-            f"{path}: expected tf.train.Example records with one {_IMAGE} (bytes) and one {_LABEL} (int64), received "
-            f"{received}. Write the shards in the ImageNet layout."
+            f"{path} must contain tf.train.Example records with one {_IMAGE} (bytes) and one {_LABEL} (int64), "
+            f"received {received}. Write the shards in the ImageNet layout."
         )
     if not 0 <= labels[0] - first_label < num_classes:
         raise MisuseError(
-            f"{path}: expected labels {first_label} to {first_label + num_classes - 1} for {num_classes} classes "
-            f"with first_label {first_label}, received {labels[0]}. Set first_label to 0 or 1 as the shards have it, "
-            "and num_classes right."
+            f"{path}: labels must be {first_label} to {first_label + num_classes - 1} for {num_classes} classes "
+            f"with first_label {first_label}, received {labels[0]}. Set first_label to the lowest label of the shards, "
+            "0 or 1, and num_classes to the number of classes."
         )

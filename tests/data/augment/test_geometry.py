@@ -88,7 +88,7 @@ def test_a_bmp_with_a_palette_of_colours_is_refused():
     grey = PIXELS[..., 0]
     decoded = decode.decode(tf.constant(_encode(grey, "BMP"))).numpy()
     np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, -1))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="palette of colours"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP with a colour palette"):
         decode.decode(tf.constant(_encode(PIXELS, "BMP", "P")))
 
 

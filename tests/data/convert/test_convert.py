@@ -232,7 +232,7 @@ def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_p
     for until in (1, 4, 7):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
-            if line.startswith(f"train-{until - 1:05}-of-00012 is whole"):
+            if line.startswith(f"train-{until - 1:05}-of-00012 is complete"):
                 break
         time.sleep(random.uniform(0, 0.02))
         process.kill()
@@ -241,7 +241,7 @@ def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_p
         names = os.listdir(out)
         assert "manifest.json" not in names and len([n for n in names if "-of-00012" in n]) in range(until, 12)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "validation-00002-of-00003 is whole: 1640 of 1640 images" in done.stdout
+    assert "validation-00002-of-00003 is complete: 1640 of 1640 images" in done.stdout
     assert _hashes(out) == _hashes(tmp_path / "unbroken")
 
 
@@ -325,12 +325,12 @@ def test_progress_counts_every_image_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 1}, r"another conversion: expected seed 0 as before, received 1\."),
-        ({"first_label": 1}, r"expected first_label 0 as before, received 1\."),
-        ({"shards": 5}, r"expected shards 6 as before, received 5\."),
+        ({"seed": 1}, r"another conversion: seed was 0, now it is 1\."),
+        ({"first_label": 1}, r"first_label was 0, now it is 1\."),
+        ({"shards": 5}, r"shards was 6, now it is 5\."),
         (
             {"validation_shards": 2, "seed": 3},
-            r"expected seed 0 .* 3; expected validation_shards 1 as before, received 2",
+            r"seed was 0, now it is 3; validation_shards was 1, now it is 2",
         ),
     ],
 )
@@ -352,7 +352,7 @@ def test_other_contents_of_the_folder_are_refused(tmp_path):
     data, times = image.read_bytes(), (image.stat().st_atime_ns, image.stat().st_mtime_ns)
 
     def refused():
-        with pytest.raises(MisuseError, match=r"another conversion: the image folder's .* aren't what they were"):
+        with pytest.raises(MisuseError, match=r"another conversion: the image folder's .* have changed"):
             convert(str(folder), str(out), shards=6)
         assert _hashes(out) == before
 
@@ -377,32 +377,32 @@ def test_a_folder_that_holds_something_else_is_refused(image_folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
-    with pytest.raises(MisuseError, match=r"other holds other files \('thesis\.tex'\): expected an empty folder"):
+    with pytest.raises(MisuseError, match=r"other contains other files \('thesis\.tex'\)\. Choose an empty folder"):
         convert(str(folder), str(other))
     assert os.listdir(other) == ["thesis.tex"]
-    with pytest.raises(MisuseError, match=r"thesis\.tex is a file: expected a folder"):
+    with pytest.raises(MisuseError, match=r"thesis\.tex is a file\. Choose a folder"):
         convert(str(folder), str(other / "thesis.tex"))
     for inside in (folder / "train" / "class0", folder / "val", folder / "train" / "new"):
-        with pytest.raises(MisuseError, match=r"is among the images"):
+        with pytest.raises(MisuseError, match=r"is inside the folders of images"):
             convert(str(folder), str(inside))
-    with pytest.raises(MisuseError, match=r"holds other files \('train'\)"):
+    with pytest.raises(MisuseError, match=r"contains other files \('train'\)"):
         convert(str(folder), str(folder))
     for text in ('{"format": "other"}', "[1]", '{"format', '{"format": "keras_bot tfrecord 1", "splits": [1]}'):
         (other / "manifest.json").write_text(text)
-        with pytest.raises(MisuseError, match=r"manifest\.json is no manifest of `keras-bot data convert`"):
+        with pytest.raises(MisuseError, match=r"manifest\.json is not a manifest of `keras-bot data convert`"):
             convert(str(folder), str(other))
-    convert(str(folder), str(folder / "tfrecord"))  # beside train and val
+    convert(str(folder), str(folder / "tfrecord"))  # next to train and val
 
 
-def test_numbers_out_of_range_are_told(image_folder, tmp_path):
+def test_numbers_out_of_range_are_reported(image_folder, tmp_path):
     folder = image_folder(classes=2, train=3, val=1)
     for options, message in (
-        ({"shards": 7}, r"shards of 1 to 6 for 6 train images, received 7"),
-        ({"shards": -1}, r"shards of 1 to 6"),
-        ({"validation_shards": 3}, r"validation_shards of 1 to 2 for 2 validation images, received 3"),
-        ({"seed": -1}, r"seed of 0 to 4294967295, received -1"),
-        ({"seed": 2**32}, r"seed of 0 to"),
-        ({"first_label": 2}, r"first_label 0 or 1, received 2"),
+        ({"shards": 7}, r"shards must be from 1 to 6 for 6 train images, received 7"),
+        ({"shards": -1}, r"shards must be from 1 to 6"),
+        ({"validation_shards": 3}, r"validation_shards must be from 1 to 2 for 2 validation images, received 3"),
+        ({"seed": -1}, r"seed must be from 0 to 4294967295, received -1"),
+        ({"seed": 2**32}, r"seed must be from 0 to"),
+        ({"first_label": 2}, r"first_label must be 0 or 1, received 2"),
     ):
         with pytest.raises(MisuseError, match=message):
             convert(str(folder), str(tmp_path / "out"), **options)
@@ -411,21 +411,21 @@ def test_numbers_out_of_range_are_told(image_folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_hold_nothing_are_told_before_anything_is_written(image_folder, tmp_path):
+def test_files_that_hold_nothing_are_reported_before_anything_is_written(image_folder, tmp_path):
     folder = image_folder(classes=2, train=4, val=1)
     (folder / "train" / "class0" / "1.jpg").write_bytes(b"")
     (folder / "train" / "class1" / "0.jpg").unlink()
     (folder / "train" / "class1" / "0.jpg").symlink_to(tmp_path / "gone.jpg")
     (folder / "val" / "class1" / "folder.jpg").mkdir()  # no image, and no fault either
-    with pytest.raises(MisuseError) as told:
+    with pytest.raises(MisuseError) as caught:
         convert(str(folder), str(tmp_path / "out"))
-    message = str(told.value)
-    assert "received 2 files that are none" in message and "more" not in message
+    message = str(caught.value)
+    assert message.startswith("2 files are not images") and "more" not in message
     for name in ("class0/1.jpg (empty)", "class1/0.jpg (No such file"):
         assert name in message
     for i in range(20):
         (folder / "train" / "class0" / f"e{i}.jpg").touch()
-    with pytest.raises(MisuseError, match=r"received 22 files .* and 17 more\. Mend or remove"):
+    with pytest.raises(MisuseError, match=r"22 files are not images.* and 17 more\. Fix or remove"):
         convert(str(folder), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -451,7 +451,7 @@ def test_an_image_that_goes_away_while_it_is_converted(tmp_path):
     assert _hashes(out) == _hashes(tmp_path / "unbroken")
 
 
-def test_too_little_space_is_told_before_the_first_shard(tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_the_first_shard(tmp_path, monkeypatch):
     folder, out = _many(tmp_path, images=12), tmp_path / "out"
     size = sum(p.stat().st_size for p in folder.glob("*/*/*"))
     usage = shutil.disk_usage(tmp_path)
@@ -480,7 +480,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_keeps_whole_shards(tmp_path
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     assert run.returncode == 1
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("keras-bot")]
-    assert f"Can't write to {out}: " in line and "File too large" in line and "whole shards are kept" in line
+    assert f"Can't write to {out}: " in line and "File too large" in line and "finished shards are kept" in line
     assert "Traceback" not in run.stderr
     assert sorted(os.listdir(out)) == ["manifest.partial.json", *(f"train-{i:05}-of-00006" for i in range(6))]
     convert(str(folder), str(out), shards=6)
@@ -497,16 +497,16 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(image_folder, tmp_path)
 
 def test_two_at_once_are_refused(image_folder, tmp_path):
     folder = image_folder(train=3, val=1)
-    told = []
+    attempts = []
 
     def second(done, images, shard):
-        if not told:
+        if not attempts:
             with pytest.raises(RunError, match=r"Another process is converting to .*out\. Wait"):
                 convert(str(folder), str(tmp_path / "out"), shards=2)
-            told.append(True)
+            attempts.append(True)
 
     convert(str(folder), str(tmp_path / "out"), shards=2, progress=second)
-    assert told
+    assert attempts
 
 
 def test_images_in_memory_at_once_are_few(tmp_path):

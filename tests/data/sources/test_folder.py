@@ -67,19 +67,19 @@ def test_what_is_skipped_is_counted_and_named(tmp_path, capfd):
     (folder / "train" / "two\nlines.txt").write_bytes(b"")
     os.mkfifo(folder / "train" / "a" / "pipe.jpg")
     assert open_source(str(folder)).size == 2
-    told = capfd.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert re.match(r"keras-bot: skipped 10 entries of .*photos/train that are not images \(\.heic: 3, ", told[0])
-    for kind in (".txt: 2", "no suffix: 1", "hidden: 1", "no regular files: 1"):
-        assert told[0].count(kind) <= 1
-    assert told[0].endswith(" and 5 more") and "two\\nlines.txt" in told[0]
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert re.match(r"keras-bot: skipped 10 entries of .*photos/train that are not images \(\.heic: 3, ", lines[0])
+    for kind in (".txt: 2", "no suffix: 1", "hidden: 1", "not regular files: 1"):
+        assert lines[0].count(kind) <= 1
+    assert lines[0].endswith(" and 5 more") and "two\\nlines.txt" in lines[0]
     assert open_source(str(folder), "eval").size == 1
     assert capfd.readouterr().err == ""
 
 
 def test_a_class_of_other_files_is_refused(tmp_path):
     folder = _touch(tmp_path / "photos", train={"a": ["1.jpg"], "b": ["1.heic", "2.heic"]})
-    with pytest.raises(MisuseError, match=r"b holds no images but 2 other files: expected \.jpg, .*\.webp"):
+    with pytest.raises(MisuseError, match=r"b contains no images but 2 other files\. Add \.jpg, .*\.webp"):
         open_source(str(folder))
 
 
@@ -90,28 +90,28 @@ def test_class_folders_that_look_the_same_are_refused(tmp_path):
         open_source(str(folder))
 
 
-def test_folder_of_another_form_is_told(image_folder, tmp_path):
+def test_folder_of_another_form_is_reported(image_folder, tmp_path):
     folder = image_folder(classes=2)
-    with pytest.raises(MisuseError, match=r"No folder .*nowhere.*expected train/CLASS"):
+    with pytest.raises(MisuseError, match=r"No folder .*nowhere.*An image folder contains train/CLASS"):
         open_source(str(tmp_path / "nowhere"))
-    with pytest.raises(MisuseError, match=r"train is missing: expected train/CLASS"):
+    with pytest.raises(MisuseError, match=r"train is missing\. An image folder contains train/CLASS"):
         open_layout(str(folder / "train"))
-    with pytest.raises(MisuseError, match=r"Expected 5 classes .* has 2"):
+    with pytest.raises(MisuseError, match=r"num_classes=5, but .* has 2"):
         open_source(str(folder), num_classes=5)
     (folder / "val" / "zebra").mkdir()
     with pytest.raises(MisuseError, match=r"Class 'zebra' .*val but not in .*train"):
         open_source(str(folder), "eval")
     (folder / "train" / "zebra").mkdir()
-    with pytest.raises(MisuseError, match=r"zebra holds no images"):
+    with pytest.raises(MisuseError, match=r"zebra contains no images"):
         open_source(str(folder))
     (folder / "val").rename(folder / "dev")
-    with pytest.raises(MisuseError, match=r"no folder to evaluate on.*tried val, validation, test"):
+    with pytest.raises(MisuseError, match=r"no folder to evaluate on.*Add one of val, validation, test"):
         open_source(str(folder), "eval")
     (folder / "val").mkdir()
     with pytest.raises(MisuseError, match=r"val has no class folders"):
         open_source(str(folder), "eval")
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(MisuseError, match=r"empty of class folders"):
+    with pytest.raises(MisuseError, match=r"train has no class folders"):
         open_source(str(tmp_path / "empty"))
 
 
@@ -185,21 +185,21 @@ def test_class_file_may_have_one_column(image_folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"classes\.csv names no class: expected a header"),
-        (b"folder,name\n\n , \n", r"classes\.csv names no class"),
-        (b"class0,a\nclass1,b\n", r"begins with the class folder 'class0'.*Put 'folder,name' above"),
-        (b"f,n\nclass0,a\nclass1,b\nclass0,c\n", r"names the class folder 'class0' twice"),
+        (b"", r"classes\.csv lists no classes\. It needs a header"),
+        (b"folder,name\n\n , \n", r"classes\.csv lists no classes"),
+        (b"class0,a\nclass1,b\n", r"begins with the class folder 'class0'.*Insert 'folder,name' above"),
+        (b"f,n\nclass0,a\nclass1,b\nclass0,c\n", r"lists the class folder 'class0' twice"),
         (b"f,n\nclass0,crane\nclass1,crane\n", r"folders 'class0', 'class1' the same name 'crane'\. Give each class"),
         (b"f,n\nclass0,class1\nclass1,\n", r"the same name 'class1'"),
-        (b"f,n\nclass0,a\n", r"disagree: it doesn't name train's folder 'class1'\."),
+        (b"f,n\nclass0,a\n", r"disagree: it doesn't list train's folder 'class1'\."),
         (b"f,n\nclass0,a\nclass1,b\nzebra,z\n", r"disagree: train has no folder for 'zebra'\."),
-        (b"f,n\nclass0,a\nCLASS1,b\n", r"no folder for 'CLASS1'; it doesn't name train's folder 'class1'\. Expected"),
+        (b"f,n\nclass0,a\nCLASS1,b\n", r"no folder for 'CLASS1'; it doesn't list train's folder 'class1'\. Both"),
         (
             b"f,n\n" + b"\n".join(b"x%d" % i for i in range(9)),
             r"for 'x0', 'x1', 'x2', 'x3', 'x4' and 4 more; it doesn't",
         ),
-        (b"f,n\nclass0,\xff\nclass1,b\n", r"is no CSV file in UTF-8"),
-        (b'f,n\nclass0,"a\nclass1,b\n', r"is no CSV file in UTF-8"),
+        (b"f,n\nclass0,\xff\nclass1,b\n", r"is not a CSV file in UTF-8"),
+        (b'f,n\nclass0,"a\nclass1,b\n', r"is not a CSV file in UTF-8"),
     ],
 )
 def test_class_file_that_disagrees_or_has_another_form_is_refused(image_folder, content, message):

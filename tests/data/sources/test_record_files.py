@@ -16,7 +16,7 @@ RECORD = 16 + 100  # bytes of a record of 100 with its length and checksums
 
 @pytest.fixture
 def make_files(tmp_path):
-    """Writes files of so many records of 100 bytes, which tell file and index."""
+    """Writes files with these numbers of records; each record has 100 bytes and contains its file and index."""
 
     def make(*counts):
         files = []
@@ -164,11 +164,11 @@ def _damage(name, path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("record cut", rf"001 is cut .*last whole record ends at byte {30 * RECORD} of {30 * RECORD + 50}\."),
-        ("header cut", rf"001 is cut .*last whole record ends at byte {30 * RECORD} of {30 * RECORD + 5}\."),
-        ("cut between records", rf"001 is cut: it ends at byte {30 * RECORD} behind record 30, expected 50\."),
+        ("record cut", rf"001 is truncated .*last whole record ends at byte {30 * RECORD} of {30 * RECORD + 50}\."),
+        ("header cut", rf"001 is truncated .*last whole record ends at byte {30 * RECORD} of {30 * RECORD + 5}\."),
+        ("cut between records", rf"001 is truncated: it ends at byte {30 * RECORD} after record 30 of 50\."),
         ("checksum", rf"001 is damaged: a checksum is wrong at byte {30 * RECORD + 12} of {50 * RECORD}\."),
-        ("length", rf"001 is cut or damaged.*last whole record ends at byte {30 * RECORD} of {50 * RECORD}\."),
+        ("length", rf"001 is truncated or damaged.*last whole record ends at byte {30 * RECORD} of {50 * RECORD}\."),
     ],
 )
 def test_a_damaged_file_is_named_with_the_place(make_files, name, message, seed):
@@ -193,7 +193,7 @@ def test_a_file_that_vanished_ends_the_pass(make_files, tmp_path):
 def test_measuring_a_file(make_files, tmp_path):
     (file,) = make_files(50)
     assert measure(file.path) == (50, 50 * RECORD, 50 * RECORD)
-    assert "could not be read to its end, and now can" in fault(file.path, 50)
+    assert "could not be read to its end at first, but now it can" in fault(file.path, 50)
     (tmp_path / "000").write_text("no records at all")
     assert measure(file.path) == (0, 0, 17)
     (tmp_path / "000").write_bytes(b"")
@@ -207,5 +207,5 @@ def test_what_a_read_config_says():
     config = tfds.ReadConfig(interleave_cycle_length=3, interleave_block_length=5)
     assert reading_of(config) == Reading(3, 5)
     assert reading_of(tfds.ReadConfig(interleave_cycle_length=None, interleave_block_length=None)) == Reading()
-    with pytest.raises(MisuseError, match=r"interleave_cycle_length >= 1 in read_config, received 0"):
+    with pytest.raises(MisuseError, match=r"interleave_cycle_length in read_config must be at least 1, received 0"):
         reading_of(types.SimpleNamespace(interleave_cycle_length=0))

@@ -72,14 +72,14 @@ def test_a_tfds_read_config_is_followed(digits_dir):
     assert [r["name"].decode() for r in _records(source)] == expected
 
 
-def test_shares_that_cannot_be_are_told():
+def test_shares_that_cannot_be_are_reported():
     def share(workers, worker):
         context = types.SimpleNamespace(num_input_pipelines=workers, input_pipeline_id=worker)
         return types.SimpleNamespace(input_context=context)
 
-    with pytest.raises(MisuseError, match=r"at least one record a worker, received 3 records for 4 workers"):
+    with pytest.raises(MisuseError, match=r"needs at least one record, but there are 3 records for 4 workers"):
         open_source("synthetic", synthetic_images=3, read_config=share(4, 0))
-    with pytest.raises(MisuseError, match=r"0 <= input_pipeline_id < 2, received 2"):
+    with pytest.raises(MisuseError, match=r"input_pipeline_id .* must be from 0 to 1, received 2"):
         open_source("synthetic", read_config=share(2, 2))
     assert open_source("synthetic", read_config=types.SimpleNamespace(input_context=None)).size == 1024
 

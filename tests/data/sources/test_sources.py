@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.data import open_source, train_pipeline
+from keras_bot.data import TrainConfig, open_source, train_pipeline
 from keras_bot.data.decode import decode
 from keras_bot.data.sources.base import run_error
 from keras_bot.errors import MisuseError, RunError
@@ -36,43 +36,43 @@ def test_npz_holds_what_was_saved(npz_file):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y_train": None}, r"lacks y_train: expected x_train.* received x_train, x_test, y_test"),
-        ({"y_train": np.arange(23) % 4}, r"received 24 images in x_train and 23 labels in y_train"),
+        ({"y_train": None}, r"lacks y_train; it contains x_train, x_test, y_test\. Save the arrays as x_train"),
+        ({"y_train": np.arange(23) % 4}, r"24 images in x_train, but 23 labels in y_train"),
         (
             {"x_train": np.zeros((24, 8, 8, 3), np.float32)},
-            r"expected x_train as uint8 .* received float32 \(24, 8",
+            r"x_train must be uint8 .* received float32 \(24, 8",
         ),
         ({"x_train": np.zeros((24, 8, 8, 4), np.uint8)}, r"received uint8 \(24, 8, 8, 4\)"),
         ({"x_train": np.zeros((0, 8, 8, 3), np.uint8)}, r"received uint8 \(0, 8, 8, 3\)"),
-        ({"y_train": np.zeros(24)}, r"expected y_train as integers .* received float64"),
+        ({"y_train": np.zeros(24)}, r"y_train must be integers .* received float64"),
         ({"y_train": np.eye(4, dtype=np.int64)[np.arange(24) % 4]}, r"received int64 \(24, 4\)"),
-        ({"y_train": np.arange(24) - 1}, r"labels from 0 in y_train, received -1"),
-        ({"class_names": np.array(["a", "b"])}, r"labels 0\.\.1 in y_train for 2 classes, received 3"),
-        ({"class_names": np.array([1, 2, 3, 4])}, r"expected class_names as strings"),
+        ({"y_train": np.arange(24) - 1}, r"labels in y_train must be at least 0, received -1"),
+        ({"class_names": np.array(["a", "b"])}, r"labels in y_train must be from 0 to 1 for 2 classes, received 3"),
+        ({"class_names": np.array([1, 2, 3, 4])}, r"class_names must be strings"),
         ({"class_names": np.array(["a", None], object)}, r"class_names can't be read"),
     ],
 )
-def test_npz_of_another_form_is_told(npz_file, arrays, message):
+def test_npz_of_another_form_is_reported(npz_file, arrays, message):
     with pytest.raises(MisuseError, match=message):
         open_source(str(npz_file(**arrays)))
 
 
 def test_npz_with_too_few_classes_or_no_npz(npz_file, tmp_path):
-    with pytest.raises(MisuseError, match=r"labels 0\.\.2 in y_train for 3 classes, received 3"):
+    with pytest.raises(MisuseError, match=r"labels in y_train must be from 0 to 2 for 3 classes, received 3"):
         open_source(str(npz_file()), num_classes=3)
-    with pytest.raises(MisuseError, match=r"Expected 3 classes .* has 4"):
+    with pytest.raises(MisuseError, match=r"num_classes=3, but .* has 4"):
         open_source(str(npz_file(class_names=np.array(list("abcd")))), num_classes=3)
     with pytest.raises(MisuseError, match=r"No file .*none\.npz"):
         open_source(str(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(MisuseError, match=r"text\.npz is no \.npz file"):
+    with pytest.raises(MisuseError, match=r"text\.npz is not an \.npz file"):
         open_source(str(tmp_path / "text.npz"))
     (tmp_path / "cut.npz").write_bytes(npz_file().read_bytes()[:500])
-    with pytest.raises(MisuseError, match=r"cut\.npz is no \.npz file"):
+    with pytest.raises(MisuseError, match=r"cut\.npz is not an \.npz file"):
         open_source(str(tmp_path / "cut.npz"))
     with open(tmp_path / "single.npz", "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(MisuseError, match=r"holds a single array"):
+    with pytest.raises(MisuseError, match=r"contains a single array"):
         open_source(str(tmp_path / "single.npz"))
 
 
@@ -124,11 +124,11 @@ def test_tfds_parts_names_and_errors(digits_dir):
     assert part.size == 721
     names = {r["name"] for r in _records(part)}
     assert len(names) == 721 and b"digits-train.tfrecord-00000-of-00001[0]" in names
-    with pytest.raises(MisuseError, match=r"no split 'dev': expected one of train, test"):
+    with pytest.raises(MisuseError, match=r"no split 'dev'\. Choose one of train, test"):
         open_source("digits", data_dir=digits_dir, tfds_split="dev")
     with pytest.raises(MisuseError, match=r"Unknown data set 'digit'.*digits"):
         open_source("digit", data_dir=digits_dir)
-    with pytest.raises(MisuseError, match=r"Expected 9 classes .* has 10"):
+    with pytest.raises(MisuseError, match=r"num_classes=9, but .* has 10"):
         open_source("digits", data_dir=digits_dir, num_classes=9)
     with pytest.raises(MisuseError, match=r"imagenet2012.*needs a manual download.*ILSVRC2012.*tfds build"):
         open_source("imagenet2012", data_dir=digits_dir)
@@ -155,10 +155,10 @@ def test_a_cut_tfds_file_is_named_with_the_place(digits_dir, tmp_path, split):
         file.truncate(size - 1)
     source = open_source("digits", "train" if split == "train" else "eval", data_dir=str(tmp_path / "tfds"))
     with pytest.raises(tf.errors.OpError) as caught:
-        list(train_pipeline(source, batch_size=50, image_size=8, epochs=1))
+        list(train_pipeline(source, TrainConfig(batch_size=50, image_size=8, epochs=1)))
     message = str(run_error(caught.value))
     end = int(re.search(r"ends at byte (\d+) of", message)[1])
-    assert message.startswith(f"{path} is cut") and size - 300 < end < size - 1
+    assert message.startswith(f"{path} is truncated") and size - 300 < end < size - 1
 
 
 @pytest.mark.slow
@@ -215,21 +215,23 @@ def test_features_of_other_names_are_found_by_the_sets_supervised_keys(tmp_path)
     assert found == {(i, i % 2) for i in range(6)}
     for name, keys in (("NoNames", None), ("Reversed", ("kind", "photo"))):
         _builder(name, keys)
-        with pytest.raises(MisuseError, match=r"features photo, kind: .*or two such that its supervised_keys name"):
+        with pytest.raises(MisuseError, match=r"features photo, kind\. .*or two such features in its supervised_keys"):
             open_source({"NoNames": "no_names", "Reversed": "reversed"}[name], data_dir=str(tmp_path))
 
 
 def test_names_that_are_no_data_set():
-    with pytest.raises(MisuseError, match=r"split 'train' or 'eval'"):
+    with pytest.raises(MisuseError, match=r"split must be 'train' or 'eval'"):
         open_source("digits", "test")
-    with pytest.raises(MisuseError, match=r"num_classes >= 0"):
+    with pytest.raises(MisuseError, match=r"num_classes must be at least 0"):
         open_source("digits", num_classes=-1)
-    with pytest.raises(MisuseError, match=r"empty name"):
+    with pytest.raises(MisuseError, match=r"name of the data set is empty"):
         open_source("")
-    with pytest.raises(MisuseError, match=r"is for TFDS sets"):
+    with pytest.raises(MisuseError, match=r"is only supported for TFDS sets"):
         open_source("synthetic", tfds_split="train[:1%]")
-    with pytest.raises(MisuseError, match=r"synthetic_images >= 1"):
+    with pytest.raises(MisuseError, match=r"synthetic_images must be at least 1"):
         open_source("synthetic", synthetic_images=0)
+    with pytest.raises(TypeError, match=r"Unknown option of open_source 'num_clases'\. Did you mean num_classes"):
+        open_source("digits", num_clases=3)
     with pytest.raises(MisuseError, match=r"No folder 'some/where'"):
         open_source("some/where")
 
@@ -242,7 +244,9 @@ def test_importing_data_takes_no_tfds():
 def test_cifar10_file_opens_and_flows(test_data):
     source = open_source(str(test_data / "cifar10" / "cifar10_10k_2k.npz"))
     assert source.size == 10_000 and source.class_names[0] == "airplane"
-    images, labels = next(iter(train_pipeline(source, batch_size=100, image_size=32, transform="cifar", epochs=1)))
+    images, labels = next(
+        iter(train_pipeline(source, TrainConfig(batch_size=100, image_size=32, transform="cifar", epochs=1)))
+    )
     assert images.shape == (100, 32, 32, 3) and labels.shape == (100, 10)
 
 
@@ -268,6 +272,6 @@ def test_a_fingerprint_counts_what_cannot_be_read_as_empty(image_folder):
 def test_classes_of_one_name_are_refused(npz_file):
     path = npz_file(class_names=np.array(["a", "b", "a", "c"]))
     with pytest.raises(
-        MisuseError, match=r"has classes of the same name: 'a' \(classes 0, 2\)\. Give each class a name"
+        MisuseError, match=r"has classes of the same name: 'a' \(classes 0, 2\)\. Give each class a unique name"
     ):
         open_source(str(path))

@@ -1,127 +1,127 @@
-"""Input pipelines for semantic segmentation. A training pass runs in this order:
+"""Input pipelines for semantic segmentation. A training batch is made in this order:
 
-    shuffle -> (read, decode, scale, crop, flip) per image -> colour and normalise per batch -> prefetch
+    shuffled source -> read, decode, scale, crop, flip (uint8) -> replace corrupt pairs -> colour and normalise
+    -> prefetch
 
 Scaling and cropping are one resampling on one grid, bilinear for the image and nearest for the mask. Pixels outside the
 image are 0 after normalisation, like a convolution's zero padding, and 255 in the mask. As in `data.stream`, order and
-augmentation are a function of (seed, epoch, position), so that a pass can start at any step.
+augmentation are a function of (seed, epoch, position), so that training can start at any step.
 
 GluonCV trains its FCN with scales of 0.5 to 2, crops of 480, flips, blur on half of the images, and no colour jitter.
 """
+
+import dataclasses
 
 import tensorflow as tf
 
 from keras_bot.data.augment import color
 from keras_bot.data.augment.geometry import to_uint8
-from keras_bot.data.batches import RAM_BUDGET, check_form
-from keras_bot.data.corrupt import CorruptLog
-from keras_bot.data.sharding import eval_rows, training_rows
+from keras_bot.data.config import StreamConfig, TrainingStreamConfig, accept_keywords, check_whole
+from keras_bot.data.sharding import WorkerRows, training_rows
 from keras_bot.data.sources.base import cpu_constant
-from keras_bot.data.stream import TrainingStream, evaluation_batches
+from keras_bot.data.stream import EvaluationStream, TrainingStream
 from keras_bot.errors import MisuseError
 from keras_bot.tasks.segmentation.data.masks import check_masks, decode_pair
-from keras_bot.tasks.segmentation.data.source import IGNORE, SegmentationSource
+from keras_bot.tasks.segmentation.data.source import SegmentationSource
+from keras_bot.tasks.segmentation.labels import IGNORE
 
 _OUTSIDE = IGNORE + 1  # mask value of pixels outside the image
 _BLANK = (0, _OUTSIDE)
 
 
-def segmentation_train_pipeline(
-    source: SegmentationSource,
-    *,
-    batch_size: int,
-    crop_size: int,
-    epochs: int,
-    scale: tuple[float, float] = (0.5, 2.0),
-    base_size: int = 0,
-    flip: bool = True,
-    color_jitter: float = 0.0,
-    pca_noise: float = 0.0,
-    seed: int = 0,
-    first_epoch: int = 0,
-    first_step: int = 0,
-    corrupt: CorruptLog | None = None,
-    shuffle_buffer: int = 1024,
-    dtype: str = "float32",
-    ram_budget: int = RAM_BUDGET,
-    worker: int = 0,
-    workers: int = 1,
-) -> tf.data.Dataset:
-    """Builds training batches: (normalised images (B, S, S, 3), masks int32 (B, S, S) of 0..K-1 and 255).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationTrainConfig(TrainingStreamConfig):
+    """Options of `segmentation_train_pipeline`. A pair counts as corrupt if one of its files can't be decoded.
 
-    Args:
-        source: source of the pairs.
-        batch_size: B; an epoch has `source.size // B` steps.
+    Attributes:
         crop_size: S.
-        epochs: the stream ends after epoch `epochs - 1`.
         scale: range of the scale factor, sampled uniformly; height and width share the factor.
         base_size: shorter edge in pixels at scale 1; 0 keeps the image's own size.
-        flip: whether to flip horizontally with probability 1/2.
-        color_jitter, pca_noise: see `data.color`; 0 disables.
-        seed, first_epoch, first_step, corrupt, shuffle_buffer, dtype, ram_budget, worker, workers: as in
-            `data.train_pipeline`. A pair counts as corrupt if one of its files can't be decoded.
+    """
+
+    crop_size: int
+    scale: tuple[float, float] = (0.5, 2.0)
+    base_size: int = 0
+    color_jitter: float = 0.0
+    pca_noise: float = 0.0
+    shuffle_buffer: int = 1024
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole(crop_size=self.crop_size)
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < 100:
+            raise MisuseError(f"scale must be (low, high) with 0 < low <= high < 100, received {self.scale}.")
+        if not 0 <= self.base_size <= 2**15:
+            raise MisuseError(f"base_size must be from 0 to {2**15}, received {self.base_size}. 0 is off.")
+
+    def worker_rows(self) -> WorkerRows:
+        """Returns the rows of each batch that this worker makes, as in `TrainConfig`."""
+        return training_rows(self.batch_size, self.worker, self.workers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationEvalConfig(StreamConfig):
+    """Options of `segmentation_eval_pipeline`.
+
+    Attributes:
+        size: H and W; None uses the greatest height and width in the source, which reads the header of every mask.
+        multiple: H and W are rounded up to multiples of it.
+    """
+
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole(multiple=self.multiple)
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise MisuseError(f"size must be (height, width), each at least 1, received {self.size}.")
+
+
+@accept_keywords(SegmentationTrainConfig)
+def segmentation_train_pipeline(source: SegmentationSource, config: SegmentationTrainConfig) -> tf.data.Dataset:
+    """Builds training batches: (normalised images (B, S, S, 3), masks int32 (B, S, S) of 0..K-1 and 255).
 
     Raises:
-        MisuseError: If an argument is out of range or the batch is larger than the source.
-        RunError: Inside the pipeline (`data.source.run_error` extracts it), if a mask has an unknown id or another size
-            than its image, or too many files can't be decoded. The message names the file.
+        MisuseError: the batch is larger than the source, or `first_step` is not a step of an epoch.
+        RunError: inside the pipeline (`data.sources.base.run_error` extracts it), if a mask has an unknown id or its
+            size differs from its image's, or too many files can't be decoded. The message names the file.
     """
-    at_least_one = {"batch_size": batch_size, "crop_size": crop_size, "shuffle_buffer": shuffle_buffer}
-    check_form(dtype, **at_least_one, ram_budget=ram_budget)
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < 100:
-        raise MisuseError(f"Expected scale as 0 < low <= high < 100, received {scale}.")
-    if not 0 <= base_size <= 2**15:
-        raise MisuseError(f"Expected 0 <= base_size <= {2**15}, received {base_size}. 0 is off.")
-    rows = training_rows(batch_size, worker, workers)
-    stream = TrainingStream(source, rows, epochs, seed, first_epoch, first_step, color_jitter, pca_noise)
+    stream = TrainingStream(source, config)
     table = cpu_constant(source.class_table())
 
-    def make(record: dict, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def decode_and_augment(record: dict, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, mask, problem = decode_pair(record, table)
-        uniform = tf.random.stateless_uniform([4], at)
-        return *_random_crop(image, mask, uniform, crop_size, scale, base_size, flip), problem
+        uniform = tf.random.stateless_uniform([4], seed)
+        image, mask = _random_crop(image, mask, uniform, config.crop_size, config.scale, config.base_size, config.flip)
+        return image, mask, problem
 
-    def finish(parts: tuple, maps: tuple, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _finished(*parts, *maps, dtype)
+    examples = stream.examples(decode_and_augment)
 
-    options = {"blank": _BLANK, "check": check_masks, "shuffle_buffer": shuffle_buffer}
-    return stream.batches(make, finish, **options, corrupt=corrupt, ram_budget=ram_budget)
+    def finish(keys: tuple, places: tf.Tensor, parts: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        parts = stream.report_corrupt(keys, places, parts)
+        parts = check_masks(source, keys, places, parts)
+        images, masks = stream.fill_missing(parts, places, _BLANK)
+        return _normalise(images, masks, *stream.color_maps(stream.batch_number(keys)), config.dtype)
+
+    return stream.batches(examples, finish)
 
 
-def segmentation_eval_pipeline(
-    source: SegmentationSource,
-    *,
-    batch_size: int,
-    size: tuple[int, int] | None = None,
-    multiple: int = 1,
-    corrupt: CorruptLog | None = None,
-    dtype: str = "float32",
-    ram_budget: int = RAM_BUDGET,
-    worker: int = 0,
-    workers: int = 1,
-) -> tf.data.Dataset:
+@accept_keywords(SegmentationEvalConfig)
+def segmentation_eval_pipeline(source: SegmentationSource, config: SegmentationEvalConfig) -> tf.data.Dataset:
     """Builds evaluation batches: (normalised images (B, H, W, 3), masks int32 (B, H, W), weights float32 (B,)).
 
     Images keep their size and are padded at the bottom and right with 0, masks with 255. Each image occurs once, in
     order. The last batch's padding and pairs that can't be decoded have weight 0 and masks of 255.
 
-    Args:
-        source, batch_size, corrupt, dtype, ram_budget, worker, workers: as in `data.eval_pipeline`.
-        size: H and W; None uses the greatest height and width in the source, which reads the header of every mask.
-        multiple: H and W are rounded up to multiples of it.
-
     Raises:
-        MisuseError: If an argument is out of range.
-        RunError: As in `segmentation_train_pipeline`, or if an image is larger than `size`.
+        RunError: as in `segmentation_train_pipeline`, or if an image is larger than `size`.
     """
-    check_form(dtype, batch_size=batch_size, multiple=multiple, ram_budget=ram_budget)
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise MisuseError(f"Expected size as (height, width) from 1 on, received {size}.")
-    rows = eval_rows(batch_size, worker, workers)
-    height, width = (-(-edge // multiple) * multiple for edge in size or source.largest())
+    stream = EvaluationStream(source, config)
+    height, width = (-(-edge // config.multiple) * config.multiple for edge in config.size or source.largest())
     table = cpu_constant(source.class_table())
 
-    def make(record: dict) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def decode_and_pad(record: dict) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, mask, problem = decode_pair(record, table, (height, width))
         image, mask = image[:height, :width], mask[:height, :width]
         below, right = height - tf.shape(mask)[0], width - tf.shape(mask)[1]
@@ -129,11 +129,15 @@ def segmentation_eval_pipeline(
         mask = tf.pad(mask, [[0, below], [0, right]], constant_values=_OUTSIDE)
         return image, tf.ensure_shape(mask, [height, width]), problem
 
-    def finish(parts: tuple, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return *_finished(*parts, *color.draw_maps(1, 0.0, 0.0, None), dtype), weights
+    examples = stream.examples(decode_and_pad)
 
-    options = {"blank": _BLANK, "check": check_masks, "corrupt": corrupt, "ram_budget": ram_budget}
-    return evaluation_batches(source, rows, make, finish, **options)
+    def finish(keys: tuple, places: tf.Tensor, parts: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        parts = stream.report_corrupt(keys, places, parts)
+        parts = check_masks(source, keys, places, parts)
+        images, masks, weights = stream.fill_missing(parts, places, _BLANK)
+        return *_normalise(images, masks, *color.draw_maps(1, 0.0, 0.0, None), config.dtype), weights
+
+    return stream.batches(examples, finish)
 
 
 def _random_crop(image, mask, uniform, size, scale, base_size, flip):
@@ -161,7 +165,7 @@ def _random_crop(image, mask, uniform, size, scale, base_size, flip):
 
 
 @tf.function(jit_compile=True)
-def _finished(images, masks, matrix, shift, dtype):
+def _normalise(images, masks, matrix, shift, dtype):
     """Applies colour and normalisation to a batch, with 0 outside the images and 255 there in the masks."""
     images = tf.where(masks[..., None] == _OUTSIDE, 0.0, color.apply_map(images, matrix, shift))
     return tf.cast(images, dtype), tf.minimum(masks, IGNORE)

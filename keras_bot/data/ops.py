@@ -1,4 +1,7 @@
-"""TensorFlow versions of the `keras.ops` that the tricks use in tf.data, where Keras' backend may be JAX."""
+"""The `keras.ops` that mixup uses, in TensorFlow: a `batch_transform` runs in tf.data, where Keras may run on JAX.
+
+The tricks accept this module as their `ops` argument.
+"""
 
 import tensorflow as tf
 
@@ -7,6 +10,7 @@ cos = tf.cos
 expm1 = tf.math.expm1
 log = tf.math.log
 sqrt = tf.sqrt
+where = tf.where
 
 
 def flip(x: tf.Tensor, axis: int) -> tf.Tensor:
