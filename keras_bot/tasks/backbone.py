@@ -20,7 +20,8 @@ from keras_bot.errors import MisuseError
 from keras_bot.model_files import read_network
 from keras_bot.models.dilate import OUTPUT_STRIDES, dilate
 from keras_bot.models.networks import covers_the_image
-from keras_bot.training.finetune import freeze
+from keras_bot.recipe import Recipe
+from keras_bot.training.finetune import freeze, load_weights_from
 
 LEVELS = ("C2", "C3", "C4", "C5")
 
@@ -55,14 +56,14 @@ def load_backbone(
         MisuseError: the path cannot be read, the network lacks C2 … C5, or an argument is out of range.
     """
     if output_stride not in OUTPUT_STRIDES:
-        raise MisuseError(f"Expected output_stride as 8, 16 or 32, received {output_stride!r}.")
+        raise MisuseError(f"output_stride must be 8, 16 or 32, received {output_stride!r}.")
     if not levels or not set(levels) <= set(LEVELS):
-        raise MisuseError(f"Expected levels among C2, C3, C4 and C5, received {list(levels)}.")
+        raise MisuseError(f"levels must be among C2, C3, C4 and C5, at least one, received {list(levels)}.")
     model = _network(path, width)
     if not set(LEVELS) <= {layer.name for layer in model.layers}:
         raise MisuseError(
-            f"Expected a network with features C2 … C5, received {path}, whose network {model.name!r} has none. "
-            "CIFAR's networks end at stride 4; ImageNet's have them."
+            f"The network {model.name!r} in {path} has no features C2 … C5. Networks for ImageNet have them; those for "
+            "CIFAR end at stride 4."
         )
     check_covers(model, path)
     if output_stride != 32:
@@ -77,19 +78,18 @@ def check_covers(model: keras.Model, name: str | os.PathLike):
     """
     if not covers_the_image(model):
         raise MisuseError(
-            f"Expected a network whose features cover the image to its border, received {name}: Inception-V3 leaves "
-            "some of it out, so that places don't lie where detectors and segmenters take them. Take a ResNet or "
-            "MobileNet."
+            f"{name} cannot be a backbone: Inception-V3's features do not cover the image to its border, so their "
+            "positions do not match the pixels. Use a ResNet or MobileNet."
         )
 
 
 def _network(path, width):
     if not pathlib.Path(path).exists() and str(path) in models.names():
-        return models.create(str(path), include_top=False, width=width)
+        return models.create_model(str(path), include_top=False, width=width)
     if not pathlib.Path(path).exists():
         raise MisuseError(
-            "Expected an exported SavedModel, a run directory, a .keras file or the name of a network, received "
-            f"{path}. `keras-bot models` lists the names."
+            f"{path} is not a path or the name of a network. Pass an exported SavedModel, a run directory, a .keras "
+            "file, or a name listed by `keras-bot models`."
         )
     return read_network(path)[0]
 
@@ -97,7 +97,7 @@ def _network(path, width):
 def as_backbone(
     model: keras.Model, *, trainable: bool = True, freeze_bn: bool = False, levels: Sequence[str] = LEVELS
 ) -> keras.Model:
-    """Returns the backbone of a network from `models.create`, sharing its layers. See `load_backbone`."""
+    """Returns the backbone of a network from `models.create_model`, sharing its layers. See `load_backbone`."""
     outputs = {level: model.get_layer(level).output for level in levels}
     backbone = keras.Model(model.input, outputs, name=f"{model.name}_backbone")
     freeze(backbone, batch_norm=freeze_bn, stages=len(LEVELS) + 1 if not trainable else 0)
@@ -127,3 +127,50 @@ def as_image_encoder(backbone: keras.Model) -> ImageEncoder:
     `keras_bot.tasks.backbone` must be imported before loading such a network, because the class is not built in.
     """
     return ImageEncoder(backbone.input, backbone.output, name=backbone.name)
+
+
+def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
+    """Builds the recipe's backbone with outputs C2 … C5, initialised from `init_from` and frozen as the recipe sets.
+
+    Args:
+        recipe: its `output_stride`, if set, takes precedence.
+        output_stride: default of the task.
+
+    Raises:
+        MisuseError: If the network lacks these features or `init_from` can't be loaded into it.
+    """
+    stride = recipe.output_stride or output_stride
+    if stride not in OUTPUT_STRIDES:
+        raise MisuseError(f"--output_stride must be {', '.join(map(str, OUTPUT_STRIDES))}, received {stride}.")
+    model = models.create_model(recipe.model, include_top=False, width=recipe.width, zero_gamma=recipe.zero_gamma)
+    if not set(LEVELS) <= {layer.name for layer in model.layers}:
+        raise MisuseError(f"--model={recipe.model} has no features C2 … C5. Use a network for ImageNet.")
+    check_covers(model, f"--model={recipe.model}")
+    if recipe.init_from:
+        load_weights_from(model, recipe.init_from)
+    model = model if stride == 32 else dilate(model, stride)
+    freeze(model, stages=recipe.frozen_stages, batch_norm=recipe.freeze_bn)
+    return as_backbone(model)
+
+
+def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
+    """Raises MisuseError for a backend other than TensorFlow and for flags that the task does not support."""
+    if keras.backend.backend() != "tensorflow":
+        raise MisuseError(f"--task={recipe.task} needs KERAS_BACKEND=tensorflow, not {keras.backend.backend()}.")
+    if recipe.head not in ("", *heads):
+        raise MisuseError(f"--head must be {' or '.join(heads)} for --task={recipe.task}, received {recipe.head}.")
+    classifiers = {
+        "teacher": recipe.teacher,
+        "mixup_alpha": recipe.mixup_alpha,
+        "label_smoothing": recipe.label_smoothing,
+        "accumulation_steps": recipe.accumulation_steps > 1,
+        "augment_on": recipe.augment_on == "device",
+        "shard_by": recipe.shard_by == "file",
+        "cache": recipe.cache,
+        "scaled_eval": recipe.scaled_eval,
+    }
+    for name, wanted in classifiers.items():
+        if wanted:
+            raise MisuseError(f"--{name} is only supported for --task=classification.")
+    if not recipe.min_zoom <= recipe.max_zoom:
+        raise MisuseError(f"--min_zoom must be at most --max_zoom, received {recipe.min_zoom} and {recipe.max_zoom}.")

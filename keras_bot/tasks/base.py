@@ -1,34 +1,101 @@
 """Interface between the trainer and a task: everything that differs between classification, detection, segmentation."""
 
-import dataclasses
+import abc
+import pathlib
 from collections.abc import Callable
 
+import keras
+import tensorflow as tf
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """Components of a task. `strategy` is a `Strategy`, `source` comes from `open_source`, `corrupt` is a CorruptLog.
+from keras_bot import data
+from keras_bot.recipe import Recipe
+from keras_bot.training.distributed.strategy import Strategy
+
+
+class Task(abc.ABC):
+    """A task of the trainer. Instances have no state.
 
     Attributes:
-        name: for example "classification".
+        name: value of the recipe's `task`.
         metrics: names of the evaluation metrics, between 0 and 1, higher is better. The logs at the end of an epoch
             contain them with the prefix "val_". The first one selects the best network.
-        open_source: (recipe, split, strategy, class_names) -> records, with name, size, num_classes, class_names,
-            fingerprint(). If `class_names` is given, labels are indices into it, and other classes are an error.
-        build: (recipe, source, strategy) -> the model whose variables are the state, and the compiled model to fit.
-        training_data: (recipe, source, corrupt, first_epoch=, first_step=, strategy=) -> tf.data batches.
-        evaluation_data: (recipe, source, corrupt, strategy) -> tf.data batches with weights, every image once.
-        save: (model, path) -> saves the portable float32 network, from images to results.
-        evaluate: (recipe, path of a .keras file, source, corrupt) -> figures of that network, including `metrics`.
-        evaluator: (recipe, source, corrupt) -> None, or a callback, called before the recorder, that evaluates or keeps
-            the figures; its `report(trainee, folder)` writes tables and pictures to the run directory.
     """
 
     name: str
     metrics: tuple[str, ...]
-    open_source: Callable
-    build: Callable
-    training_data: Callable
-    evaluation_data: Callable
-    save: Callable
-    evaluate: Callable
-    evaluator: Callable = lambda recipe, source, corrupt: None
+
+    @abc.abstractmethod
+    def open_source(
+        self, recipe: Recipe, split: str, strategy: Strategy | None = None, class_names: tuple[str, ...] = ()
+    ):
+        """Opens the "train" or "eval" split of the recipe's data set.
+
+        Args:
+            recipe: the recipe.
+            split: "train" or "eval".
+            strategy: strategy of the run; None is one worker.
+            class_names: if given, labels are indices into it, and other classes are an error.
+
+        Returns:
+            The records, with `name`, `size`, `num_classes`, `class_names` and `fingerprint()`.
+
+        Raises:
+            MisuseError: if the data set or the recipe cannot be used for this task.
+        """
+
+    @abc.abstractmethod
+    def build_network(self, recipe: Recipe, source) -> keras.Model:
+        """Builds the network to train, whose variables are the state of the run, with initial and frozen weights."""
+
+    def build_losses(self, source) -> dict[str, object]:
+        """Returns loss and metrics as arguments of Keras' `compile`; {} if the trained model has its own."""
+        return {}
+
+    def build_step_transform(self, recipe: Recipe) -> Callable | None:
+        """Returns the transform (images, labels, seed, epoch) to apply in the training step, None without one."""
+        return None
+
+    def load_teacher(self, recipe: Recipe, source, strategy: Strategy) -> keras.Model | None:
+        """Loads the distillation teacher, None without one."""
+        return None
+
+    def build_trainee(self, recipe: Recipe, network: keras.Model, teacher: keras.Model | None) -> keras.Model:
+        """Returns the model that `fit` trains: the network or a model around it."""
+        return network
+
+    @abc.abstractmethod
+    def training_data(
+        self,
+        recipe: Recipe,
+        source,
+        corrupt: data.CorruptLog,
+        strategy: Strategy | None = None,
+        first_epoch: int = 0,
+        first_step: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns this worker's training batches, starting at the given epoch and step, both counted from 0."""
+
+    @abc.abstractmethod
+    def evaluation_data(
+        self, recipe: Recipe, source, corrupt: data.CorruptLog, strategy: Strategy | None = None
+    ) -> tf.data.Dataset:
+        """Returns this worker's evaluation batches with weights. Every image occurs once, on one worker."""
+
+    def build_evaluator(self, recipe: Recipe, source, corrupt: data.CorruptLog) -> keras.callbacks.Callback | None:
+        """Returns a callback, called before the recorder, that evaluates or stores the results; None if not needed.
+
+        Its `report(trainee, folder)` writes tables and pictures to the run directory.
+        """
+        return None
+
+    @abc.abstractmethod
+    def save(self, network: keras.Model, path: pathlib.Path):
+        """Saves the portable float32 network, from images to results."""
+
+    @abc.abstractmethod
+    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: data.CorruptLog) -> dict:
+        """Evaluates a .keras file and returns the results, including `metrics`.
+
+        Raises:
+            MisuseError: if the file cannot be used, or its number of classes differs from that of the data.
+        """

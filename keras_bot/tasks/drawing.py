@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_bot.atomic_files import replacing
 from keras_bot.errors import MisuseError
 from keras_bot.figures import label_text
+from keras_bot.tasks.segmentation.labels import IGNORE
 
-IGNORE = 255
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _GAP = 4
 
@@ -56,27 +56,27 @@ def draw_boxes(
         uint8 (H, W, 3), a new array.
 
     Raises:
-        MisuseError: If the image has another form, the numbers of boxes, classes and scores differ, or a class is
-            unknown.
+        MisuseError: If the image is not uint8 (H, W, 3), the numbers of boxes, classes and scores differ, or a class
+            has no name.
     """
     picture = Image.fromarray(_rgb(image))
     boxes, classes = np.asarray(boxes, float).reshape(-1, 4), np.asarray(classes, int).reshape(-1)
-    sureness = np.full(len(classes), np.inf) if scores is None else np.asarray(scores, float).reshape(-1)
-    if not len(boxes) == len(classes) == len(sureness):
-        counts = f"{len(boxes)}, {len(classes)} and {len(sureness)}"
-        raise MisuseError(f"Expected as many classes and scores as boxes, received {counts}. Give one image's.")
-    _known(classes[classes != -1], class_names)
+    confidences = np.full(len(classes), np.inf) if scores is None else np.asarray(scores, float).reshape(-1)
+    if not len(boxes) == len(classes) == len(confidences):
+        counts = f"{len(boxes)} boxes, {len(classes)} classes and {len(confidences)} scores"
+        raise MisuseError(f"An image needs one class and one score per box, received {counts}.")
+    _check_classes(classes[classes != -1], class_names)
     colors = class_colors(len(class_names)) if colors is None else colors
-    kept = (classes >= 0) & np.isfinite(boxes).all(axis=1) & (sureness >= min_score)
-    order = np.argsort(sureness, kind="stable")
+    keep = (classes >= 0) & np.isfinite(boxes).all(axis=1) & (confidences >= min_score)
+    order = np.argsort(confidences, kind="stable")
     pen = ImageDraw.Draw(picture)
     line = max(1, round(max(picture.size) / 250))
     font = _font(max(10, round(max(picture.size) / 40)))
     labels = []
-    for place in order[kept[order]]:
-        name, color = label_text(class_names[classes[place]]), tuple(map(int, colors[classes[place]]))
-        label = name if scores is None else f"{name} {sureness[place]:.2f}"
-        corner = _frame(pen, picture.size, boxes[place], color, line)
+    for index in order[keep[order]]:
+        name, color = label_text(class_names[classes[index]]), tuple(map(int, colors[classes[index]]))
+        label = name if scores is None else f"{name} {confidences[index]:.2f}"
+        corner = _frame(pen, picture.size, boxes[index], color, line)
         if corner:
             labels.append((corner, label, color))
     for corner, label, color in labels:  # drawn last, so that boxes don't cover labels
@@ -107,21 +107,22 @@ def draw_mask(
         uint8 (H + legend, W, 3), a new array.
 
     Raises:
-        MisuseError: If the image or mask has another form, or a class has no name.
+        MisuseError: If the image or mask has another shape or dtype, or a class has no name.
     """
     image, mask = _rgb(image), np.asarray(mask).astype(int)
     if mask.shape != image.shape[:2]:
-        raise MisuseError(f"Expected a mask of the image's {image.shape[:2]}, received {mask.shape}.")
-    seen = np.unique(mask[mask != IGNORE])
-    _known(seen, class_names)
+        raise MisuseError(f"The mask must have the image's shape {image.shape[:2]}, received {mask.shape}.")
+    present = np.unique(mask[mask != IGNORE])
+    _check_classes(present, class_names)
     colors = np.asarray(class_colors(len(class_names)) if colors is None else colors)
     tinted = image.astype(float)
-    counted = mask != IGNORE
-    tinted[counted] += opacity * (colors[mask[counted]] - tinted[counted])
+    labelled = mask != IGNORE
+    tinted[labelled] += opacity * (colors[mask[labelled]] - tinted[labelled])
     picture = np.rint(tinted).astype(np.uint8)
-    if not legend or not len(seen):
+    if not legend or not len(present):
         return picture
-    return np.concatenate([picture, draw_legend([class_names[i] for i in seen], colors[seen], image.shape[1])])
+    names = [class_names[index] for index in present]
+    return np.concatenate([picture, draw_legend(names, colors[present], image.shape[1])])
 
 
 def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndarray:
@@ -129,16 +130,16 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndar
     size = max(10, min(16, width // 24))
     font = _font(size)
     names = [label_text(name) for name in names]
-    places, x, y = [], _GAP, _GAP
+    corners, x, y = [], _GAP, _GAP
     for name in names:
         wide = size + _GAP + round(font.getlength(name)) + 2 * _GAP
         if x > _GAP and x + wide > width:
             x, y = _GAP, y + size + _GAP
-        places.append((x, y))
+        corners.append((x, y))
         x += wide
     picture = Image.new("RGB", (width, y + size + _GAP), _WHITE)
     pen = ImageDraw.Draw(picture)
-    for name, color, (left, top) in zip(names, colors, places, strict=True):
+    for name, color, (left, top) in zip(names, colors, corners, strict=True):
         pen.rectangle([left, top, left + size - 1, top + size - 1], fill=tuple(map(int, color)), outline=_BLACK)
         pen.text((left + size + _GAP, top + size / 2), name, fill=_BLACK, font=font, anchor="lm")
     return np.asarray(picture)
@@ -178,13 +179,13 @@ def picture_grid(
         uint8 (height, width, 3).
 
     Raises:
-        MisuseError: If there are no pictures, a picture has another form, or the number of titles differs.
+        MisuseError: If there are no pictures, a picture is not uint8 (H, W, 3), or the number of titles differs.
     """
     pictures = [_rgb(picture) for picture in pictures]
     if not pictures:
-        raise MisuseError("Expected at least one picture, received none.")
+        raise MisuseError("A grid needs at least one picture.")
     if titles is not None and len(titles) != len(pictures):
-        raise MisuseError(f"Expected a title for each of {len(pictures)} pictures, received {len(titles)}.")
+        raise MisuseError(f"The grid needs one title per picture, received {len(titles)} for {len(pictures)} pictures.")
     columns = max(1, min(columns, len(pictures)))
     high, wide = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     font = _font(max(10, min(18, wide // 20)))
@@ -192,10 +193,10 @@ def picture_grid(
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (_GAP + columns * (wide + _GAP), _GAP + rows * (head + high + _GAP)), _WHITE)
     pen = ImageDraw.Draw(sheet)
-    for place, picture in enumerate(pictures):
-        left, top = _GAP + place % columns * (wide + _GAP), _GAP + place // columns * (head + high + _GAP)
+    for index, picture in enumerate(pictures):
+        left, top = _GAP + index % columns * (wide + _GAP), _GAP + index // columns * (head + high + _GAP)
         if titles is not None:
-            pen.text((left, top + head / 2), label_text(titles[place]), fill=_BLACK, font=font, anchor="lm")
+            pen.text((left, top + head / 2), label_text(titles[index]), fill=_BLACK, font=font, anchor="lm")
         sheet.paste(Image.fromarray(picture), (left, top + head))
     if path is not None:
         with replacing(path) as file:
@@ -227,14 +228,14 @@ def _label(pen, size, corner, text, color, font):
 def _rgb(image):
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise MisuseError(f"Expected an image uint8 (H, W, 3), received {image.dtype} {image.shape}. Denormalise it.")
+        raise MisuseError(f"The image must be uint8 (H, W, 3), received {image.dtype} {image.shape}.")
     return image
 
 
-def _known(classes, class_names):
-    wrong = [int(name) for name in classes if not 0 <= name < len(class_names)]
+def _check_classes(classes, class_names):
+    wrong = [int(index) for index in classes if not 0 <= index < len(class_names)]
     if wrong:
-        raise MisuseError(f"Expected classes 0 to {len(class_names) - 1}, received {wrong[0]}. Give a name for each.")
+        raise MisuseError(f"class_names has {len(class_names)} names, so class {wrong[0]} has none.")
 
 
 def _font(size):

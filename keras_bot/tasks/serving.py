@@ -1,4 +1,4 @@
-"""SavedModel export of detectors and segmenters: images of any size in, boxes or class maps in their pixels out.
+"""SavedModel export of detectors and segmenters: from images of any size to boxes or class maps in pixels.
 
 | task | output of `serve` |
 |---|---|
@@ -16,12 +16,11 @@ import tensorflow as tf
 
 from keras_bot.data.augment import color
 from keras_bot.errors import MisuseError, first_line
-from keras_bot.export.readback import check_sizes
 from keras_bot.export.savedmodel import write_savedmodel
-from keras_bot.model_files import check_finite, within
+from keras_bot.export.verification import sample_sizes
+from keras_bot.model_files import check_finite, without_preprocessing
 from keras_bot.recipe import Recipe
-from keras_bot.tasks.detection import boxes as box_maths
-from keras_bot.tasks.detection import faster_rcnn, retinanet
+from keras_bot.tasks.detection import box_ops, faster_rcnn, retinanet
 from keras_bot.tasks.detection.data.view import preprocess_detection
 from keras_bot.tasks.segmentation import fcn
 
@@ -39,15 +38,15 @@ def load_trained(path: str | os.PathLike, task: str) -> keras.Model:
         RunError: If it contains weights that are not finite.
     """
     if not pathlib.Path(path).is_file():
-        raise MisuseError(f"Expected a .keras file, received {path}, which isn't there. A finished run has one.")
+        raise MisuseError(f"No file {path}. Pass a .keras file; a finished run contains one.")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many error types for damaged files
-        raise MisuseError(f"Can't load {path} as a .keras file: {first_line(error)}") from None
-    model = within(model)
+        raise MisuseError(f"Cannot load {path} as a .keras file: {first_line(error)}") from None
+    model = without_preprocessing(model)
     parts = [model, *getattr(model, "layers", ())]
     if not any(isinstance(part, CLASSES[task]) for part in parts):
-        raise MisuseError(f"Expected {path} to hold a network for {task}, received {model.name!r}.")
+        raise MisuseError(f"The network {model.name!r} in {path} is not for {task}.")
     check_finite(model.variables, path)
     return model
 
@@ -74,8 +73,8 @@ def export_trained(
             return model(color.normalise(tf.cast(images, tf.float32)), training=False)
 
         endpoints = {"serve": lambda images: tf.argmax(logits(images), -1, tf.int32), "logits": logits}
-    told, sizes = {**description, "task": recipe.task}, check_sizes(recipe.image_size)
-    return write_savedmodel(path, model, endpoints, told, sizes=sizes, overwrite=overwrite)
+    description, sizes = {**description, "task": recipe.task}, sample_sizes(recipe.image_size)
+    return write_savedmodel(path, model, endpoints, description, sizes=sizes, overwrite=overwrite)
 
 
 def _detect(detector, images, image_size):
@@ -83,6 +82,6 @@ def _detect(detector, images, image_size):
     resized, scale = preprocess_detection(images, image_size)
     found = detector.predict_boxes(resized)
     window = [0, 0, tf.shape(images)[1], tf.shape(images)[2]]
-    boxes = box_maths.clip(box_maths.scale(found["boxes"], 1.0 / scale), window)
-    there = found["classes"] >= 0
-    return {**found, "boxes": tf.where(there[..., None], boxes, -1.0)}
+    boxes = box_ops.clip(box_ops.scale(found["boxes"], 1.0 / scale), window)
+    present = found["classes"] >= 0
+    return {**found, "boxes": tf.where(present[..., None], boxes, -1.0)}

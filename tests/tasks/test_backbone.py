@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 64, 64, 3), dtype="float32
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     keras.utils.set_random_seed(0)
-    model = models.create("resnet10_d", num_classes=4, width=0.1)
+    model = models.create_model("resnet10_d", num_classes=4, width=0.1)
     path = tmp_path_factory.mktemp("backbone") / "saved"
     return model, export_savedmodel(model, path, image_size=64)
 
@@ -84,15 +84,15 @@ def test_keras_cvs_detector_trains_on_it_and_is_saved(exported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "options", "told"),
+    ("path", "options", "message"),
     [
-        ("resnet10_d", {"output_stride": 4}, "output_stride as 8, 16 or 32, received 4"),
-        ("resnet10_d", {"levels": ("C6",)}, "levels among C2, C3, C4 and C5, received"),
-        ("resnet10_d", {"levels": ()}, "levels among"),
-        ("cifar_resnet8_d", {}, "Expected a network with features C2 … C5"),
-        ("no_such_place", {}, "or the name of a network, received no_such_place"),
+        ("resnet10_d", {"output_stride": 4}, "output_stride must be 8, 16 or 32, received 4"),
+        ("resnet10_d", {"levels": ("C6",)}, "levels must be among C2, C3, C4 and C5, at least one, received"),
+        ("resnet10_d", {"levels": ()}, "levels must be among"),
+        ("cifar_resnet8_d", {}, "in cifar_resnet8_d has no features C2 … C5"),
+        ("no_such_place", {}, "no_such_place is not a path or the name of a network"),
     ],
 )
-def test_what_it_cannot_give_is_told(path, options, told):
-    with pytest.raises(MisuseError, match=told):
+def test_unsupported_arguments_are_refused(path, options, message):
+    with pytest.raises(MisuseError, match=message):
         load_backbone(path, **options)

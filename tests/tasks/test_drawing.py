@@ -87,16 +87,16 @@ def test_a_grid_has_every_picture(tmp_path):
     assert picture_grid(pictures[:1]).shape == (28, 38, 3)
 
 
-def test_bad_input_is_told():
+def test_bad_input_is_reported():
     mask = np.zeros((120, 160), int)
     for call, message in (
         (lambda: draw_boxes(GREY / 255, [], [], NAMES), "uint8"),
         (lambda: draw_boxes(GREY[..., 0], [], [], NAMES), r"\(120, 160\)"),
-        (lambda: draw_boxes(GREY, [[0, 0, 1, 1]], [2], NAMES), "0 to 1, received 2"),
-        (lambda: draw_boxes(GREY, [[0, 0, 1, 1]], [0, 1], NAMES), "received 1, 2 and 2"),
+        (lambda: draw_boxes(GREY, [[0, 0, 1, 1]], [2], NAMES), "2 names, so class 2 has none"),
+        (lambda: draw_boxes(GREY, [[0, 0, 1, 1]], [0, 1], NAMES), "received 1 boxes, 2 classes and 2 scores"),
         (lambda: draw_mask(GREY, mask[:5], NAMES), r"\(120, 160\), received \(5, 160\)"),
-        (lambda: draw_mask(GREY, mask + 2, NAMES), "received 2"),
-        (lambda: draw_mask(GREY, mask - 1, NAMES), "received -1"),
+        (lambda: draw_mask(GREY, mask + 2, NAMES), "class 2 has none"),
+        (lambda: draw_mask(GREY, mask - 1, NAMES), "class -1 has none"),
         (lambda: picture_grid([]), "at least one"),
         (lambda: picture_grid([GREY], titles=["a", "b"]), "received 2"),
     ):

@@ -27,7 +27,7 @@ def octave_sizes(strides: Sequence[int], scale: float, octaves: int = 1) -> tupl
         MisuseError: `scale` is not positive or `octaves` is less than 1.
     """
     if scale <= 0 or octaves < 1:
-        raise MisuseError(f"Expected an anchor scale > 0 and octaves >= 1, received {scale} and {octaves}.")
+        raise MisuseError(f"The anchor scale must be positive and octaves at least 1, received {scale} and {octaves}.")
     return tuple(tuple(scale * stride * 2 ** (i / octaves) for i in range(octaves)) for stride in strides)
 
 
@@ -42,7 +42,7 @@ def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float] = RATIOS) -> n
         MisuseError: `sizes` or `ratios` is empty or has a value that is not positive.
     """
     if not sizes or not ratios or min(*sizes, *ratios) <= 0:
-        raise MisuseError(f"Expected anchor sizes and ratios above 0, received {tuple(sizes)} and {tuple(ratios)}.")
+        raise MisuseError(f"Anchor sizes and ratios must be positive, received {tuple(sizes)} and {tuple(ratios)}.")
     half = [(size * ratio**0.5 / 2, size / ratio**0.5 / 2) for size in sizes for ratio in ratios]
     return np.array([(-height, -width, height, width) for height, width in half], np.float32)
 

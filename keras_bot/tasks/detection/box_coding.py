@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.tasks.detection.boxes import iou_matrix
+from keras_bot.tasks.detection.box_ops import iou_matrix
 
 NEGATIVE, IGNORED = -1, -2
 VARIANCE = (0.1, 0.1, 0.2, 0.2)
@@ -68,12 +68,12 @@ def match(
     """
     present = (classes >= 0)[:, None, :]
     overlap = tf.where(present, iou_matrix(candidates, boxes), -1.0)
-    best, place = tf.reduce_max(overlap, axis=-1), tf.argmax(overlap, axis=-1, output_type=tf.int32)
-    matched = tf.where(best >= positive, place, tf.where(best < negative, NEGATIVE, IGNORED))
+    best, index = tf.reduce_max(overlap, axis=-1), tf.argmax(overlap, axis=-1, output_type=tf.int32)
+    matched = tf.where(best >= positive, index, tf.where(best < negative, NEGATIVE, IGNORED))
     if not force:
         return matched
-    most = tf.reduce_max(overlap, axis=1, keepdims=True)
-    forced = tf.where((overlap >= most) & (most > 0), overlap, -1.0)
+    highest = tf.reduce_max(overlap, axis=1, keepdims=True)
+    forced = tf.where((overlap >= highest) & (highest > 0), overlap, -1.0)
     forced_place = tf.argmax(forced, axis=-1, output_type=tf.int32)
     return tf.where(tf.reduce_max(forced, axis=-1) > 0, forced_place, matched)
 
@@ -120,22 +120,22 @@ def best_detections(
         Beyond `count`, boxes and classes are -1 and scores 0.
     """
     limit_now = tf.minimum(limit, tf.shape(scores)[1])
-    kept = tf.where(keep_best(boxes, scores, classes, iou), scores, -np.inf)
-    scores, at = tf.math.top_k(kept, limit_now)
+    kept_scores = tf.where(keep_best(boxes, scores, classes, iou), scores, -np.inf)
+    scores, index = tf.math.top_k(kept_scores, limit_now)
     present = scores > -np.inf
     rest = [[0, 0], [0, limit - limit_now]]
-    boxes = tf.where(present[..., None], tf.gather(boxes, at, batch_dims=1), -1.0)
-    classes = tf.where(present, tf.gather(classes, at, batch_dims=1), -1)
+    boxes = tf.where(present[..., None], tf.gather(boxes, index, batch_dims=1), -1.0)
+    classes = tf.where(present, tf.gather(classes, index, batch_dims=1), -1)
     classes = tf.cast(classes, tf.int32)
-    found = {
+    detections = {
         "boxes": tf.pad(boxes, [*rest, [0, 0]], constant_values=-1.0),
         "scores": tf.pad(tf.where(present, scores, 0.0), rest),
         "classes": tf.pad(classes, rest, constant_values=-1),
         "count": tf.reduce_sum(tf.cast(present, tf.int32), axis=1),
     }
     for key in ("boxes", "scores", "classes"):
-        found[key] = tf.ensure_shape(found[key], [None, limit, 4][: found[key].shape.rank])
-    return found
+        detections[key] = tf.ensure_shape(detections[key], [None, limit, 4][: detections[key].shape.rank])
+    return detections
 
 
 def best_candidates(probabilities: tf.Tensor, count: int, threshold: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -151,5 +151,5 @@ def best_candidates(probabilities: tf.Tensor, count: int, threshold: float) -> t
     """
     num_classes = probabilities.shape[-1]
     flat = tf.reshape(probabilities, [tf.shape(probabilities)[0], -1])
-    scores, at = tf.math.top_k(flat, tf.minimum(count, tf.shape(flat)[1]))
-    return tf.where(scores >= threshold, scores, -np.inf), at // num_classes, at % num_classes
+    scores, index = tf.math.top_k(flat, tf.minimum(count, tf.shape(flat)[1]))
+    return tf.where(scores >= threshold, scores, -np.inf), index // num_classes, index % num_classes

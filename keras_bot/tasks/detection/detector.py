@@ -1,23 +1,74 @@
-"""Base class of detectors: prediction, saving and loading."""
+"""Base class of detectors: settings, prediction, saving and loading."""
+
+import dataclasses
+import inspect
 
 import keras
 import tensorflow as tf
 
-from keras_bot.tasks.detection import box_coding as coding
-from keras_bot.tasks.detection.boxes import clip
+from keras_bot.errors import MisuseError
+from keras_bot.tasks.detection.box_coding import best_detections
+from keras_bot.tasks.detection.box_ops import clip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """Keyword arguments of every detector; subclasses add those of one detector.
+
+    Attributes:
+        score_threshold, iou_threshold, max_detections: defaults of `Detector.predict_boxes`.
+        candidates: maximum number of boxes before non-maximum suppression.
+    """
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    max_detections: int = 100
+    candidates: int = 1000
 
 
 class Detector(keras.Model):
     """A backbone with a detection head.
 
-    Subclasses set the attributes and implement the loss and `candidates`.
+    Subclasses set `settings_class`, build `network` in their constructor, and implement the loss and `candidates`.
+
+    Args:
+        backbone: Keras model of normalised images whose outputs are a dict of feature maps.
+        num_classes: number of classes, without a background class.
+        **options: fields of `settings_class`, or arguments of `keras.Model` such as `name` and `dtype`.
 
     Attributes:
-        backbone: the Keras model passed to the constructor.
-        settings: the other constructor arguments by name, including candidates, score_threshold, iou_threshold and
-            max_detections.
+        settings_class: dataclass of the detector's keyword arguments.
+        options: instance of `settings_class` with this detector's values.
         network: functional model that takes images.
+
+    Raises:
+        MisuseError: `num_classes` is less than 1.
     """
+
+    settings_class = DetectorSettings
+
+    def __init_subclass__(cls, **kwargs):
+        """Shows the fields of `settings_class` in the constructor's signature."""
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = None  # that of the class's own constructor
+        if "settings_class" in vars(cls):
+            _, backbone, num_classes, options = inspect.signature(Detector.__init__).parameters.values()
+            settings = inspect.signature(cls.settings_class).parameters.values()
+            cls.__signature__ = inspect.Signature([backbone, num_classes, *settings, options])
+
+    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+        names = {field.name for field in dataclasses.fields(self.settings_class)}
+        super().__init__(**{name: value for name, value in options.items() if name not in names})
+        if num_classes < 1:
+            raise MisuseError(f"num_classes must be at least 1, received {num_classes}.")
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.options = self.settings_class(**{name: value for name, value in options.items() if name in names})
+
+    @property
+    def settings(self) -> dict:
+        """Constructor arguments by name, without the backbone and those of `keras.Model`."""
+        return {"num_classes": self.num_classes, **dataclasses.asdict(self.options)}
 
     def call(self, inputs, training=False):
         """Returns the network's outputs; `inputs` is images or a batch dictionary."""
@@ -44,16 +95,15 @@ class Detector(keras.Model):
             (B, K) and count int32 (B,), where K is `max_detections`. Beyond `count`, boxes and classes are -1 and
             scores 0.
         """
-        chosen = self.settings
-        threshold = chosen["score_threshold"] if score_threshold is None else score_threshold
+        threshold = self.options.score_threshold if score_threshold is None else score_threshold
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         boxes, scores, classes = self.candidates(self(images, training=False), height, width, threshold)
-        return coding.best_detections(
+        return best_detections(
             clip(boxes, [0, 0, height, width]),
             scores,
             classes,
-            iou=chosen["iou_threshold"] if iou_threshold is None else iou_threshold,
-            limit=max_detections or chosen["max_detections"],
+            iou=self.options.iou_threshold if iou_threshold is None else iou_threshold,
+            limit=max_detections or self.options.max_detections,
         )
 
     def get_config(self):

@@ -8,21 +8,65 @@ et al. 2015; Lin et al. 2017 (FPN). Where the paper gives no value, the settings
 on C4, 128 regions per image, class-wise deltas with standard deviations 0.1, 0.1, 0.2, 0.2).
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from keras_bot.errors import MisuseError, unknown
-from keras_bot.tasks.detection import anchors as grid
-from keras_bot.tasks.detection import box_coding as coding
-from keras_bot.tasks.detection import losses, roi
-from keras_bot.tasks.detection.detector import Detector
-from keras_bot.tasks.detection.fpn import c4_parts, check_backbone, fpn_parts
+from keras_bot.tasks.detection import box_coding, losses, roi
+from keras_bot.tasks.detection.anchors import RATIOS, anchor_shapes, octave_sizes, pyramid_anchors
+from keras_bot.tasks.detection.detector import Detector, DetectorSettings
+from keras_bot.tasks.detection.fpn import check_backbone
+from keras_bot.tasks.detection.stages import c4_stages, fpn_stages
 
 NECKS = ("c4", "fpn")
+C4_SIZES = ((32.0, 64.0, 128.0, 256.0, 512.0),)
 PARTS = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss")
 RPN_STREAM, ROI_STREAM = range(2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FasterRCNNSettings(DetectorSettings):
+    """Keyword arguments of `FasterRCNN`, where they are described."""
+
+    neck: str = "fpn"
+    channels: int = 256
+    head_units: int = 1024
+    anchor_sizes: Sequence | None = None
+    ratios: Sequence[float] = RATIOS
+    rpn_samples: int = 256
+    roi_samples: int = 128
+    proposals: int = 300
+    seed: int = 0
+
+    def __post_init__(self):
+        """Raises MisuseError if the neck is unknown or a number is out of range."""
+        if self.neck not in NECKS:
+            raise unknown("neck", self.neck, NECKS)
+        counts = ("channels", "head_units", "rpn_samples", "roi_samples", "proposals", "candidates", "max_detections")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise MisuseError(f"{name} must be at least 1, received {getattr(self, name)}.")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the levels that have anchors."""
+        return (16,) if self.neck == "c4" else (4, 8, 16, 32, 64)
+
+    def sizes(self) -> tuple[tuple[float, ...], ...]:
+        """Returns the anchor sizes of each level. Raises MisuseError if `anchor_sizes` does not fit the levels."""
+        if self.anchor_sizes is None:
+            return C4_SIZES if self.neck == "c4" else octave_sizes(self.strides, 8.0)
+        sizes = [self.anchor_sizes] if self.neck == "c4" else self.anchor_sizes
+        sizes = tuple(tuple(level) for level in sizes)
+        if len(sizes) != len(self.strides) or len({len(level) for level in sizes}) != 1:
+            raise MisuseError(
+                f"anchor_sizes must contain one sequence for each of {len(self.strides)} levels, all of the same "
+                f"length, received {sizes}."
+            )
+        return sizes
 
 
 @keras.saving.register_keras_serializable("keras_bot")
@@ -56,63 +100,26 @@ class FasterRCNN(Detector):
         MisuseError: If an argument is out of range, or the backbone lacks a level or can't be split at C4.
     """
 
-    def __init__(
-        self,
-        backbone: keras.Model,
-        num_classes: int,
-        *,
-        neck: str = "fpn",
-        channels: int = 256,
-        head_units: int = 1024,
-        anchor_sizes: Sequence | None = None,
-        ratios: Sequence[float] = grid.RATIOS,
-        rpn_samples: int = 256,
-        roi_samples: int = 128,
-        proposals: int = 300,
-        candidates: int = 1000,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.5,
-        max_detections: int = 100,
-        seed: int = 0,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if neck not in NECKS:
-            raise unknown("neck", neck, NECKS)
-        counts = (num_classes, channels, head_units, rpn_samples, roi_samples, proposals, candidates, max_detections)
-        if min(counts) < 1:
-            raise MisuseError(f"Expected numbers of classes, channels, units and regions from 1 on, received {counts}.")
+    settings_class = FasterRCNNSettings
+
+    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+        super().__init__(backbone, num_classes, **options)
+        neck, channels, units = self.options.neck, self.options.channels, self.options.head_units
         check_backbone(backbone, ("C4", "C5") if neck == "c4" else ("C2", "C3", "C4", "C5"))
-        self.backbone = backbone
-        self.num_classes = num_classes
-        self.settings = {
-            "num_classes": num_classes,
-            "neck": neck,
-            "channels": channels,
-            "head_units": head_units,
-            "anchor_sizes": anchor_sizes,
-            "ratios": tuple(ratios),
-            "rpn_samples": rpn_samples,
-            "roi_samples": roi_samples,
-            "proposals": proposals,
-            "candidates": candidates,
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "max_detections": max_detections,
-            "seed": seed,
-        }
-        self._strides = (16,) if neck == "c4" else (4, 8, 16, 32, 64)
-        self._sizes = _anchor_sizes(neck, self._strides, anchor_sizes)
-        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
-        make = c4_parts if neck == "c4" else fpn_parts
-        self.network, self.roi_head = make(backbone, num_classes, shapes, channels, head_units)
+        self._sizes = self.options.sizes()
+        shapes = len(anchor_shapes(self._sizes[0], self.options.ratios))
+        if neck == "c4":
+            stages = c4_stages(backbone, num_classes, shapes=shapes, channels=channels)
+        else:
+            stages = fpn_stages(backbone, num_classes, shapes=shapes, channels=channels, units=units)
+        self.network, self.roi_head = stages
         self.trackers = {name: keras.metrics.Mean(name=name) for name in PARTS}
         self.supports_jit = False  # regions are grouped by level and cropped by an op that XLA lacks
         self.built = True
 
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> list[tf.Tensor]:
         """Returns the anchors of an image of that size, float32 (A_l, 4) per level."""
-        return grid.pyramid_anchors(height, width, self._strides, self._sizes, self.settings["ratios"])
+        return pyramid_anchors(height, width, self.options.strides, self._sizes, self.options.ratios)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Computes the four losses, each averaged over the anchors or regions sampled in the global batch."""
@@ -130,18 +137,18 @@ class FasterRCNN(Detector):
         logits, deltas = self._second_stage(outputs, regions, training=False)
         probabilities = tf.nn.softmax(logits)[..., : self.num_classes]
         probabilities = tf.where((present > float("-inf"))[..., None], probabilities, -1.0)
-        scores, at, found = coding.best_candidates(probabilities, self.settings["candidates"], threshold)
+        scores, index, classes = box_coding.best_candidates(probabilities, self.options.candidates, threshold)
         deltas = tf.reshape(deltas, [tf.shape(deltas)[0], -1, 4])
-        deltas = tf.gather(deltas, at * self.num_classes + found, batch_dims=1)
-        return coding.decode(deltas, tf.gather(regions, at, batch_dims=1)), scores, found
+        deltas = tf.gather(deltas, index * self.num_classes + classes, batch_dims=1)
+        return box_coding.decode(deltas, tf.gather(regions, index, batch_dims=1)), scores, classes
 
     def _propose(self, outputs, anchors, height, width):
-        limits = {"candidates": self.settings["candidates"], "limit": self.settings["proposals"]}
+        limits = {"candidates": self.options.candidates, "limit": self.options.proposals}
         return roi.propose(outputs["objectness"], outputs["deltas"], anchors, (height, width), **limits)
 
     def _second_stage(self, outputs, regions, training):
         """Returns class logits (B, N, K + 1), background last, and deltas (B, N, K, 4) for regions (B, N, 4)."""
-        c4 = self.settings["neck"] == "c4"
+        c4 = self.options.neck == "c4"
         maps = {4: outputs["C4"]} if c4 else {level: outputs[f"P{level}"] for level in range(2, 6)}
         head = self.roi_head(roi.align(maps, regions, 14 if c4 else 7), training=training)
         batch, number = tf.shape(regions)[0], tf.shape(regions)[1]
@@ -151,40 +158,29 @@ class FasterRCNN(Detector):
     def _seed(self, stream):
         optimizer = getattr(self, "optimizer", None)
         step = 0 if optimizer is None else tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int32)
-        return tf.stack([self.settings["seed"] * 2 + stream, step])
+        return tf.stack([self.options.seed * 2 + stream, step])
 
     def _rpn_losses(self, outputs, anchors, boxes, classes, weights):
-        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.7, negative=0.3, force=True))
-        positive, negative = roi.sample(matched, self.settings["rpn_samples"], 0.5, self._seed(RPN_STREAM))
-        drawn = tf.where(positive | negative, weights[:, None], 0.0)
+        matched = tf.stop_gradient(box_coding.match(anchors, boxes, classes, positive=0.7, negative=0.3, force=True))
+        positive, negative = roi.sample(matched, self.options.rpn_samples, 0.5, self._seed(RPN_STREAM))
+        sampled = tf.where(positive | negative, weights[:, None], 0.0)
         terms = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(positive, tf.float32), outputs["objectness"])
-        near = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=1)
-        targets = coding.encode(near, anchors, roi.RPN_VARIANCE)
+        matched_boxes = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=1)
+        targets = box_coding.encode(matched_boxes, anchors, roi.RPN_VARIANCE)
         box_sum = losses.box_loss(outputs["deltas"], targets, tf.where(positive, weights[:, None], 0.0), beta=1 / 9)
-        count = losses.at_least_one(tf.reduce_sum(drawn))
-        return {"rpn_class_loss": tf.reduce_sum(terms * drawn) / count, "rpn_box_loss": box_sum / count}
+        count = losses.at_least_one(tf.reduce_sum(sampled))
+        return {"rpn_class_loss": tf.reduce_sum(terms * sampled) / count, "rpn_box_loss": box_sum / count}
 
     def _roi_losses(self, outputs, regions, scores, boxes, classes, weights, training):
-        options = {"count": self.settings["roi_samples"], "seed": self._seed(ROI_STREAM)}
-        regions, matched, drawn = roi.sample_regions(regions, scores, boxes, classes, **options)
+        options = {"count": self.options.roi_samples, "seed": self._seed(ROI_STREAM)}
+        regions, matched, sampled = roi.sample_regions(regions, scores, boxes, classes, **options)
         logits, deltas = self._second_stage(outputs, regions, training)
-        at = tf.maximum(matched, 0)
-        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), self.num_classes)
+        index = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, index, batch_dims=1), self.num_classes)
         terms = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        drawn = tf.where(drawn, weights[:, None], 0.0)
-        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), regions)
+        sampled = tf.where(sampled, weights[:, None], 0.0)
+        targets = box_coding.encode(tf.gather(boxes, index, batch_dims=1), regions)
         deltas = tf.gather(deltas, tf.minimum(labels, self.num_classes - 1), batch_dims=2)
-        box_sum = losses.box_loss(deltas, targets, tf.where(matched >= 0, drawn, 0.0))
-        count = losses.at_least_one(tf.reduce_sum(drawn))
-        return {"class_loss": tf.reduce_sum(terms * drawn) / count, "box_loss": box_sum / count}
-
-
-def _anchor_sizes(neck, strides, sizes):
-    if sizes is None:
-        return ((32.0, 64.0, 128.0, 256.0, 512.0),) if neck == "c4" else grid.octave_sizes(strides, 8.0)
-    sizes = (tuple(sizes),) if neck == "c4" else tuple(tuple(level) for level in sizes)
-    if len(sizes) != len(strides) or len({len(level) for level in sizes}) != 1:
-        raise MisuseError(
-            f"Expected as many anchor sizes at each of {len(strides)} levels, received {sizes}. Give one tuple a level."
-        )
-    return sizes
+        box_sum = losses.box_loss(deltas, targets, tf.where(matched >= 0, sampled, 0.0))
+        count = losses.at_least_one(tf.reduce_sum(sampled))
+        return {"class_loss": tf.reduce_sum(terms * sampled) / count, "box_loss": box_sum / count}

@@ -30,8 +30,8 @@ def unpack_batch(x, y=None, sample_weight=None) -> tuple[tf.Tensor, tf.Tensor, t
     missing = [part for part in PARTS if part not in batch]
     if missing:
         raise MisuseError(
-            f"Expected batches with images, boxes and classes, received {sorted(batch)}: {', '.join(missing)} missing. "
-            "Use a detection pipeline."
+            f"The batch has no {' and no '.join(missing)}: it contains {', '.join(sorted(batch))}. Detectors train on "
+            "batches of images, boxes and classes, such as those of detection_train_pipeline."
         )
     images = batch["images"]
     weights = batch.get("weights") if sample_weight is None else sample_weight

@@ -38,9 +38,9 @@ class VocMap:
 
     def __init__(self, class_names: Sequence[str], *, iou: float = 0.5, form: str = AREA):
         if form not in (AREA, ELEVEN_POINT):
-            raise MisuseError(f"Expected form {AREA!r} or {ELEVEN_POINT!r}, received {form!r}.")
+            raise MisuseError(f"form must be {AREA!r} or {ELEVEN_POINT!r}, received {form!r}.")
         if not 0 < iou <= 1:
-            raise MisuseError(f"Expected an iou in (0, 1], received {iou}. Give 0.5 for 50 %.")
+            raise MisuseError(f"iou must be in (0, 1], received {iou}. Use 0.5 for 50 %.")
         self.class_names = _names(class_names)
         self._iou, self._form = iou, form
         self._counts = np.zeros((2, len(class_names)), np.int64)  # non-difficult objects, detections
@@ -65,12 +65,12 @@ class VocMap:
         true_boxes, true_classes, difficult = _objects(true_boxes, true_classes, difficult, len(self.class_names))
         boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
         self._counts += _counts(true_classes[~difficult], classes, len(self.class_names))
-        for name in np.union1d(true_classes, classes):
-            objects, found = true_classes == name, np.flatnonzero(classes == name)
+        for index in np.union1d(true_classes, classes):
+            objects, found = true_classes == index, np.flatnonzero(classes == index)
             found = found[np.argsort(-scores[found], kind="stable")]
-            self._scores[name].append(scores[found])
+            self._scores[index].append(scores[found])
             overlaps = iou_matrix(boxes[found], true_boxes[objects])
-            self._verdicts[name].append(_match(overlaps, difficult[objects], self._iou))
+            self._verdicts[index].append(_match(overlaps, difficult[objects], self._iou))
 
     def result(self) -> dict:
         """Computes the metrics over all images added so far.
@@ -84,15 +84,15 @@ class VocMap:
         """
         return _figures(self.class_names, map(self._average_precision, range(len(self.class_names))), self._counts)
 
-    def _average_precision(self, name: int) -> float:
-        if not (objects := self._counts[0, name]):
+    def _average_precision(self, index: int) -> float:
+        if not (objects := self._counts[0, index]):
             return np.nan
-        order = np.argsort(-np.concatenate(self._scores[name]), kind="stable")
-        verdicts = np.concatenate(self._verdicts[name])[order]
+        order = np.argsort(-np.concatenate(self._scores[index]), kind="stable")
+        verdicts = np.concatenate(self._verdicts[index])[order]
         right, wrong = np.cumsum(verdicts == 1), np.cumsum(verdicts == 0)
         precision = right / np.maximum(right + wrong, 1)
         best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or higher
-        if self._form == AREA:  # recall rises by 1 / objects at each right detection
+        if self._form == AREA:  # recall rises by 1 / objects at each correct detection
             return float(best[verdicts == 1].sum() / objects)
         # First place where right / objects >= tenth / 10, in integers to avoid rounding errors.
         places = np.searchsorted(10 * right, objects * np.arange(11))
@@ -129,16 +129,16 @@ class CocoMap:
         boxes, classes, scores = _rows("detections", boxes, classes, scores, len(self.class_names), RunError)
         self._counts += _counts(true_classes[~crowd], classes, len(self.class_names))
         self._images += 1
-        for box, name, many in zip(true_boxes, true_classes, crowd, strict=True):
-            self._truths.append({**self._entry(box, name, self._truths), "iscrowd": int(many)})
-        for box, name, score in zip(boxes, classes, scores, strict=True):
-            self._found.append({**self._entry(box, name, self._found), "score": float(score)})
+        for box, index, many in zip(true_boxes, true_classes, crowd, strict=True):
+            self._truths.append({**self._entry(box, index, self._truths), "iscrowd": int(many)})
+        for box, index, score in zip(boxes, classes, scores, strict=True):
+            self._found.append({**self._entry(box, index, self._found), "score": float(score)})
 
-    def _entry(self, box, name, entries):
+    def _entry(self, box, index, entries):
         """Returns a box in pycocotools' format. Ids start at 1 because it treats a match with id 0 as no match."""
         (y0, x0), (high, wide) = box[:2].tolist(), np.maximum(box[2:] - box[:2], 0).tolist()
-        own = {"id": len(entries) + 1, "image_id": self._images, "category_id": int(name)}
-        return {**own, "bbox": [x0, y0, wide, high], "area": wide * high}
+        ids = {"id": len(entries) + 1, "image_id": self._images, "category_id": int(index)}
+        return {**ids, "bbox": [x0, y0, wide, high], "area": wide * high}
 
     def result(self) -> dict:
         """Computes the metrics over all images added so far.
@@ -155,7 +155,7 @@ class CocoMap:
             evaluation.accumulate()
             evaluation.summarize()
         curves = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoUs, recalls, classes), over all areas
-        precisions = [_mean(curves[:, :, name]) for name in range(len(self.class_names))]
+        precisions = [_mean(curves[:, :, index]) for index in range(len(self.class_names))]
         figures = dict(zip(_PRECISIONS + _RECALLS, map(_mean, evaluation.stats), strict=True))
         return _figures(self.class_names, precisions, self._counts) | figures
 
@@ -189,56 +189,56 @@ def table(result: Mapping) -> str:
 
 
 def _match(overlaps, difficult, threshold):
-    """Returns a verdict for each detection of one class and image, by descending score: 1, 0 or -1 (ignored)."""
+    """Labels the detections of one class and image, by descending score: 1 true, 0 false positive, -1 ignored."""
     verdicts = np.zeros(len(overlaps), np.int64)
     taken = np.zeros(len(difficult), bool)
-    for place, row in enumerate(overlaps if len(difficult) else []):
+    for index, row in enumerate(overlaps if len(difficult) else []):
         best = row.argmax()
         if row[best] >= threshold:
-            verdicts[place] = -1 if difficult[best] else not taken[best]
+            verdicts[index] = -1 if difficult[best] else not taken[best]
             taken[best] = True
     return verdicts
 
 
-def _rows(what, boxes, classes, values, names, broken):
-    """Validates one image and returns boxes float64 (n, 4), classes int64 (n,), values (n,) without padding."""
+def _rows(kind, boxes, classes, values, num_classes, not_finite):
+    """Validates one image's `kind` and returns boxes float64 (n, 4), classes int64, values without padding."""
     boxes, classes, values = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(values)
     boxes = boxes if boxes.size else boxes.reshape(-1, 4)
     if boxes.shape != (len(boxes), 4) or not classes.shape == values.shape == (len(boxes),):
         raise MisuseError(
-            f"Expected {what} of one image: boxes (n, 4), classes (n,) and a flag or score for each (n,), "
-            f"received {boxes.shape}, {classes.shape} and {values.shape}. Add one image at a time."
+            f"The {kind} of an image must be boxes (n, 4), classes (n,) and a flag or score per box (n,), received "
+            f"shapes {boxes.shape}, {classes.shape} and {values.shape}. Add one image at a time."
         )
-    if wrong := [name for name in classes.tolist() if name not in range(_PADDING, names)]:
-        raise MisuseError(f"Expected {what} of classes 0 to {names - 1}, or -1 for padding, received {wrong[0]}.")
-    kept = classes != _PADDING
-    boxes, values = boxes[kept], values[kept]
+    if wrong := [index for index in classes.tolist() if index not in range(_PADDING, num_classes)]:
+        raise MisuseError(f"Classes of {kind} must be 0 to {num_classes - 1} or, for padding, -1, received {wrong[0]}.")
+    keep = classes != _PADDING
+    boxes, values = boxes[keep], values[keep]
     if not (np.isfinite(boxes).all() and np.isfinite(values).all()):
-        raise broken(f"Expected {what} of finite boxes and scores, received NaN or infinity. Look at their source.")
-    return boxes, classes[kept].astype(np.int64), values
+        raise not_finite(f"The boxes or scores of {kind} contain NaN or infinity. Check where they come from.")
+    return boxes, classes[keep].astype(np.int64), values
 
 
-def _objects(boxes, classes, flags, names):
+def _objects(boxes, classes, flags, num_classes):
     flags = np.zeros(np.shape(classes), bool) if flags is None else flags
-    boxes, classes, flags = _rows("objects", boxes, classes, flags, names, MisuseError)
+    boxes, classes, flags = _rows("objects", boxes, classes, flags, num_classes, MisuseError)
     if (boxes[:, 2:] < boxes[:, :2]).any():
-        raise MisuseError("Expected objects with y0 <= y1 and x0 <= x1, received others. Give y0, x0, y1, x1.")
+        raise MisuseError("An object's box has y1 < y0 or x1 < x0. Pass boxes as y0, x0, y1, x1.")
     return boxes, classes, flags.astype(bool)
 
 
 def _names(class_names):
     if not (names := tuple(class_names)) or len(set(names)) < len(names):
-        raise MisuseError(f"Expected different names, at least one, received {names}. Name each class once.")
+        raise MisuseError(f"class_names must be distinct and not empty, received {names}.")
     return names
 
 
-def _counts(true_classes, classes, names):
-    return np.stack([np.bincount(ids, minlength=names) for ids in (true_classes, classes)])
+def _counts(true_classes, classes, num_classes):
+    return np.stack([np.bincount(ids, minlength=num_classes) for ids in (true_classes, classes)])
 
 
 def _figures(names, precisions, counts):
     if not counts[0].any():
-        raise MisuseError("Expected at least one object, received none. Check the annotations and the list of images.")
+        raise MisuseError("There are no objects to evaluate on. Check the annotations and the list of images.")
     columns = {"per_class": list(precisions), "objects": counts[0].tolist(), "detections": counts[1].tolist()}
     tables = {key: dict(zip(names, column, strict=True)) for key, column in columns.items()}
     return {"map": float(np.nanmean(columns["per_class"])), **tables}
@@ -246,5 +246,5 @@ def _figures(names, precisions, counts):
 
 def _mean(values):
     """Returns the mean of the values other than -1, which pycocotools uses for "no object"; NaN if there are none."""
-    kept = values[values > -1]
-    return float(kept.mean()) if kept.size else np.nan
+    present = values[values > -1]
+    return float(present.mean()) if present.size else np.nan

@@ -7,6 +7,7 @@ tests check that anchors, deltas and focal loss equal keras-cv's.
 Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -15,14 +16,33 @@ import tensorflow as tf
 from keras import layers
 
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection import anchors as grid
-from keras_bot.tasks.detection import box_coding as coding
-from keras_bot.tasks.detection import losses
-from keras_bot.tasks.detection.detector import Detector
+from keras_bot.tasks.detection import box_coding, losses
+from keras_bot.tasks.detection.anchors import RATIOS, anchor_shapes, octave_sizes, pyramid_anchors
+from keras_bot.tasks.detection.detector import Detector, DetectorSettings
 from keras_bot.tasks.detection.fpn import check_backbone, pyramid
 
 LEVELS = (3, 4, 5, 6, 7)
 STRIDES = tuple(2**level for level in LEVELS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetinaNetSettings(DetectorSettings):
+    """Keyword arguments of `RetinaNet`, where they are described."""
+
+    channels: int = 256
+    head_convs: int = 4
+    anchor_scale: float = 4.0
+    octaves: int = 3
+    ratios: Sequence[float] = RATIOS
+    box_weight: float = 1.0
+
+    def __post_init__(self):
+        """Raises MisuseError if a number is out of range."""
+        if self.channels < 1 or self.head_convs < 0:
+            raise MisuseError(
+                "channels must be at least 1 and head_convs at least 0, "
+                f"received {self.channels} and {self.head_convs}."
+            )
 
 
 @keras.saving.register_keras_serializable("keras_bot")
@@ -53,103 +73,67 @@ class RetinaNet(Detector):
         MisuseError: If an argument is out of range or the backbone lacks a level.
     """
 
-    def __init__(
-        self,
-        backbone: keras.Model,
-        num_classes: int,
-        *,
-        channels: int = 256,
-        head_convs: int = 4,
-        anchor_scale: float = 4.0,
-        octaves: int = 3,
-        ratios: Sequence[float] = grid.RATIOS,
-        box_weight: float = 1.0,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.5,
-        max_detections: int = 100,
-        candidates: int = 1000,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
+    settings_class = RetinaNetSettings
+
+    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+        super().__init__(backbone, num_classes, **options)
         check_backbone(backbone, ("C3", "C4", "C5"))
-        if num_classes < 1 or channels < 1 or head_convs < 0:
-            raise MisuseError(
-                "Expected num_classes >= 1, channels >= 1 and head_convs >= 0, "
-                f"received {num_classes}, {channels} and {head_convs}."
-            )
-        self.backbone = backbone
-        self.num_classes = num_classes
-        self.settings = {
-            "num_classes": num_classes,
-            "channels": channels,
-            "head_convs": head_convs,
-            "anchor_scale": anchor_scale,
-            "octaves": octaves,
-            "ratios": tuple(ratios),
-            "box_weight": box_weight,
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "max_detections": max_detections,
-            "candidates": candidates,
-        }
-        self._sizes = grid.octave_sizes(STRIDES, anchor_scale, octaves)
-        shapes = len(grid.anchor_shapes(self._sizes[0], ratios))
-        self.network = _network(backbone, num_classes, shapes, channels, head_convs)
+        self._sizes = octave_sizes(STRIDES, self.options.anchor_scale, self.options.octaves)
+        shapes = len(anchor_shapes(self._sizes[0], self.options.ratios))
+        self.network = _network(backbone, num_classes, shapes, self.options)
         self.class_loss = keras.metrics.Mean(name="class_loss")
         self.box_loss = keras.metrics.Mean(name="box_loss")
         self.built = True
 
     def anchors(self, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
         """Returns all anchors of an image of that size, float32 (A, 4)."""
-        levels = grid.pyramid_anchors(height, width, STRIDES, self._sizes, self.settings["ratios"])
+        levels = pyramid_anchors(height, width, STRIDES, self._sizes, self.options.ratios)
         return tf.concat(levels, axis=0)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Computes focal loss plus smooth L1, each summed and divided by the global batch's positive anchors."""
         images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
         anchors = self.anchors(tf.shape(images)[1], tf.shape(images)[2])
-        matched = tf.stop_gradient(coding.match(anchors, boxes, classes, positive=0.5, negative=0.4, force=True))
+        matched = tf.stop_gradient(box_coding.match(anchors, boxes, classes, positive=0.5, negative=0.4, force=True))
         positive = tf.where(matched >= 0, weights[:, None], 0.0)
-        counted = tf.where(matched != coding.IGNORED, weights[:, None], 0.0)
-        at = tf.maximum(matched, 0)
-        labels = tf.where(matched >= 0, tf.gather(classes, at, batch_dims=1), -1)
+        counted = tf.where(matched != box_coding.IGNORED, weights[:, None], 0.0)
+        index = tf.maximum(matched, 0)
+        labels = tf.where(matched >= 0, tf.gather(classes, index, batch_dims=1), -1)
         terms = losses.focal(y_pred["logits"], tf.one_hot(labels, self.num_classes))
-        targets = coding.encode(tf.gather(boxes, at, batch_dims=1), anchors)
+        targets = box_coding.encode(tf.gather(boxes, index, batch_dims=1), anchors)
         count = losses.at_least_one(tf.reduce_sum(positive))
         parts = {
             "class_loss": tf.reduce_sum(tf.reduce_sum(terms, axis=-1) * counted) / count,
-            "box_loss": losses.box_loss(y_pred["deltas"], targets, positive) / count * self.settings["box_weight"],
+            "box_loss": losses.box_loss(y_pred["deltas"], targets, positive) / count * self.options.box_weight,
         }
         return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
 
     def candidates(self, outputs, height, width, threshold):
         """Returns likely boxes, scores and classes; see `Detector.candidates`."""
-        likely = coding.best_candidates(tf.sigmoid(outputs["logits"]), self.settings["candidates"], threshold)
-        scores, at, classes = likely
-        near = tf.gather(self.anchors(height, width), at)
-        return coding.decode(tf.gather(outputs["deltas"], at, batch_dims=1), near), scores, classes
+        likely = box_coding.best_candidates(tf.sigmoid(outputs["logits"]), self.options.candidates, threshold)
+        scores, index, classes = likely
+        anchors = tf.gather(self.anchors(height, width), index)
+        return box_coding.decode(tf.gather(outputs["deltas"], index, batch_dims=1), anchors), scores, classes
 
 
-def _network(backbone, num_classes, shapes, channels, head_convs) -> keras.Model:
-    """Builds backbone, pyramid and heads as a functional model; all levels share the heads."""
+def _network(backbone: keras.Model, num_classes: int, shapes: int, options: RetinaNetSettings) -> keras.Model:
+    """Builds backbone, pyramid and heads as a functional model, with `shapes` anchors per position."""
     image = keras.Input((None, None, 3), name="image")
-    maps = pyramid(backbone(image), first=LEVELS[0], last=LEVELS[-1], channels=channels, coarser="conv")
+    maps = pyramid(backbone(image), first=LEVELS[0], last=LEVELS[-1], channels=options.channels, coarser="conv")
     prior = keras.initializers.Constant(-math.log((1 - 0.01) / 0.01))  # every anchor starts at p = 0.01
     outputs = {}
     for name, width, bias in (("logits", num_classes, prior), ("deltas", 4, "zeros")):
-        head = _head(name, channels, head_convs, shapes * width, bias)
+        head = _head(name, options, shapes * width, bias)
         flat = layers.Reshape((-1, width), dtype="float32", name=f"{name}_flat")
         outputs[name] = layers.Concatenate(axis=1, dtype="float32", name=name)([flat(head(x)) for x in maps.values()])
     return keras.Model(image, outputs, name="retinanet")
 
 
-def _head(name, channels, convs, width, bias) -> keras.Model:
-    def init(deviation):
-        return keras.initializers.RandomNormal(stddev=deviation)
-
-    x = inputs = keras.Input((None, None, channels))
-    options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
-    for place in range(convs):
-        x = layers.Conv2D(channels, 3, **options, name=f"{name}_conv{place}")(x)
-    options = {"padding": "same", "kernel_initializer": init(0.01), "bias_initializer": bias}
-    return keras.Model(inputs, layers.Conv2D(width, 3, **options, name=f"{name}_last")(x), name=f"{name}_head")
+def _head(name: str, options: RetinaNetSettings, width: int, bias) -> keras.Model:
+    x = inputs = keras.Input((None, None, options.channels))
+    style = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+    for i in range(options.head_convs):
+        x = layers.Conv2D(options.channels, 3, **style, name=f"{name}_conv{i}")(x)
+    init = keras.initializers.RandomNormal(stddev=0.01)
+    last = layers.Conv2D(width, 3, padding="same", kernel_initializer=init, bias_initializer=bias, name=f"{name}_last")
+    return keras.Model(inputs, last(x), name=f"{name}_head")

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.tasks.detection import box_coding as coding
-from keras_bot.tasks.detection.boxes import area, clip
+from keras_bot.tasks.detection import box_coding
+from keras_bot.tasks.detection.box_ops import area, clip
 
 RPN_VARIANCE = (1.0, 1.0, 1.0, 1.0)
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # a 224x224 region is pooled from P4
@@ -42,27 +42,27 @@ def propose(
         regions (B, N, 4) and scores (B, N), descending and -inf where absent; both without gradient.
     """
     objectness, deltas = tf.stop_gradient(objectness), tf.stop_gradient(deltas)
-    found, begin = [], 0
+    levels, begin = [], 0
     for level in anchors:
         end = begin + tf.shape(level)[0]
-        scores, at = tf.math.top_k(objectness[:, begin:end], tf.minimum(candidates, end - begin))
-        near = tf.gather(level, at)
-        boxes = coding.decode(tf.gather(deltas[:, begin:end], at, batch_dims=1), near, RPN_VARIANCE)
+        scores, index = tf.math.top_k(objectness[:, begin:end], tf.minimum(candidates, end - begin))
+        selected = tf.gather(level, index)
+        boxes = box_coding.decode(tf.gather(deltas[:, begin:end], index, batch_dims=1), selected, RPN_VARIANCE)
         boxes = clip(boxes, [0, 0, *image_shape])
         large = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= MIN_SIZE, axis=-1)
         scores = tf.where(large, scores, -np.inf)
-        keep = coding.keep_best(boxes, scores, tf.zeros_like(at), iou)
-        found.append((boxes, tf.where(keep, scores, -np.inf)))
+        keep = box_coding.keep_best(boxes, scores, tf.zeros_like(index), iou)
+        levels.append((boxes, tf.where(keep, scores, -np.inf)))
         begin = end
-    boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*found, strict=True))
-    scores, at = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
-    return tf.gather(boxes, at, batch_dims=1), scores
+    boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*levels, strict=True))
+    scores, index = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
+    return tf.gather(boxes, index, batch_dims=1), scores
 
 
-def _draw(mask: tf.Tensor, noise: tf.Tensor, counts: tf.Tensor, most: int) -> tf.Tensor:
-    """Samples up to `counts[b]` <= `most` true positions of each row of `mask` (B, n), by highest noise."""
+def _draw(mask: tf.Tensor, noise: tf.Tensor, counts: tf.Tensor, limit: int) -> tf.Tensor:
+    """Samples up to `counts[b]` <= `limit` true positions of each row of `mask` (B, n), by highest noise."""
     noise = tf.where(mask, noise, -1.0)
-    top, _ = tf.math.top_k(noise, tf.minimum(most, tf.shape(noise)[1]))
+    top, _ = tf.math.top_k(noise, tf.minimum(limit, tf.shape(noise)[1]))
     last = tf.clip_by_value(counts - 1, 0, tf.shape(top)[1] - 1)
     threshold = tf.gather(top, last[:, None], batch_dims=1)
     return mask & (noise >= threshold) & (counts > 0)[:, None]
@@ -81,10 +81,10 @@ def sample(matched: tf.Tensor, count: int, fraction: float, seed: tf.Tensor) -> 
         Masks of the sampled positives and negatives, bool (B, n) each.
     """
     noise = tf.random.stateless_uniform(tf.shape(matched), seed)
-    most = max(1, math.floor(count * fraction))
-    positive = _draw(matched >= 0, noise, tf.fill(tf.shape(matched)[:1], most), most)
-    left = count - tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-    return positive, _draw(matched == coding.NEGATIVE, noise, left, count)
+    limit = max(1, math.floor(count * fraction))
+    positive = _draw(matched >= 0, noise, tf.fill(tf.shape(matched)[:1], limit), limit)
+    remaining = count - tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+    return positive, _draw(matched == box_coding.NEGATIVE, noise, remaining, count)
 
 
 def sample_regions(
@@ -110,16 +110,16 @@ def sample_regions(
 
     Returns:
         regions (B, S, 4); matched int32 (B, S), the index of the box among M, or negative (see `box_coding`) without
-        one; drawn bool (B, S), false where an image had too few. S is smaller if there are fewer than `count` regions.
+        one; sampled bool (B, S), false where an image has too few. S is less than `count` if there are fewer regions.
     """
     regions = tf.concat([tf.maximum(boxes, 0.0), regions], axis=1)
     present = tf.concat([classes >= 0, scores > -np.inf], axis=1)
-    matched = coding.match(regions, boxes, classes, positive=iou, negative=iou, force=False)
-    matched = tf.where(present, matched, coding.IGNORED)
+    matched = box_coding.match(regions, boxes, classes, positive=iou, negative=iou, force=False)
+    matched = tf.where(present, matched, box_coding.IGNORED)
     positive, negative = sample(matched, count, fraction, seed)
     rank = tf.cast(positive, tf.float32) * 2.0 + tf.cast(negative, tf.float32)
-    rank, at = tf.math.top_k(rank, tf.minimum(count, tf.shape(rank)[1]))
-    return tf.gather(regions, at, batch_dims=1), tf.gather(matched, at, batch_dims=1), rank > 0
+    rank, index = tf.math.top_k(rank, tf.minimum(count, tf.shape(rank)[1]))
+    return tf.gather(regions, index, batch_dims=1), tf.gather(matched, index, batch_dims=1), rank > 0
 
 
 def level_of(regions: tf.Tensor, first: int, last: int) -> tf.Tensor:
@@ -147,12 +147,12 @@ def align(maps: Mapping[int, tf.Tensor], regions: tf.Tensor, size: int, samples:
     regions = tf.reshape(tf.stop_gradient(regions), [-1, 4])
     image = tf.repeat(tf.range(batch), number)
     level = level_of(regions, min(maps), max(maps))
-    crops, places = [], []
+    crops, indices = [], []
     for k, features in maps.items():
-        at = tf.where(level == k)[:, 0]
-        crops.append(_read(features, tf.gather(regions, at) / 2.0**k, tf.gather(image, at), size * samples))
-        places.append(tf.cast(at, tf.int32))
-    reads = tf.gather(tf.concat(crops, axis=0), tf.math.invert_permutation(tf.concat(places, axis=0)))
+        index = tf.where(level == k)[:, 0]
+        crops.append(_read(features, tf.gather(regions, index) / 2.0**k, tf.gather(image, index), size * samples))
+        indices.append(tf.cast(index, tf.int32))
+    reads = tf.gather(tf.concat(crops, axis=0), tf.math.invert_permutation(tf.concat(indices, axis=0)))
     channels = next(iter(maps.values())).shape[-1]
     reads = tf.reshape(reads, [-1, size, samples, size, samples, channels])
     return tf.reduce_mean(reads, axis=(2, 4))

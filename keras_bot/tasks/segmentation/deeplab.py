@@ -46,7 +46,8 @@ def deeplabv3plus(
     levels = check_head(backbone, num_classes, ("C5", "C2"), dropout)
     if min(channels, low_channels, *dilations) < 1:
         raise MisuseError(
-            f"Expected channels and dilations from 1 on, received {channels}, {low_channels}, {dilations}."
+            f"channels, low_channels and dilations must be at least 1, received {channels}, {low_channels} and "
+            f"{dilations}."
         )
     image = backbone.input
     x = _pyramid(levels["C5"], channels, dilations, dropout)
@@ -102,13 +103,11 @@ def keras_cv_deeplabv3plus(backbone: keras.Model, num_classes: int, *, channels:
     try:
         import keras_cv
     except ImportError as error:
-        raise MisuseError(
-            "Expected keras-cv, which is not installed. `pip install keras-cv`, or use deeplabv3plus."
-        ) from error
+        raise MisuseError("keras-cv is not installed. `pip install keras-cv`, or use deeplabv3plus.") from error
     wrong = [edge for edge in backbone.input.shape[1:3] if edge and edge % 32]
     if wrong:
         raise MisuseError(
-            f"Expected image sizes in multiples of 32 for keras-cv, received {wrong[0]}. Use deeplabv3plus."
+            f"keras-cv's DeepLabV3+ needs image sizes that are multiples of 32, received {wrong[0]}. Use deeplabv3plus."
         )
     body = keras.Model(backbone.input, backbone.output)
     named = {f"P{level[1]}": tensor._keras_history.operation.name for level, tensor in levels.items()}

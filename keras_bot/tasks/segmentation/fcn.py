@@ -15,8 +15,7 @@ from keras import layers, ops
 
 from keras_bot.errors import MisuseError
 from keras_bot.models.layers import KERNEL_INITIALIZER, conv_bn
-
-IGNORE = 255
+from keras_bot.tasks.segmentation.labels import IGNORE
 
 
 def fcn(
@@ -45,7 +44,9 @@ def fcn(
     """
     levels = check_head(backbone, num_classes, ("C5", "C4") if aux else ("C5",), dropout)
     if channels is not None and channels < 1:
-        raise MisuseError(f"Expected channels from 1 on, or None for a quarter of the input's, received {channels}.")
+        raise MisuseError(
+            f"channels must be at least 1, or None for a quarter of the input's channels, received {channels}."
+        )
     image = backbone.input
     outputs = {}
     for output, level in zip(("logits", "aux"), levels, strict=False):
@@ -69,15 +70,15 @@ def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...],
     """Returns the backbone outputs in `needed`, in that order. Raises MisuseError as in `fcn`."""
     outputs = getattr(backbone, "output", None)
     if not isinstance(outputs, dict) or not set(needed) <= set(outputs):
-        has = ", ".join(sorted(outputs)) if isinstance(outputs, dict) else type(outputs).__name__
+        names = ", ".join(sorted(outputs)) if isinstance(outputs, dict) else type(outputs).__name__
         raise MisuseError(
-            f"Expected a backbone that gives a dict with {', '.join(sorted(needed))}, received {has}. "
-            "Take keras_bot.models.features(…) or load_backbone."
+            f"The backbone must return a dict with {', '.join(sorted(needed))}, but it returns {names}. Use "
+            "keras_bot.models.features or load_backbone."
         )
     if num_classes < 2:
-        raise MisuseError(f"Expected num_classes of at least 2, received {num_classes}.")
+        raise MisuseError(f"num_classes must be at least 2, received {num_classes}.")
     if not 0 <= dropout < 1:
-        raise MisuseError(f"Expected 0 <= dropout < 1, received {dropout}.")
+        raise MisuseError(f"dropout must be at least 0 and less than 1, received {dropout}.")
     return {level: outputs[level] for level in needed}
 
 
@@ -170,10 +171,11 @@ class Segmenter(keras.Model):
         outputs = getattr(network, "output", None)
         if not isinstance(outputs, dict) or "logits" not in outputs or not set(outputs) <= {"logits", "aux"}:
             raise MisuseError(
-                f"Expected a network with the outputs logits and perhaps aux, received {outputs}. Build it by fcn."
+                f"The network must have the outputs logits and optionally aux, received {outputs}. Build it with fcn "
+                "or deeplabv3plus."
             )
         if not aux_weight >= 0:
-            raise MisuseError(f"Expected aux_weight from 0 on, received {aux_weight}.")
+            raise MisuseError(f"aux_weight must be at least 0, received {aux_weight}.")
         super().__init__(name=name, dtype=network.dtype_policy, autocast=False)
         self.network = network
         self.aux_weight = aux_weight

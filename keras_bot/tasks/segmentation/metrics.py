@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bot.errors import MisuseError, RunError
-
-IGNORE = 255
+from keras_bot.tasks.segmentation.labels import IGNORE
 
 
 @keras.saving.register_keras_serializable("keras_bot")
@@ -41,7 +40,8 @@ class MeanIoU(keras.metrics.Metric):
 
     def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "mean_iou"):
         super().__init__(name=name, dtype="float64")
-        self.classes = _checked(classes, ignore)
+        _check(classes, ignore)
+        self.classes = classes
         self.ignore = ignore
         self._counts = self.add_variable((classes**2 + 1,), "zeros", dtype="float64", name="counts")
 
@@ -66,8 +66,8 @@ class MeanIoU(keras.metrics.Metric):
         counts = np.asarray(tf.convert_to_tensor(self._counts))
         if counts[-1]:
             raise RunError(
-                f"Expected labels 0 to {self.classes - 1} or {self.ignore}, received another one at "
-                f"{counts[-1]:.0f} pixels. Check the masks and the number of classes."
+                f"{counts[-1]:.0f} pixels have labels other than 0 to {self.classes - 1} and {self.ignore}. Check the "
+                "masks and the number of classes."
             )
         return counts[:-1].reshape(self.classes, self.classes)
 
@@ -105,15 +105,15 @@ def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
     confusion = np.asarray(confusion, np.float64)
     if confusion.shape != (len(class_names),) * 2:
         raise MisuseError(
-            f"Expected a confusion matrix of {len(class_names)} x {len(class_names)}, received {confusion.shape}. "
-            "Give as many names as classes."
+            f"The confusion matrix has shape {confusion.shape}, but there are {len(class_names)} class names. Pass one "
+            "name per class."
         )
     if not confusion.sum():
-        raise MisuseError("Expected at least one pixel with a class, received none. Check the masks and the list.")
+        raise MisuseError("There are no labelled pixels to evaluate on. Check the masks and the list of images.")
     right, true = np.diag(confusion), confusion.sum(axis=1)
     union = true + confusion.sum(axis=0) - right
     ious = np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
-    names = [_numbered(name, list(class_names[:place]).count(name)) for place, name in enumerate(class_names)]
+    names = [_numbered(name, list(class_names[:index]).count(name)) for index, name in enumerate(class_names)]
     return {
         "mean_iou": float(np.nanmean(ious)),
         "pixel_accuracy": float(right.sum() / confusion.sum()),
@@ -143,12 +143,11 @@ def _nan():
     return tf.constant(np.nan, tf.float64)
 
 
-def _checked(classes, ignore):
+def _check(classes, ignore):
     if classes < 1:
-        raise MisuseError(f"Expected at least 1 class, received {classes}.")
+        raise MisuseError(f"classes must be at least 1, received {classes}.")
     if 0 <= ignore < classes:
-        raise MisuseError(f"Expected an ignore label that is no class, received {ignore} with {classes} classes.")
-    return classes
+        raise MisuseError(f"ignore={ignore} is one of the {classes} classes. Use another label.")
 
 
 def _count_pairs(truth, predictions, weights, classes, ignore):
@@ -158,17 +157,17 @@ def _count_pairs(truth, predictions, weights, classes, ignore):
         truth = tf.squeeze(truth, -1)
     if predictions.shape.rank == 4:
         if predictions.shape[-1] != classes:
-            raise MisuseError(f"Expected predictions for {classes} classes, received shape {predictions.shape}.")
+            raise MisuseError(f"Predictions must have {classes} classes, received shape {predictions.shape}.")
         predictions = tf.argmax(predictions, -1, output_type=tf.int32)
     if not truth.shape.is_compatible_with(predictions.shape):
-        raise MisuseError(f"Expected masks and predictions of one size, received {truth.shape}, {predictions.shape}.")
+        raise MisuseError(f"Masks {truth.shape} and predictions {predictions.shape} have different shapes.")
     truth, predictions = tf.cast(truth, tf.int32), tf.cast(predictions, tf.int32)
     known = (truth >= 0) & (truth < classes) & (predictions >= 0) & (predictions < classes)
-    place = tf.where(known, truth * classes + predictions, classes**2)
+    pairs = tf.where(known, truth * classes + predictions, classes**2)
     counted = tf.cast(truth != ignore, tf.float64)
     if weights is not None:
         weights = tf.convert_to_tensor(weights)
         weights = tf.reshape(weights, tf.concat([tf.shape(weights), tf.ones([3 - weights.shape.rank], tf.int32)], 0))
         counted *= tf.cast(weights, tf.float64)
-    flat = tf.reshape(place, [-1]), tf.reshape(counted, [-1])
-    return tf.math.bincount(flat[0], flat[1], minlength=classes**2 + 1, maxlength=classes**2 + 1, dtype=tf.float64)
+    pairs, counted = tf.reshape(pairs, [-1]), tf.reshape(counted, [-1])
+    return tf.math.bincount(pairs, counted, minlength=classes**2 + 1, maxlength=classes**2 + 1, dtype=tf.float64)

@@ -1,6 +1,8 @@
 """Semantic segmentation task of the trainer: the paper's FCN, or DeepLabV3+, on a trained backbone (section 6.2)."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -9,19 +11,28 @@ from keras import ops
 
 from keras_bot.atomic_files import write_atomically
 from keras_bot.data.augment import color
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
+from keras_bot.tasks.backbone import build_backbone, check_recipe
 from keras_bot.tasks.base import Task
 from keras_bot.tasks.classification import save_float32
 from keras_bot.tasks.drawing import draw_mask, picture_grid, spread
 from keras_bot.tasks.segmentation import metrics
-from keras_bot.tasks.segmentation.data.lookup import IGNORE, open_segmentation
-from keras_bot.tasks.segmentation.data.pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
+from keras_bot.tasks.segmentation.data.pipeline import (
+    SegmentationEvalConfig,
+    SegmentationTrainConfig,
+    segmentation_eval_pipeline,
+    segmentation_train_pipeline,
+)
+from keras_bot.tasks.segmentation.data.source import SegmentationSource
 from keras_bot.tasks.segmentation.deeplab import deeplabv3plus
 from keras_bot.tasks.segmentation.fcn import PixelCrossentropy, Segmenter, fcn
+from keras_bot.tasks.segmentation.labels import IGNORE
 from keras_bot.tasks.serving import load_trained
-from keras_bot.tasks.setup import build_backbone, check_recipe
-from keras_bot.training import assemble
+from keras_bot.training import batches
+from keras_bot.training.distributed.strategy import Strategy
 
 SHOWN = 8
 
@@ -42,57 +53,93 @@ class PixelEntropy(keras.metrics.Mean):
         super().update_state(losses, valid)
 
 
-def open_source(recipe: Recipe, split: str, strategy=None, class_names: tuple[str, ...] = ()):
-    """Opens the recipe's images and masks, with labels in the order of `class_names` if given."""
-    check_recipe(recipe, ("fcn", "deeplabv3plus"))
-    name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
-    options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
-    return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes, **options)
+class Segmentation(Task):
+    """Semantic segmentation with a head on a trained backbone."""
 
+    name = "segmentation"
+    metrics = ("mean_iou", "pixel_accuracy")
 
-def build(recipe: Recipe, source, strategy) -> tuple[keras.Model, keras.Model]:
-    """Builds the network with its head, and the compiled Segmenter around it."""
-    channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
-    if recipe.head == "deeplabv3plus":
-        network = deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
-    else:
-        network = fcn(build_backbone(recipe, 8), source.num_classes, **channels)
-    trainee = Segmenter(network)
-    schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source, strategy.workers))
-    told = [metrics.MeanIoU(source.num_classes), metrics.PixelAccuracy(source.num_classes), PixelEntropy()]
-    options = {"loss": PixelCrossentropy(), "weighted_metrics": told}
-    assemble.compile_for(recipe, trainee, network, schedule, strategy, **options)
-    return network, trainee
+    def open_source(
+        self, recipe: Recipe, split: str, strategy: Strategy | None = None, class_names: tuple[str, ...] = ()
+    ) -> SegmentationSource:
+        """Opens the recipe's images and masks, with labels in the order of `class_names` if given."""
+        check_recipe(recipe, ("fcn", "deeplabv3plus"))
+        name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
+        options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+        return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes, **options)
 
+    def build_network(self, recipe: Recipe, source) -> keras.Model:
+        """Builds the network with its head and auxiliary head."""
+        channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
+        if recipe.head == "deeplabv3plus":
+            return deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
+        return fcn(build_backbone(recipe, 8), source.num_classes, **channels)
 
-def training_data(recipe: Recipe, source, corrupt, *, first_epoch=0, first_step=0, strategy=None) -> tf.data.Dataset:
-    """Returns batches of crops of `recipe.image_size` and their masks."""
-    return segmentation_train_pipeline(
+    def build_losses(self, source) -> dict[str, object]:
+        """Returns the pixels' cross-entropy, mean IoU and pixel accuracy."""
+        counts = [metrics.MeanIoU(source.num_classes), metrics.PixelAccuracy(source.num_classes), PixelEntropy()]
+        return {"loss": PixelCrossentropy(), "weighted_metrics": counts}
+
+    def build_trainee(self, recipe: Recipe, network: keras.Model, teacher: keras.Model | None) -> keras.Model:
+        """Returns a Segmenter, which adds the auxiliary loss."""
+        return Segmenter(network)
+
+    def training_data(
+        self,
+        recipe: Recipe,
         source,
-        **assemble.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
-        crop_size=recipe.image_size,
-        scale=(recipe.min_zoom, recipe.max_zoom),
-        base_size=recipe.base_size,
-    )
+        corrupt: CorruptLog,
+        strategy: Strategy | None = None,
+        first_epoch: int = 0,
+        first_step: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns batches of crops of `recipe.image_size` and their masks."""
+        config = SegmentationTrainConfig(
+            **batches.stream_options(recipe, corrupt, first_epoch, first_step, strategy),
+            crop_size=recipe.image_size,
+            scale=(recipe.min_zoom, recipe.max_zoom),
+            base_size=recipe.base_size,
+        )
+        return segmentation_train_pipeline(source, config)
 
+    def evaluation_data(
+        self, recipe: Recipe, source, corrupt: CorruptLog, strategy: Strategy | None = None
+    ) -> tf.data.Dataset:
+        """Returns batches of whole images and masks, padded to the largest."""
+        config = SegmentationEvalConfig(
+            batch_size=recipe.batch_size,
+            corrupt=corrupt,
+            ram_budget=recipe.ram_budget,
+            **batches.sharing(strategy),
+        )
+        return segmentation_eval_pipeline(source, config)
 
-def evaluation_data(recipe: Recipe, source, corrupt, strategy=None) -> tf.data.Dataset:
-    """Returns batches of whole images and masks, padded to the largest."""
-    return segmentation_eval_pipeline(
-        source,
-        batch_size=recipe.batch_size,
-        corrupt=corrupt,
-        ram_budget=recipe.ram_budget,
-        **assemble.sharing(strategy),
-    )
+    def build_evaluator(self, recipe: Recipe, source, corrupt: CorruptLog) -> keras.callbacks.Callback:
+        """Returns the callback that keeps the metrics for the final table."""
+        return KeepFigures(source, functools.partial(self.evaluation_data, recipe, source, corrupt))
+
+    def save(self, network: keras.Model, path: pathlib.Path):
+        """Saves the network that outputs logits (B, H, W, K), in float32."""
+        save_float32(inference(network), path)
+
+    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: CorruptLog) -> dict:
+        """Evaluates a saved network."""
+        network = load_trained(path, recipe.task)
+        if network.output_shape[-1] != source.num_classes:
+            raise MisuseError(
+                f"The network in {path} has {network.output_shape[-1]} classes, but {source.name} has "
+                f"{source.num_classes}. Evaluate it on the data set that it was trained on."
+            )
+        predict = tf.function(lambda images: network(images, training=False))
+        return measure(predict, source, self.evaluation_data(recipe, source, corrupt))
 
 
 class KeepFigures(keras.callbacks.Callback):
     """Callback that keeps the metrics of the last epoch's evaluation for the final table."""
 
-    def __init__(self, recipe: Recipe, source, corrupt):
+    def __init__(self, source, build_data: Callable[[], tf.data.Dataset]):
         super().__init__()
-        self._recipe, self._source, self._corrupt = recipe, source, corrupt
+        self._source, self._build_data = source, build_data
         self._figures = None
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
@@ -102,7 +149,7 @@ class KeepFigures(keras.callbacks.Callback):
     def report(self, trainee: Segmenter, folder: pathlib.Path):
         """Writes table.md (IoU per class) and predictions.png (true and predicted masks over images)."""
         predict = tf.function(lambda images: trainee(images, training=False))
-        data = evaluation_data(self._recipe, self._source, self._corrupt)
+        data = self._build_data()
         figures = self._figures or measure(predict, self._source, data)
         write_atomically(folder / "table.md", metrics.table(figures) + "\n")
         pictures = draw_masks(predict, data, self._source)
@@ -112,7 +159,7 @@ class KeepFigures(keras.callbacks.Callback):
 
 
 def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
-    """Draws the true and the predicted mask over up to 8 images spread over `data`, from `evaluation_data`."""
+    """Draws the true and predicted masks of up to 8 images, spread over batches of `Segmentation.evaluation_data`."""
     return [
         draw_mask(image, each, source.class_names, colors=source.palette)
         for images, masks, _ in spread(data, source.size, SHOWN)
@@ -124,12 +171,12 @@ def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
 
 
 def measure(predict, source, data: tf.data.Dataset) -> dict:
-    """Computes mIoU, pixel accuracy and the IoU of each class; see `segmentation_metrics.figures`.
+    """Computes mIoU, pixel accuracy and the IoU of each class; see `metrics.figures`.
 
     Args:
         predict: normalised images -> logits (B, H, W, K).
         source: source of the images and masks.
-        data: batches from `evaluation_data`.
+        data: batches from `Segmentation.evaluation_data`.
     """
     iou = metrics.MeanIoU(source.num_classes)
     for images, masks, weights in data:
@@ -137,36 +184,6 @@ def measure(predict, source, data: tf.data.Dataset) -> dict:
     return metrics.figures(iou.confusion(), source.class_names)
 
 
-def evaluate(recipe: Recipe, path: pathlib.Path, source, corrupt) -> dict:
-    """Evaluates a saved network. Raises MisuseError if it can't be loaded or its number of classes differs."""
-    network = load_trained(path, recipe.task)
-    if network.output_shape[-1] != source.num_classes:
-        raise MisuseError(
-            f"Expected a network of {source.num_classes} classes, as {source.name} has; {path} has "
-            f"{network.output_shape[-1]}. Choose the data that it was trained on."
-        )
-    predict = tf.function(lambda images: network(images, training=False))
-    return measure(predict, source, evaluation_data(recipe, source, corrupt))
-
-
 def inference(network: keras.Model) -> keras.Model:
     """Returns the network from images to logits, without the auxiliary head; the layers are shared."""
     return keras.Model(network.input, network.output["logits"], name=f"{network.name}_logits")
-
-
-def save(network: keras.Model, path: pathlib.Path):
-    """Saves the network that outputs logits (B, H, W, K), in float32."""
-    save_float32(inference(network), path)
-
-
-SEGMENTATION = Task(
-    name="segmentation",
-    metrics=("mean_iou", "pixel_accuracy"),
-    open_source=open_source,
-    build=build,
-    training_data=training_data,
-    evaluation_data=evaluation_data,
-    save=save,
-    evaluate=evaluate,
-    evaluator=KeepFigures,
-)

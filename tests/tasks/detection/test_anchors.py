@@ -39,7 +39,7 @@ def test_equal_to_keras_cv():
 
 @pytest.mark.parametrize("sizes, ratios", [((), (1.0,)), ((8.0,), ()), ((0.0,), (1.0,)), ((8.0,), (-1.0,))])
 def test_impossible_shapes(sizes, ratios):
-    with pytest.raises(MisuseError, match="above 0"):
+    with pytest.raises(MisuseError, match="must be positive"):
         anchors.anchor_shapes(sizes, ratios)
 
 

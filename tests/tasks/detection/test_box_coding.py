@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.tasks.detection import box_coding as coding
-from keras_bot.tasks.detection.boxes import iou_matrix
+from keras_bot.tasks.detection.box_ops import iou_matrix
 
 
 def random_boxes(draw, *shape, size=100.0):

@@ -47,5 +47,5 @@ def test_forms_of_a_batch():
     three = losses.unpack_batch(images, {"boxes": boxes, "classes": classes}, np.array([0.5, 1]))
     assert one[2].dtype == tf.int32 and one[1].dtype == tf.float32
     np.testing.assert_array_equal([one[3], two[3], three[3]], [[1, 0], [1, 1], [0.5, 1]])
-    with pytest.raises(MisuseError, match="classes missing"):
+    with pytest.raises(MisuseError, match="no classes"):
         losses.unpack_batch({"images": images, "boxes": boxes})

@@ -185,12 +185,12 @@ def test_padding_makes_no_difference(make):
 
 
 @pytest.mark.parametrize("make", [VocMap, CocoMap])
-def test_nothing_found_is_zero_and_nothing_to_find_is_told(make):
+def test_nothing_found_is_zero_and_nothing_to_find_is_reported(make):
     metric = make(["one", "two"])
-    with pytest.raises(MisuseError, match="at least one object"):
+    with pytest.raises(MisuseError, match="no objects to evaluate on"):
         metric.result()
     metric.add([], [], None, [SQUARE], [0.5], [1])
-    with pytest.raises(MisuseError, match="at least one object"):
+    with pytest.raises(MisuseError, match="no objects to evaluate on"):
         metric.result()
     metric.add([SQUARE], [0], None, [], [], [])
     result = metric.result()
@@ -208,28 +208,28 @@ def test_overlap_of_boxes_without_area_is_zero():
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (([SQUARE], [2], None, [], [], []), MisuseError, "objects of classes 0 to 1.*received 2"),
-        (([SQUARE], [0], None, [SQUARE], [0.1], [-2]), MisuseError, "detections of classes.*received -2"),
+        (([SQUARE], [2], None, [], [], []), MisuseError, "Classes of objects must be 0 to 1.*received 2"),
+        (([SQUARE], [0], None, [SQUARE], [0.1], [-2]), MisuseError, "Classes of detections .*received -2"),
         (([SQUARE], [0.5], None, [], [], []), MisuseError, "received 0.5"),
         (([SQUARE], [0], [True, False], [], [], []), MisuseError, r"\(1, 4\), \(1,\) and \(2,\)"),
         (([SQUARE], [0], None, [[SQUARE]], [[0.1]], [[0]]), MisuseError, "one image at a time"),
         (([SQUARE[:3]], [0], None, [], [], []), MisuseError, r"\(1, 3\)"),
-        (([[9, 0, 3, 4]], [0], None, [], [], []), MisuseError, "y0 <= y1"),
-        (([[np.nan, 0, 3, 4]], [0], None, [], [], []), MisuseError, "objects of finite"),
-        (([SQUARE], [0], None, [SQUARE], [np.nan], [0]), RunError, "detections of finite"),
+        (([[9, 0, 3, 4]], [0], None, [], [], []), MisuseError, "y1 < y0"),
+        (([[np.nan, 0, 3, 4]], [0], None, [], [], []), MisuseError, "scores of objects contain NaN"),
+        (([SQUARE], [0], None, [SQUARE], [np.nan], [0]), RunError, "scores of detections contain NaN"),
     ],
 )
-def test_bad_input_is_told(make, image, error, message):
+def test_bad_input_is_reported(make, image, error, message):
     with pytest.raises(error, match=message):
         make(["one", "two"]).add(*image)
 
 
-def test_bad_settings_are_told(monkeypatch):
+def test_bad_settings_are_reported(monkeypatch):
     for settings, message in (({"form": "2007"}, "11-point"), ({"iou": 0}, r"in \(0, 1\]"), ({"iou": 50}, "50")):
         with pytest.raises(MisuseError, match=message):
             VocMap(["one"], **settings)
     for names in ([], ["one", "one"]):
-        with pytest.raises(MisuseError, match="different names"):
+        with pytest.raises(MisuseError, match="must be distinct"):
             VocMap(names)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MisuseError, match=r"pip install keras_bot\[detection\]"):

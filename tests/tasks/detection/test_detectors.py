@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from detectors import coloured_boxes, loss_of
 
-from keras_bot.tasks.detection.boxes import iou_matrix
+from keras_bot.tasks.detection.box_ops import iou_matrix
 from keras_bot.tasks.detection.faster_rcnn import PARTS
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_bot.errors import MisuseError
-from keras_bot.models import create, features
+from keras_bot.models import create_model, features
 from keras_bot.tasks.detection import fpn
 
 
@@ -17,7 +17,7 @@ def test_add_upsampled():
 
 @pytest.mark.parametrize("coarser, last", [("conv", 7), ("pool", 6)])
 def test_levels_have_the_backbones_strides(coarser, last):
-    backbone = features(create("resnet18_d", include_top=False, width=0.0625))
+    backbone = features(create_model("resnet18_d", include_top=False, width=0.0625))
     image = keras.Input((None, None, 3))
     model = keras.Model(image, fpn.pyramid(backbone(image), first=2, last=last, channels=5, coarser=coarser))
     maps = model(np.zeros((1, 70, 131, 3), "f"))
@@ -28,6 +28,6 @@ def test_levels_have_the_backbones_strides(coarser, last):
 
 def test_a_backbone_without_the_levels():
     with pytest.raises(MisuseError, match="no dictionary"):
-        fpn.check_backbone(create("resnet18_d", include_top=False, width=0.0625), ("C3",))
+        fpn.check_backbone(create_model("resnet18_d", include_top=False, width=0.0625), ("C3",))
     with pytest.raises(MisuseError, match="C0, C1, C2"):
-        fpn.check_backbone(features(create("cifar_resnet20_d", include_top=False, width=0.25)), ("C3", "C4"))
+        fpn.check_backbone(features(create_model("cifar_resnet20_d", include_top=False, width=0.25)), ("C3", "C4"))

@@ -25,6 +25,6 @@ def test_misuse():
         RetinaNet(backbone, 0)
     with pytest.raises(MisuseError, match="C3, C4, C5"):
         RetinaNet(keras.Model(backbone.input, {"C5": backbone.output["C5"]}), 2)
-    with pytest.raises(MisuseError, match="boxes, classes missing"):
+    with pytest.raises(MisuseError, match="no boxes and no classes"):
         network = RetinaNet(backbone, 2, channels=8)
         network.compute_loss(np.zeros((1, 32, 32, 3), "f"), None, None)

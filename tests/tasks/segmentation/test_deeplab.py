@@ -12,7 +12,7 @@ NARROW = {"channels": 16, "low_channels": 8}
 
 
 def _backbone(shape=(None, None, 3)):
-    return models.features(models.create("resnet10_d", include_top=False, width=0.1, input_shape=shape))
+    return models.features(models.create_model("resnet10_d", include_top=False, width=0.1, input_shape=shape))
 
 
 def _few_layers():
@@ -91,15 +91,15 @@ def test_mixed_precision_gives_float32_logits():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: deeplabv3plus(models.create("resnet10_d", include_top=False, width=0.1), 3), "dict with C2, C5"),
+        (lambda: deeplabv3plus(models.create_model("resnet10_d", include_top=False, width=0.1), 3), "dict with C2, C5"),
         (lambda: deeplabv3plus(_backbone(), 1), "num_classes"),
         (lambda: deeplabv3plus(_backbone(), 3, channels=0), "channels"),
         (lambda: deeplabv3plus(_backbone(), 3, dilations=(0, 1)), "dilations"),
         (lambda: keras_cv_deeplabv3plus(_backbone((360, 480, 3)), 3), "multiples of 32"),
     ],
 )
-def test_wrong_arguments(make, told):
-    with pytest.raises(MisuseError, match=told):
+def test_wrong_arguments(make, message):
+    with pytest.raises(MisuseError, match=message):
         make()

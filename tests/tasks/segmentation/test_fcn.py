@@ -12,7 +12,7 @@ from keras_bot.tricks import mixed_precision
 
 
 def _resnet(width=0.1):
-    return models.features(models.create("resnet10_d", include_top=False, width=width))
+    return models.features(models.create_model("resnet10_d", include_top=False, width=width))
 
 
 def _backbone():
@@ -139,8 +139,8 @@ def test_two_replicas_train_as_one(two_replicas):
             metrics = [MeanIoU(3), PixelAccuracy(3)]
             segmenter.compile(keras.optimizers.SGD(0.5), PixelCrossentropy(), weighted_metrics=metrics)
         data = tf.data.Dataset.from_tensor_slices((images, masks)).batch(4)
-        told = segmenter.fit(data, epochs=3, verbose=0).history
-        figures = [np.array(told[name]) for name in ("loss", "mean_iou", "pixel_accuracy")]
+        history = segmenter.fit(data, epochs=3, verbose=0).history
+        figures = [np.array(history[name]) for name in ("loss", "mean_iou", "pixel_accuracy")]
         results.append(figures + [w.numpy() for w in segmenter.weights])
     for one, two in zip(*results, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
@@ -179,10 +179,13 @@ def test_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: fcn(models.create("resnet10_d", include_top=False, width=0.1), 3), "dict with C4, C5"),
-        (lambda: fcn(models.features(models.create("cifar_resnet8_d", include_top=False)), 3), "received C0, C1, C2"),
+        (lambda: fcn(models.create_model("resnet10_d", include_top=False, width=0.1), 3), "dict with C4, C5"),
+        (
+            lambda: fcn(models.features(models.create_model("cifar_resnet8_d", include_top=False)), 3),
+            "it returns C0, C1, C2",
+        ),
         (lambda: fcn(_backbone(), 1), "num_classes"),
         (lambda: fcn(_backbone(), 3, dropout=1.0), "dropout"),
         (lambda: fcn(_backbone(), 3, channels=0), "channels"),
@@ -190,6 +193,6 @@ def test_saved_and_loaded(tmp_path):
         (lambda: Segmenter(fcn(_backbone(), 3), aux_weight=-1), "aux_weight"),
     ],
 )
-def test_wrong_arguments(make, told):
-    with pytest.raises(MisuseError, match=told):
+def test_wrong_arguments(make, message):
+    with pytest.raises(MisuseError, match=message):
         make()

@@ -94,8 +94,8 @@ def refuse_normalised(where: str, coordinates: np.ndarray, sizes: Iterable[tuple
         return
     raise MisuseError(
         f"{where}: the largest box coordinate is {coordinates.max():g} ({len(coordinates)} box"
-        f"{'es' * (len(coordinates) > 1)}), so the boxes seem to be normalised to [0, 1]. Expected pixels: multiply "
-        "x and width by the image's width, y and height by its height."
+        f"{'es' * (len(coordinates) > 1)}), so the boxes seem to be normalised to [0, 1]. Boxes must be in pixels: "
+        "multiply x and width by the image's width, y and height by its height."
     )
 
 
@@ -103,9 +103,9 @@ def files_of_other_types(folder: pathlib.Path, names: Iterable[str], suffixes: S
     """Returns a sentence that lists files with one of the names but an unsupported suffix, or "" if there are none."""
     names = set(names)
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in entries if path.suffix.lower() not in suffixes and names & {path.stem, path.name}]
-    if not found:
+    others = [path for path in entries if path.suffix.lower() not in suffixes and names & {path.stem, path.name}]
+    if not others:
         return ""
-    shown = first_few([f"{folder.name}/{path.name}" for path in found])
-    verb = "is not a" if len(found) == 1 else "are not of a"
-    return f" {shown} {verb} readable image type ({', '.join(suffixes)})."
+    listed = first_few([f"{folder.name}/{path.name}" for path in others])
+    verb = "is not a" if len(others) == 1 else "are not of a"
+    return f" {listed} {verb} readable image type ({', '.join(suffixes)})."

@@ -80,7 +80,7 @@ class Annotations:
         return find
 
 
-def mend(
+def clean(
     source: str, examples: Iterable[Example], class_names: Sequence[str]
 ) -> tuple[Annotations, tuple[str, ...], tuple[str, ...]]:
     """Clips boxes to their images, drops empty boxes, and summarises both in one line on stderr.
@@ -93,7 +93,7 @@ def mend(
     Returns:
         The annotations, one line per dropped box, and one line per clipped box.
     """
-    kept: list[tuple[np.ndarray, ...]] = []
+    cleaned: list[tuple[np.ndarray, ...]] = []
     names, shapes, dropped, clipped = [], [], [], []
     for example in examples:
         limits = np.array([example.height, example.width] * 2, np.float32)
@@ -104,27 +104,30 @@ def mend(
             for i in np.flatnonzero(chosen):
                 numbers = ", ".join(f"{x:g}" for x in example.boxes[i])
                 lines.append(f"{example.name}: {class_names[example.classes[i]]} at y0, x0, y1, x1 = {numbers}")
-        kept.append((boxes[whole], example.classes[whole], example.difficult[whole]))
+        cleaned.append((boxes[whole], example.classes[whole], example.difficult[whole]))
         names.append(example.name)
         shapes.append((example.height, example.width))
-    _tell(source, dropped, clipped)
-    boxes, classes, difficult = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    offsets = np.cumsum([0, *(len(part[0]) for part in kept)], dtype=np.int64)
+    _report(source, dropped, clipped)
+    boxes, classes, difficult = (np.concatenate(parts) for parts in zip(*cleaned, strict=True))
+    offsets = np.cumsum([0, *(len(part[0]) for part in cleaned)], dtype=np.int64)
     shapes = np.array(shapes, np.int32)
     return Annotations(tuple(names), shapes, boxes, classes, difficult, offsets), tuple(dropped), tuple(clipped)
 
 
 def unknown_class(where: str, name: str, class_names: Iterable[str]) -> MisuseError:
     """Returns the error for a class `name` that is not in `class_names`; `where` is the file and the entry."""
-    return MisuseError(f"{where}: {unknown('class', name, class_names)} Mend it, or choose data of these classes.")
+    return MisuseError(f"{where}: {unknown('class', name, class_names)} Correct it, or use data with these classes.")
 
 
-def _tell(source: str, dropped: Sequence[str], clipped: Sequence[str]) -> None:
+def _report(source: str, dropped: Sequence[str], clipped: Sequence[str]) -> None:
     """Prints one line to stderr if boxes were dropped or clipped."""
-    told = []
-    for lines, what in ((dropped, "without a size inside the image, dropped"), (clipped, "out of the image, clipped")):
+    parts = []
+    for lines, action in (
+        (dropped, "without an area inside the image dropped"),
+        (clipped, "extending beyond the image clipped"),
+    ):
         if lines:
             names = list(dict.fromkeys(line.rsplit(": ", 1)[0] for line in lines))
-            told.append(f"{len(lines)} box{'es' * (len(lines) > 1)} {what}, in {first_few(names)}")
-    if told:
-        print(f"keras-bot: {source}: {'; '.join(told)}.", file=sys.stderr, flush=True)
+            parts.append(f"{len(lines)} box{'es' * (len(lines) > 1)} {action}, in {first_few(names)}")
+    if parts:
+        print(f"keras-bot: {source}: {'; '.join(parts)}.", file=sys.stderr, flush=True)

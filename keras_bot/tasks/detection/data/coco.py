@@ -59,7 +59,7 @@ def read_coco(
         raise MisuseError(f"{file} has no {'images' if not records else 'categories'}. Choose another file.")
     names = [category["name"] for category in categories.values()]
     if len(set(names)) < len(names):
-        raise MisuseError(f"{file} has two categories of one name: expected one each. Mend it.")
+        raise MisuseError(f"{file}: two categories have the same name. Rename one.")
     classes = names if class_names is None else list(class_names)
     numbers = {key: classes.index(name) if name in classes else -1 for key, name in zip(categories, names, strict=True)}
     paths = _image_paths(file, images, split, records)
@@ -76,18 +76,18 @@ def read_coco(
 def _annotation_file(folder: pathlib.Path, split: str) -> tuple[str, pathlib.Path]:
     """Returns the resolved split name and its annotation file in a folder."""
     for name in EVAL_SPLITS if split == "eval" else (split,):
-        found = [folder / "annotations" / f"instances_{name}.json", folder / "annotations" / f"{name}.json"]
-        found += [folder / name / "_annotations.coco.json", folder / f"{name}.json"]
+        files = [folder / "annotations" / f"instances_{name}.json", folder / "annotations" / f"{name}.json"]
+        files += [folder / name / "_annotations.coco.json", folder / f"{name}.json"]
         with_year = re.compile(rf"instances_{re.escape(name)}[0-9]{{4}}\.json")
         dated = sorted(path for path in folder.glob("annotations/*.json") if with_year.fullmatch(path.name))
-        for file in [*found, *(dated if len(dated) == 1 else ())]:
+        for file in [*files, *(dated if len(dated) == 1 else ())]:
             if file.is_file():
                 return name, file
     raise MisuseError(
-        f"Expected a COCO annotation file for the split {split!r} in {folder}, as annotations/instances_{split}.json, "
-        "or Pascal VOC's layout, received "
-        f"{first_few(sorted(path.name for path in folder.iterdir())) or 'an empty folder'}. "
-        "Give the path of the file itself, or another split."
+        f"{folder} has no COCO annotation file for the split {split!r}, such as annotations/instances_{split}.json, "
+        "nor Pascal VOC's layout. It contains: "
+        f"{first_few(sorted(path.name for path in folder.iterdir())) or 'nothing (an empty folder)'}. "
+        "Pass the path of the annotation file, or another split."
     )
 
 
@@ -95,28 +95,30 @@ def _load(file: pathlib.Path) -> dict:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise MisuseError(f"{file} is no JSON file that can be read: {error}. Choose or save another.") from None
+        raise MisuseError(f"{file} is not a readable JSON file: {error}. Use another file, or save it again.") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in _PARTS):
-        raise MisuseError(f"{file} is no COCO annotation file: expected lists of {', '.join(_PARTS)}. Choose another.")
+        raise MisuseError(
+            f"{file} is not a COCO annotation file, which has lists of {', '.join(_PARTS)}. Use another file."
+        )
     return content
 
 
 def _table(file: pathlib.Path, content: dict, part: str, fields: dict[str, type | tuple[type, ...]]) -> dict[str, dict]:
     """Returns the entries of one list, keyed by their id as a string."""
     table: dict[str, dict] = {}
-    for place, entry in enumerate(content[part]):
-        given = entry if isinstance(entry, dict) else {}
-        wrong = [name for name, kind in fields.items() if not _is_a(given.get(name), kind)]
-        wrong += [name for name in ("height", "width") if name in fields and name not in wrong and given[name] < 1]
+    for index, entry in enumerate(content[part]):
+        values = entry if isinstance(entry, dict) else {}
+        wrong = [name for name, kind in fields.items() if not _is_a(values.get(name), kind)]
+        wrong += [name for name in ("height", "width") if name in fields and name not in wrong and values[name] < 1]
         if wrong:
             received = first_few(
-                [f"{name} {json.dumps(given[name])}" if name in given else f"no {name}" for name in wrong]
+                [f"{name} {json.dumps(values[name])}" if name in values else f"no {name}" for name in wrong]
             )
             raise MisuseError(
-                f"{file}, {part}[{place}]: expected the fields {', '.join(fields)}, received {received}. Correct it."
+                f"{file}, {part}[{index}]: it needs the fields {', '.join(fields)}, received {received}. Correct it."
             )
         if str(entry["id"]) in table:
-            raise MisuseError(f"{file}, {part}[{place}]: the id {entry['id']} is there twice. Mend it.")
+            raise MisuseError(f"{file}, {part}[{index}]: the id {entry['id']} occurs twice. Ids must be unique.")
         table[str(entry["id"])] = entry
     return table
 
@@ -142,12 +144,12 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
         folder = next((folder for folder in tried if (folder / first).is_file()), None)
         if folder is None:
             raise MisuseError(
-                f"{file} names the image {first!r}, which is in none of {', '.join(dict.fromkeys(map(str, tried)))}. "
-                "Give the folder of the images (images)."
+                f"{file}: the image {first!r} is in none of {', '.join(dict.fromkeys(map(str, tried)))}. Pass the "
+                "folder of the images as `images`."
             )
     else:
         folder = pathlib.Path(images).expanduser()
-    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    present = set(os.listdir(folder)) if folder.is_dir() else set()
     paths = {key: str(folder / record["file_name"]) for key, record in records.items()}
     twice = [path for path, count in collections.Counter(map(os.path.normpath, paths.values())).items() if count > 1]
     if twice:
@@ -156,12 +158,12 @@ def _image_paths(file: pathlib.Path, images: str | os.PathLike | None, split: st
             "others. Join the entries into one with a single id."
         )
     missing = [
-        path for key, path in paths.items() if records[key]["file_name"] not in there and not os.path.isfile(path)
+        path for key, path in paths.items() if records[key]["file_name"] not in present and not os.path.isfile(path)
     ]
     if missing:
+        number = "1 image is" if len(missing) == 1 else f"{len(missing)} images are"
         raise MisuseError(
-            f"{file} names {len(missing)} images that are not there: {first_few(missing)}. Add them, or give the "
-            "right folder (images)."
+            f"{file}: {number} missing: {first_few(missing)}. Add them, or pass their folder as `images`."
         )
     return paths
 
@@ -194,7 +196,7 @@ def _refuse_normalised(file: pathlib.Path, records: dict[str, dict], boxes: dict
 def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, categories: dict, classes: list) -> dict:
     """Returns boxes float32 (n, 4), classes int32 (n,) and crowds bool (n,) by image id."""
     rows: dict = {key: [] for key in records}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         try:
             x, y, width, height = (float(number) for number in entry["bbox"])
             image, category, crowd = entry["image_id"], entry["category_id"], int(entry.get("iscrowd") or 0)
@@ -202,14 +204,14 @@ def _boxes(file: pathlib.Path, entries: list, records: dict, numbers: dict, cate
             if not np.isfinite([x, y, width, height]).all() or not ids_are_right:
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise _wrong_annotation(f"{file}, annotations[{place}]", entry) from None
+            raise _wrong_annotation(f"{file}, annotations[{index}]", entry) from None
         if str(image) not in rows:
-            raise MisuseError(f"{file}, annotations[{place}]: no image has the id {image!r}. Mend it.")
+            raise MisuseError(f"{file}, annotations[{index}]: no image has the id {image!r}. Correct it.")
         if str(category) not in numbers:
-            raise MisuseError(f"{file}, annotations[{place}]: no category has the id {category!r}. Mend it.")
+            raise MisuseError(f"{file}, annotations[{index}]: no category has the id {category!r}. Correct it.")
         image, category = str(image), str(category)
         if numbers[category] < 0:
-            raise unknown_class(f"{file}, annotations[{place}]", categories[category]["name"], classes)
+            raise unknown_class(f"{file}, annotations[{index}]", categories[category]["name"], classes)
         rows[image].append((y, x, y + height, x + width, numbers[category], crowd))
     arrays = {key: np.array(row, np.float64).reshape(-1, 6) for key, row in rows.items()}
     return {
@@ -223,6 +225,6 @@ def _wrong_annotation(where: str, entry: object) -> MisuseError:
     fields = ("image_id", "category_id", "bbox", "iscrowd")
     received = {name: entry[name] for name in fields if name in entry} if isinstance(entry, dict) else entry
     return MisuseError(
-        f"{where}: expected image_id, category_id and a bbox of four numbers (and iscrowd, 0 or 1, if it is there), "
-        f"received {json.dumps(received)[:200]}. Ids are integers or strings. Correct it."
+        f"{where}: it needs image_id and category_id, integers or strings, and a bbox of four numbers; iscrowd, if "
+        f"present, is 0 or 1. Received {json.dumps(received)[:200]}. Correct it."
     )

@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_bot.data.sources.base import BOX_EVAL_SPLITS
 from keras_bot.data.sources.record_files import Records
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.tasks.detection.data.annotations import Example
 
-EVAL_SPLITS = ("val", "validation", "valid", "test")  # "eval" means the first of these that exists
+EVAL_SPLITS = BOX_EVAL_SPLITS  # "eval" means the first of these that exists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +58,12 @@ def set_names(dataset: str | os.PathLike) -> list[str]:
         names.append(next(filter(_exists, joined), pieces[0]))
         pieces = pieces[names[-1].count("+") + 1 :]
     if len(names) > 1 and not all(names):
-        raise MisuseError(f"Expected a data set on each side of a +, received {str(dataset)!r}. Mend it.")
+        raise MisuseError(f"{str(dataset)!r} needs a data set on both sides of each +.")
     others = [name for name in names if not _exists(name)]
     if 0 < len(others) < len(names):
         raise MisuseError(
-            f"Expected files and folders joined, or sets of TFDS, received {str(dataset)!r} in which there is no file "
-            f"or folder {' and '.join(others)}. Mend the path, or join sets of one kind."
+            f"{str(dataset)!r} joins existing paths with others that do not exist: {' and '.join(others)}. Correct "
+            "the path, or join only files and folders, or only TFDS sets."
         )
     return names
 
@@ -91,8 +92,8 @@ def join(name: str, sets: Sequence[DetectionSet]) -> DetectionSet:
     marked = {one.train_on_difficult for one in sets if any(example.difficult.any() for example in one.examples)}
     if len(marked) > 1:
         raise MisuseError(
-            f"Expected either difficult objects or crowds in {name}, received sets with each: training shows the one "
-            "and not the other. Take the marks out of one set."
+            f"{name} has both difficult objects and crowds. Training uses difficult objects but not crowds, so they "
+            "cannot be joined. Remove the marks from one of the sets."
         )
     examples = tuple(example for one in sets for example in _joined_examples(one, sets[0]))
     _refuse_twice(name, [example.path for example in examples if example.path])
@@ -101,7 +102,7 @@ def join(name: str, sets: Sequence[DetectionSet]) -> DetectionSet:
         class_names=sets[0].class_names,
         examples=examples,
         train_on_difficult=marked != {False},
-        files=tuple((records, f"{one.name} {told}") for one in sets for records, told in one.files),
+        files=tuple((records, f"{one.name} {file}") for one in sets for records, file in one.files),
         image_of=sets[0].image_of,
     )
 
@@ -111,15 +112,15 @@ def _joined_examples(one: DetectionSet, first: DetectionSet) -> list[Example]:
 
     Raises MisuseError if the classes differ.
     """
-    told = [
+    differences = [
         f"only {a.name} has {first_few(names)}"
         for a, b in ((first, one), (one, first))
         if (names := [name for name in a.class_names if name not in b.class_names])
     ]
-    if told:
+    if differences:
         raise MisuseError(
-            f"Expected the same classes in sets that are joined, but {' and '.join(told)}. Name them alike (a folder's "
-            "classes.txt, the categories of a COCO file), or take one set alone."
+            f"Joined sets must have the same classes, but {' and '.join(differences)}. Use the same names (in a "
+            "folder's classes.txt or the categories of a COCO file), or use only one of the sets."
         )
     numbers = np.array([first.class_names.index(name) for name in one.class_names], np.int32)
     return [
@@ -131,14 +132,12 @@ def _joined_examples(one: DetectionSet, first: DetectionSet) -> list[Example]:
 def _refuse_twice(name: str, paths: Sequence[str]) -> None:
     """Raises MisuseError if two paths refer to the same file."""
     folder_of = functools.cache(os.path.realpath)
-    found: set[tuple[str, str]] = set()
+    locations: set[tuple[str, str]] = set()
     twice = []
     for path in paths:
         folder, base = os.path.split(path)
-        place = folder_of(folder), base
-        twice += [path] if place in found else []
-        found.add(place)
+        location = folder_of(folder), base
+        twice += [path] if location in locations else []
+        locations.add(location)
     if twice:
-        raise MisuseError(
-            f"Expected each image once in {name}, received {first_few(twice)} twice. Join other sets or splits."
-        )
+        raise MisuseError(f"{name} contains {first_few(twice)} twice. Join sets or splits without common images.")

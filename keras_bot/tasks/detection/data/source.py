@@ -1,27 +1,17 @@
-"""Detection data sources: Pascal VOC folders, COCO annotation files and TFDS sets behind one interface.
+"""Detection data: images with boxes behind one interface, from files or from TFDS.
 
-Boxes are y0, x0, y1, x1 in pixels of their image, cleaned as described in `annotations`. Several sets can be joined
-into one, see `detection_sets`.
+Boxes are y0, x0, y1, x1 in pixels of their image, cleaned as described in `annotations`.
 """
 
 import dataclasses
 import hashlib
-import itertools
-import os
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from keras_bot.data.sources import tfds as tfds_set
-from keras_bot.data.sources.base import cpu_constant, indices, sample
-from keras_bot.data.sources.record_files import Reading, Records, record_keys
-from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection.data import coco, voc
-from keras_bot.tasks.detection.data import tfds as tfds_detection
-from keras_bot.tasks.detection.data.annotations import Annotations, Example, mend
-from keras_bot.tasks.detection.data.sets import DetectionSet, join, set_names
+from keras_bot.data.sources.base import sample
+from keras_bot.tasks.detection.data.annotations import Annotations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +27,7 @@ class DetectionSource:
         read: function from the parts of a key to {"image": encoded bytes, "index": int64 in natural order, "boxes":
             float32 (n, 4), "classes": int32 (n,), "difficult": bool (n,)}. Runs in parallel, in a graph.
         record_name: function from the parts of a key, or of a batch of keys, to a name; works for unreadable images.
-        dropped: one line per box without a size inside its image.
+        dropped: one line per box without an area inside its image.
         clipped: one line per box that extended more than one pixel beyond its image.
         train_on_difficult: whether boxes marked difficult are used in training: VOC's are single objects, COCO's
             crowds are not.
@@ -72,148 +62,3 @@ class DetectionSource:
         for record in sample(self, samples):
             digest.update(record["image"].numpy() if record else b"unreadable")
         return digest.hexdigest()[:16]
-
-
-def open_detection(
-    dataset: str | os.PathLike,
-    split: str,
-    *,
-    images: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    data_dir: str | None = None,
-) -> DetectionSource:
-    """Opens one split of a detection data set, or of several joined sets. Cleaned boxes are reported on stderr.
-
-    Args:
-        dataset: a folder in Pascal VOC's layout (see `voc`) or COCO's, a COCO annotation file (see `coco`), or the
-            name of a TFDS set like "voc/2007" or "coco/2017"; or several joined by "+" (see `detection_sets`).
-        split: the split of each set, such as "train", "val", "test" or "trainval", or several as in "train+val";
-            "eval" is the first existing of val, validation, valid and test.
-        images: image folder of a COCO set; None searches for it.
-        class_names: class names that number the labels, such as those of a trained network, if the data's classes may
-            be fewer or in another order. None takes them from the data.
-        data_dir: the TFDS data directory.
-
-    Raises:
-        MisuseError: the set or split does not exist or has the wrong format, an image is missing or occurs twice, or
-            an annotation is broken or of an unknown class. The message names the file.
-        RunError: a TFDS set could not be prepared.
-    """
-    options = {"images": images, "class_names": class_names, "data_dir": data_dir}
-    sets = [one for part in set_names(dataset) for one in _read(part, split, **options)]
-    whole = join(f"{dataset} {split}", sets)
-    return _record_source(whole) if whole.files else _image_source(whole)
-
-
-def file_source(name: str, class_names: Sequence[str], examples: Sequence[Example], **more) -> DetectionSource:
-    """Creates a source of images in files.
-
-    Args:
-        name: name of the set, with the split.
-        class_names: one name per class.
-        examples: the images in natural order; at least one.
-        **more: other attributes of `DetectionSet`.
-    """
-    return _image_source(DetectionSet(name, tuple(class_names), tuple(examples), **more))
-
-
-def _read(part: str, split: str, images, class_names, data_dir) -> list[DetectionSet]:
-    """Reads one part of `open_detection`'s data set; a COCO folder gives one set per split."""
-    path = pathlib.Path(part).expanduser()
-    if path.is_dir() and voc.is_voc(path):
-        _refuse(images=images, data_dir=data_dir)
-        return [voc.read_voc(path, split, class_names)]
-    if path.exists():
-        _refuse(data_dir=data_dir)
-        splits = split.split("+") if path.is_dir() else [split]
-        return [coco.read_coco(path, one, images, class_names) for one in splits]
-    _refuse(images=images)
-    if not tfds_set.is_name(part):
-        raise MisuseError(f"There is no folder or file {part!r}, and TFDS has no such names. Mend the path.")
-    return [tfds_detection.read_tfds_detection(part, split, data_dir, class_names)]
-
-
-def _image_source(whole: DetectionSet) -> DetectionSource:
-    """Creates the source of a set whose images are files."""
-    paths = cpu_constant([os.fsencode(example.path) for example in whole.examples])
-    return _source(
-        whole,
-        keys=indices(len(whole.examples)),
-        place=lambda index: index,
-        image=lambda index: tf.io.read_file(tf.gather(paths, index)),
-        record_name=lambda index: tf.gather(paths, index),
-    )
-
-
-def _record_source(whole: DetectionSet) -> DetectionSource:
-    """Creates the source of a set whose images are in record files."""
-    files = [records for records, _ in whole.files]
-    paths, names = cpu_constant([file.path for file in files]), cpu_constant([name for _, name in whole.files])
-
-    def record_name(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        told = tf.gather(names, tf.argmax(paths == file[..., None], -1))
-        return tf.strings.join([told, "[", tf.strings.as_string(index), "]"])
-
-    return _source(
-        whole,
-        keys=record_keys(files, Reading()),
-        place=_place(whole.name, files),
-        image=lambda serialized, file, index: whole.image_of(serialized),
-        record_name=record_name,
-    )
-
-
-def _source(
-    whole: DetectionSet, *, keys: Callable, place: Callable, image: Callable, record_name: Callable
-) -> DetectionSource:
-    """Creates the source of a set; `place` and `image` map the parts of a key to the index and the encoded image."""
-    annotations, dropped, clipped = mend(whole.name, whole.examples, whole.class_names)
-    find = annotations.lookup()
-
-    def read(*key) -> dict[str, tf.Tensor]:
-        return {"image": image(*key), **find(place(*key))}
-
-    return DetectionSource(
-        name=whole.name,
-        class_names=whole.class_names,
-        size=len(annotations),
-        annotations=annotations,
-        keys=keys,
-        read=read,
-        record_name=record_name,
-        dropped=dropped,
-        clipped=clipped,
-        train_on_difficult=whole.train_on_difficult,
-    )
-
-
-def _place(name: str, files: Sequence[Records]) -> Callable:
-    """Returns a graph function from the parts of a key to the int64 index in natural order.
-
-    Raises MisuseError if a record occurs twice.
-    """
-    ordered = sorted(files, key=lambda records: (records.path, records.skip))
-    for one, other in itertools.pairwise(ordered):
-        if one.path == other.path and one.skip + one.take > other.skip:
-            raise MisuseError(
-                f"Expected each image once in {name}, received records of {one.path} twice. Join other sets or splits."
-            )
-    paths = cpu_constant([file.path for file in files])
-    skips = cpu_constant([file.skip for file in files], tf.int64)
-    takes = cpu_constant([file.take for file in files], tf.int64)
-    starts = tf.cumsum(takes, exclusive=True)
-
-    def place(serialized: tf.Tensor, file: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        del serialized
-        index = tf.cast(index, tf.int64)
-        mine = tf.argmax((paths == file) & (index >= skips) & (index < skips + takes))
-        return starts[mine] + index - skips[mine]
-
-    return place
-
-
-def _refuse(**given: object) -> None:
-    """Raises MisuseError for arguments that do not apply to this kind of data set."""
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise MisuseError(f"Expected no {' or '.join(names)} for this kind of data set. Leave it out.")

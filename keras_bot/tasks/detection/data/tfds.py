@@ -34,7 +34,7 @@ def read_tfds_detection(
         class_names: see `open_detection`; must include all class names of the set.
 
     Raises:
-        MisuseError: If the name or split is unknown, or the set needs a manual download or has another form.
+        MisuseError: If the name or split is unknown, or the set needs a manual download or has other features.
         RunError: If the set could not be downloaded or prepared, or one of its files is damaged.
     """
     builder = tfds_set.prepare(dataset, data_dir)
@@ -70,11 +70,11 @@ def _form(dataset: str, features: Any) -> tuple[list[str], str]:
     parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     objects = dict(getattr(getattr(parts.get("objects"), "feature", None), "items", dict)())
     box, label = objects.get("bbox"), objects.get("label")
-    right = isinstance(parts.get("image"), tfds.features.Image) and isinstance(box, tfds.features.BBoxFeature)
-    if not right or not isinstance(label, tfds.features.ClassLabel):
+    has_boxes = isinstance(parts.get("image"), tfds.features.Image) and isinstance(box, tfds.features.BBoxFeature)
+    if not has_boxes or not isinstance(label, tfds.features.ClassLabel):
         raise MisuseError(
-            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an Image `image` "
-            "and a Sequence `objects` with a BBoxFeature `bbox` and a ClassLabel `label`. Choose a set for detection."
+            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}. Detection needs an Image "
+            "`image` and a Sequence `objects` with a BBoxFeature `bbox` and a ClassLabel `label`. Use another set."
         )
     return list(label.names), next((mark for mark in _MARKS if mark in objects), "")
 
@@ -117,6 +117,6 @@ def _scan(
             examples.append(Example(text, "", int(height), int(width), boxes.astype(np.float32), classes, marks > 0))
     except tf.errors.OpError as error:
         raise run_error(error) or RunError(
-            f"{name}: record {len(examples)} can't be read: {error.message.splitlines()[0]} Prepare the set anew."
+            f"{name}: record {len(examples)} cannot be read: {error.message.splitlines()[0]} Prepare the set again."
         ) from None
     return examples

@@ -1,13 +1,14 @@
 """Per-image detection preprocessing: crops and resizes a window of the image and transforms its boxes."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from keras_bot.data import decode
-from keras_bot.data.augment import color
-from keras_bot.data.augment import geometry as image
-from keras_bot.data.batches import check_form
+from keras_bot.data.augment import color, geometry
+from keras_bot.data.config import check_whole
 from keras_bot.errors import unknown
-from keras_bot.tasks.detection import boxes as box_maths
+from keras_bot.tasks.detection import box_ops
 from keras_bot.tasks.detection.data.source import DetectionSource
 
 RESIZES = ("letterbox", "stretch")
@@ -32,11 +33,11 @@ def preprocess_detection(images: tf.Tensor, image_size: int, resize: str = "lett
     Returns:
         Normalised images float32 (B, S, S, 3), and the scale factors (2,) to divide predicted boxes by.
     """
-    check_form("float32", image_size=image_size)
+    check_whole(image_size=image_size)
     check_resize(resize)
     shape = tf.shape(images)[1:3]
-    _, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, image_size)
-    pictures = color.normalise(image.resize(images, place[2], place[3]))
+    _, place = box_ops.cut(box_ops.whole_window(shape, resize == "stretch"), shape, image_size)
+    pictures = color.normalise(geometry.resize(images, place[2], place[3]))
     pictures = tf.image.pad_to_bounding_box(pictures, 0, 0, image_size, image_size)
     scale = tf.cast(place[2:], tf.float32) / tf.cast(shape, tf.float32)
     return tf.ensure_shape(pictures, [None, image_size, image_size, 3]), scale
@@ -56,7 +57,7 @@ def fused_window_map(
     return tf.cast(tf.where(inside, mapped, 0.0), dtype)
 
 
-def shown(source: DetectionSource, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def drop_difficult(source: DetectionSource, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Returns the record without difficult boxes, unless the source trains on them."""
     if source.train_on_difficult:
         return record
@@ -67,7 +68,7 @@ def shown(source: DetectionSource, record: dict[str, tf.Tensor]) -> dict[str, tf
 def train_example(
     record: dict[str, tf.Tensor],
     size: int,
-    most: int,
+    max_boxes: int,
     uniform: tf.Tensor,
     *,
     resize: str,
@@ -76,15 +77,40 @@ def train_example(
     min_visible: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns an image uint8 (S, S, 3), its window without padding float32 (4,), boxes and classes float32 (M, 5)."""
-    encoded, boxes = record["image"], record["boxes"]
 
-    def see(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        window = box_maths.draw_window(shape, boxes, uniform[1:], stretch=resize == "stretch", zooms=zooms)
-        return box_maths.cut(window, shape, size)
+    def draw_part(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stretch = resize == "stretch"
+        window = box_ops.draw_window(shape, record["boxes"], uniform[1:], stretch=stretch, zooms=zooms)
+        return box_ops.cut(window, shape, size)
+
+    pixels, part, place = _decode_part(record["image"], draw_part)
+    picture = geometry.to_uint8(_placed(pixels, place, size))
+    window = tf.cast(place, tf.float32)
+    boxes = box_ops.to_place(record["boxes"], part, place)
+    keep = box_ops.centred_in(boxes, window) | (box_ops.visible(boxes, window) >= min_visible)
+    boxes = box_ops.clip(boxes, window)
+    keep &= tf.reduce_all(box_ops.sides(boxes) >= _MIN_SIDE, axis=-1)
+    if flip:
+        mirrored = [tf.reverse(picture, [1]), box_ops.flip(window, size), box_ops.flip(boxes, size)]
+        picture, window, boxes = tf.cond(uniform[0] < 0.5, lambda: mirrored, lambda: [picture, window, boxes])
+    rows = tf.concat([boxes, tf.cast(record["classes"], tf.float32)[:, None]], axis=1)
+    return picture, window, box_ops.pad(tf.boolean_mask(rows, keep), max_boxes)
+
+
+def _decode_part(encoded: tf.Tensor, draw_part: Callable) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes a part of an image, a JPEG at the smallest scale with enough pixels.
+
+    Args:
+        encoded: the image's bytes.
+        draw_part: image height and width -> the part, and its place in the network's input; see `box_ops.cut`.
+
+    Returns:
+        The pixels (h, w, 3), the part that they cover in the original image, and its place.
+    """
 
     def from_jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = decode.jpeg_shape(encoded)
-        part, place = see(shape)
+        part, place = draw_part(shape)
         spans = part[2:] - part[:2]
         ratio = _jpeg_ratio(spans, place[2:] - place[:2])
         pixels = decode.decode_window(encoded, shape, tf.concat([part[:2], spans], 0), tf.reduce_min(spans) // ratio)
@@ -94,21 +120,11 @@ def train_example(
 
     def from_whole() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         whole = decode.decode(encoded)
-        part, place = see(tf.shape(whole)[:2])
+        part, place = draw_part(tf.shape(whole)[:2])
         return whole[part[0] : part[2], part[1] : part[3]], part, place
 
     pixels, part, place = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_whole)
-    picture = image.to_uint8(_placed(tf.ensure_shape(pixels, [None, None, 3]), place, size))
-    window = tf.cast(place, tf.float32)
-    moved = box_maths.to_place(boxes, part, place)
-    stays = box_maths.centred_in(moved, window) | (box_maths.visible(moved, window) >= min_visible)
-    moved = box_maths.clip(moved, window)
-    stays &= tf.reduce_all(box_maths.sides(moved) >= _MIN_SIDE, axis=-1)
-    if flip:
-        mirrored = [tf.reverse(picture, [1]), box_maths.flip(window, size), box_maths.flip(moved, size)]
-        picture, window, moved = tf.cond(uniform[0] < 0.5, lambda: mirrored, lambda: [picture, window, moved])
-    rows = tf.concat([moved, tf.cast(record["classes"], tf.float32)[:, None]], axis=1)
-    return picture, window, box_maths.pad(tf.boolean_mask(rows, stays), most)
+    return tf.ensure_shape(pixels, [None, None, 3]), part, place
 
 
 def _jpeg_ratio(spans: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
@@ -117,19 +133,19 @@ def _jpeg_ratio(spans: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.where(times >= _RATIOS, _RATIOS, 1))
 
 
-def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str) -> tuple:
+def eval_example(record: dict[str, tf.Tensor], size: int, max_boxes: int, resize: str) -> tuple:
     """Returns the image float32 (S, S, 3) in 0..255, window, boxes, classes, difficult bool, index, shape and scale."""
     whole = decode.decode(record["image"])
     shape = tf.shape(whole)[:2]
-    part, place = box_maths.cut(box_maths.whole_window(shape, resize == "stretch"), shape, size)
-    boxes = box_maths.to_place(record["boxes"], part, place)
+    part, place = box_ops.cut(box_ops.whole_window(shape, resize == "stretch"), shape, size)
+    boxes = box_ops.to_place(record["boxes"], part, place)
     scale = tf.cast(place[2:], tf.float32) / tf.cast(shape, tf.float32)
     return (
         _placed(whole, place, size),
         tf.cast(place, tf.float32),
-        box_maths.pad(boxes, most),
-        box_maths.pad(record["classes"], most),
-        box_maths.pad(tf.cast(record["difficult"], tf.int32), most) > 0,
+        box_ops.pad(boxes, max_boxes),
+        box_ops.pad(record["classes"], max_boxes),
+        box_ops.pad(tf.cast(record["difficult"], tf.int32), max_boxes) > 0,
         record["index"],
         shape,
         scale,
@@ -139,6 +155,6 @@ def eval_example(record: dict[str, tf.Tensor], size: int, most: int, resize: str
 def _placed(pixels: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
     """Resizes pixels to their place in a black square, float32 (size, size, 3)."""
     top, left, bottom, right = tf.unstack(place)
-    resized = image.resize(pixels, bottom - top, right - left)
+    resized = geometry.resize(pixels, bottom - top, right - left)
     padded = tf.pad(resized, [[top, size - bottom], [left, size - right], [0, 0]])
     return tf.ensure_shape(padded, [size, size, 3])

@@ -58,7 +58,7 @@ def read_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None
     """
     for name in _FOLDERS:
         if not (folder / name).is_dir():
-            raise MisuseError(f"Expected a folder {name} in {folder}, as in Pascal VOC's layout. Add it.")
+            raise MisuseError(f"{folder} has no folder {name}, which Pascal VOC's layout has. Add it.")
     splits = _splits(folder, split)
     images = _listed_images(folder, [folder / f"ImageSets/Main/{one}.txt" for one in splits])
     without = [image.stem for image in images if not (folder / f"Annotations/{image.stem}.xml").is_file()]
@@ -77,9 +77,10 @@ def read_voc(folder: pathlib.Path, split: str, class_names: Sequence[str] | None
 def _missing(
     folder: pathlib.Path, splits: Sequence[str], kind: str, names: Sequence[str], more: str = ""
 ) -> MisuseError:
+    lists = " and ".join(f"{split}.txt" for split in splits)
     return MisuseError(
-        f"Expected an {kind} of {folder} for each line of ImageSets/Main/{{{','.join(splits)}}}.txt, received "
-        f"none for {first_few(names)}.{more} Add the files or take the lines out."
+        f"{folder} has no {kind} for {first_few(names)}, listed in ImageSets/Main/{lists}.{more} Add the files, or "
+        "remove the lines."
     )
 
 
@@ -95,26 +96,26 @@ def _splits(folder: pathlib.Path, split: str) -> list[str]:
 
 def _listed_images(folder: pathlib.Path, lists: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """Returns the images in the lists of one or more splits."""
-    told = " and ".join(map(str, lists))
+    names = " and ".join(map(str, lists))
     files = _image_files(folder / "JPEGImages")
     found = [(line, image) for path in lists for line, image in _lookup(folder, _lines(path), files)]
     if not found:
-        raise MisuseError(f"{told} is empty: expected the name of an image in each line. Fill it.")
+        raise MisuseError(f"{names} is empty. Write the name of one image per line.")
     missing = [line for line, images in found if not images]
     if missing:
-        names = [name for line in missing for name in (line, pathlib.PurePath(line).name)]
-        more = files_of_other_types(folder / "JPEGImages", names)
+        spellings = [name for line in missing for name in (line, pathlib.PurePath(line).name)]
+        more = files_of_other_types(folder / "JPEGImages", spellings)
         raise _missing(folder, [path.stem for path in lists], "image in JPEGImages", missing, more)
     for line, images in found:
         if len(images) > 1:
             raise MisuseError(
-                f"{told}: {line!r} is the name of {len(images)} files in {folder / 'JPEGImages'}: "
+                f"{names}: {line!r} is the name of {len(images)} files in {folder / 'JPEGImages'}: "
                 f"{first_few([image.name for image in images])}. Write the suffix in the list, or keep one file."
             )
     images = [images[0] for _, images in found]
     twice = [name for name, count in collections.Counter(image.stem for image in images).items() if count > 1]
     if twice:
-        raise MisuseError(f"{told} names {first_few(twice)} more than once: expected each image once. Mend it.")
+        raise MisuseError(f"{names} lists {first_few(twice)} more than once. Remove the repeated lines.")
     return images
 
 
@@ -153,11 +154,13 @@ def _classes(folder: pathlib.Path) -> tuple[str, ...]:
     if not path.is_file():
         found = {name for file in _xml_files(folder) for name, _, _ in _objects(file, _parse(file))}
         if not found:
-            raise MisuseError(f"No XML file in {folder / 'Annotations'} has an object. Name the classes in {path}.")
+            raise MisuseError(
+                f"No XML file in {folder / 'Annotations'} has an object. Write the class names to {path}."
+            )
         return tuple(sorted(found))
     names = _lines(path)
     if not names or len(set(names)) < len(names):
-        raise MisuseError(f"{path} is empty or names a class twice: expected a class in each line. Mend it.")
+        raise MisuseError(f"{path} is empty or contains a class twice. Write one class name per line.")
     return tuple(names)
 
 
@@ -171,7 +174,7 @@ def _lines(path: pathlib.Path) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise MisuseError(f"{path} can't be read as text: {error}. Mend it.") from None
+        raise MisuseError(f"{path} cannot be read as UTF-8 text: {error}.") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -179,7 +182,7 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
-        raise MisuseError(f"{path} is no XML file that can be read: {error}. Mend it, or take it out.") from None
+        raise MisuseError(f"{path} is not a readable XML file: {error}. Correct or remove it.") from None
 
 
 def _objects(path: pathlib.Path, root: ElementTree.Element) -> list[tuple[str, list[float], bool]]:
@@ -195,8 +198,8 @@ def _objects(path: pathlib.Path, root: ElementTree.Element) -> list[tuple[str, l
             difficult = mark.lower() not in ("", "unspecified") and bool(int(mark))
         except (TypeError, ValueError):
             raise MisuseError(
-                f"{path}, object {number}: expected a name and a bndbox of the numbers xmin, ymin, xmax, ymax "
-                "(and difficult, 0 or 1, if it is there). Mend it."
+                f"{path}, object {number}: it needs a name and a bndbox of the numbers xmin, ymin, xmax, ymax; "
+                "difficult, if present, is 0 or 1. Correct it."
             ) from None
         box = [y1 if y1 <= y0 else y0 - 1, x1 if x1 <= x0 else x0 - 1, y1, x1]
         found.append((name, box, difficult))
@@ -213,7 +216,7 @@ def _examples(folder: pathlib.Path, images: Sequence[pathlib.Path], numbers: dic
         if stated and actual and stated != actual:
             mismatches.append(SizeMismatch(f"{path}: <size>", str(image), stated, actual))
         if not (actual or stated):
-            raise MisuseError(f"{image} is no image that can be read, and {path} has no size. Mend or remove them.")
+            raise MisuseError(f"{image} is not a readable image, and {path} has no size. Correct or remove them.")
         examples.append(_example(path, root, image, actual or stated, numbers))
     refuse_mismatches(mismatches)
     return tuple(examples)

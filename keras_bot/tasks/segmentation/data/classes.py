@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.tasks.drawing import class_colors
-from keras_bot.tasks.segmentation.data.source import IGNORE, UNKNOWN
+from keras_bot.tasks.segmentation.labels import IGNORE, UNKNOWN
 
-FORM = "expected a header, then a line for each id: id, name, and perhaps r, g, b"
+FORMAT = "It needs a header, then one line per id: id, name, and optionally r, g, b"
 UNLABELLED = "unlabelled"
 
 _IGNORED_NAMES = (UNLABELLED, "unlabeled", "void", "ignore", "ignored")
@@ -23,23 +23,23 @@ Legend = dict[int, tuple[str, tuple[int, ...]]]  # id -> name, and its colour or
 
 
 def read_class_file(path: pathlib.Path) -> Legend:
-    """Reads the legend in a `classes.csv`. Raises MisuseError if it has another form."""
-    return _read(path, ",", lambda row: (row[1].strip(), tuple(int(cell) for cell in row[2:5])), FORM)
+    """Reads the legend in a `classes.csv`. Raises MisuseError if it is malformed."""
+    return _read(path, ",", lambda row: (row[1].strip(), tuple(int(cell) for cell in row[2:5])), FORMAT)
 
 
 def read_object_info(path: pathlib.Path) -> Legend:
-    """Reads the legend in ADE20K's `objectInfo150.txt`; 0 is unlabelled. Raises MisuseError for another form."""
-    form = "expected a header, then a line for each id: columns divided by tabs, the id first and the names last"
+    """Reads the legend in ADE20K's `objectInfo150.txt`; 0 is unlabelled. Raises MisuseError if it is malformed."""
+    form = "It needs a header, then one line per id: columns separated by tabs, the id first and the names last"
     return {0: (UNLABELLED, ()), **_read(path, "\t", lambda row: (row[1:][-1].split(",")[0].strip(), ()), form)}
 
 
-def numbered(num_classes: int, ignore: Sequence[int], first: int = 0) -> Legend:
-    """Returns a legend for unnamed classes: the first `num_classes` ids from `first` on that aren't ignored."""
+def numbered_classes(num_classes: int, ignore: Sequence[int], first: int = 0) -> Legend:
+    """Returns a legend for unnamed classes: the lowest `num_classes` ids >= `first` that aren't ignored."""
     ids = [index for index in range(first, UNKNOWN) if index not in ignore][:num_classes]
     return {index: (f"class{index}", ()) for index in ids}
 
 
-def classes_of(
+def build_classes(
     where: str,
     legend: Legend,
     num_classes: int,
@@ -60,12 +60,12 @@ def classes_of(
     ids = sorted(index for index in legend if index not in ignored)
     if len(ids) != (num_classes or len(ids)) or not 0 < len(ids) <= IGNORE:
         raise MisuseError(
-            f"Expected {num_classes or '1 to 255'} classes, but {where} has {len(ids)} beside the ignored ids "
-            f"{', '.join(map(str, ignored))}. Set num_classes to that, or name other ids to ignore."
+            f"{where} has {len(ids)} classes and the ignored ids {', '.join(map(str, ignored))}. The number of classes "
+            f"must be {num_classes or '1 to 255'}. Change num_classes or the ids to ignore."
         )
     names = [legend[index][0] for index in ids]
     if class_names is not None and list(class_names) != names:
-        ids = _counted_by(where, dict(zip(names, ids, strict=True)), names, class_names)
+        ids = _ids_in_order(where, dict(zip(names, ids, strict=True)), names, class_names)
     colours = zip(ids, class_colors(len(ids)), strict=True)
     return {
         "class_names": tuple(legend[index][0] for index in ids),
@@ -75,16 +75,16 @@ def classes_of(
     }
 
 
-def _counted_by(where: str, ids: dict[str, int], names: Sequence[str], class_names: Sequence[str]) -> list[int]:
+def _ids_in_order(where: str, ids: dict[str, int], names: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """Returns the ids in the order of `class_names`. Raises MisuseError if the names differ."""
     if sorted(names) != sorted(class_names) or len(ids) < len(names):
         missing = [name for name in class_names if name not in ids]
         others = [name for name in names if name not in class_names]
         lists = ((missing, "lacks"), (others, "has"))
-        told = " and ".join(f"{verb} {first_few(found)}" for found, verb in lists if found)
+        difference = " and ".join(f"{verb} {first_few(group)}" for group, verb in lists if group)
         raise MisuseError(
-            f"Expected the {len(class_names)} classes {first_few(class_names)}, but {where} "
-            f"{told or 'names some twice'}. Name them alike, or choose data of these classes."
+            f"{where} must have the {len(class_names)} classes {first_few(class_names)}, but it "
+            f"{difference or 'contains a name twice'}. Use the same names, or data with these classes."
         )
     return [ids[name] for name in class_names]
 
@@ -94,7 +94,7 @@ def _ignored(where: str, legend: Legend, ignore: Sequence[int] | None) -> tuple[
         ignore = [index for index, (name, _) in legend.items() if name.lower() in _IGNORED_NAMES]
     wrong = [str(index) for index in ignore if not 0 <= index < UNKNOWN]
     if wrong:
-        raise MisuseError(f"Expected ids to ignore in 0..255 for {where}, received {', '.join(wrong)}. Mend them.")
+        raise MisuseError(f"Ids to ignore must be in 0..255, received {', '.join(wrong)} for {where}.")
     return tuple(sorted({*ignore, *(() if IGNORE in legend else (IGNORE,))}))
 
 
@@ -114,6 +114,6 @@ def _read(path: pathlib.Path, delimiter: str, entry: Callable[[list[str]], tuple
             legend[index] = name, colour
     except (ValueError, OverflowError, IndexError, csv.Error) as error:
         raise MisuseError(
-            f"{path} has another form, see {str(error)!r}: {form}, each id once in 0..255. Mend it."
+            f"{path} cannot be read at {str(error)!r}. {form}. Each id occurs once and is in 0..255."
         ) from None
     return legend

@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot.data.corrupt import tell
+from keras_bot.data.corrupt import call_for_rows
 from keras_bot.data.decode import decode
-from keras_bot.data.python_ops import in_python
+from keras_bot.data.python_ops import numpy_function
 from keras_bot.errors import RunError, first_few
 from keras_bot.tasks.detection.data.annotation_checks import ROTATE
-from keras_bot.tasks.segmentation.data.source import UNKNOWN, SegmentationSource
+from keras_bot.tasks.segmentation.data.source import SegmentationSource
+from keras_bot.tasks.segmentation.labels import UNKNOWN
 
 _SHAPES, _IDS, _SIZE = range(1, 4)
 _GREY_SCALES = {b"\x02\x00": 85, b"\x04\x00": 17}  # bit depth and colour type -> Pillow's factor on grey values
@@ -38,7 +39,7 @@ def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
     mask = tf.cond(
         grey,
         lambda: tf.cast(tf.io.decode_png(encoded, channels=1)[..., 0], tf.int32),
-        lambda: in_python(by_pillow, [encoded], tf.int32, stateful=False),
+        lambda: numpy_function(by_pillow, [encoded], tf.int32, stateful=False),
     )
     return tf.ensure_shape(mask, [None, None])
 
@@ -70,20 +71,24 @@ def decode_pair(
 def check_masks(
     source: SegmentationSource, keys: tuple, places: tf.Tensor, parts: tuple
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Drops the problems from (images, masks, problems), or raises RunError for an invalid mask.
+    """Returns images and masks of a batch. Raises RunError in the graph, naming the file, for an invalid mask.
 
-    It is a `Check` of `data.stream`.
+    Args:
+        source: source of the pairs, for names and ids.
+        keys: keys of the batch.
+        places: int (B,), the row of `keys` for each pair.
+        parts: images, masks and problems, see `decode_pair`.
     """
 
-    def complain(names: np.ndarray, problems: np.ndarray) -> None:
+    def raise_error(names: np.ndarray, problems: np.ndarray) -> None:
         name = names[0].decode(errors="replace")
         kind, *figures = problems[0]
         if kind == _IDS:
             ids, ignored = (first_few(list(map(str, ids))) for ids in (source.class_ids, source.ignored))
-            what = f"an id {figures[0]}" if figures[0] < UNKNOWN else "colours, or an id above 255"
+            value = f"the id {figures[0]}" if figures[0] < UNKNOWN else "colours, or an id above 255"
             raise RunError(
-                f"{name}: expected a mask of the ids {ids}, or {ignored} for unlabelled, received {what}. "
-                "Mend the mask, or add the id to classes.csv or to those ignored."
+                f"{name}: the mask contains {value}. Valid ids are {ids} (classes) and {ignored} (unlabelled). Correct "
+                "the mask, or add the id to classes.csv or to the ignored ids."
             )
         sizes = [f"{width}x{height}" for height, width in (figures[:2], figures[2:])]
         if kind == _SHAPES and figures[:2] == figures[2:][::-1]:
@@ -92,11 +97,12 @@ def check_masks(
                 f"tool probably applied the image's EXIF orientation, which keras-bot ignores. {ROTATE}, or rotate the "
                 "mask."
             )
-        expected = "a mask of its size" if kind == _SHAPES else "an image no larger than the evaluation's size"
-        raise RunError(f"{name}: expected {expected}, received {sizes[0]} and {sizes[1]}. Mend the file, or the size.")
+        if kind == _SHAPES:
+            raise RunError(f"{name}: the image is {sizes[0]}, but the mask is {sizes[1]}. Their sizes must match.")
+        raise RunError(f"{name}: the image is {sizes[0]}, larger than the evaluation's size {sizes[1]}. Increase it.")
 
     images, masks, problems = parts
     wrong = problems[:, 0] > 0
-    told = tell(complain, source, keys, tf.boolean_mask(places, wrong), tf.boolean_mask(problems, wrong))
-    with tf.control_dependencies([told]):
+    checked = call_for_rows(raise_error, source, keys, tf.boolean_mask(places, wrong), tf.boolean_mask(problems, wrong))
+    with tf.control_dependencies([checked]):
         return images, tf.identity(masks)

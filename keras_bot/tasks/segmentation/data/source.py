@@ -14,23 +14,21 @@ import tensorflow as tf
 
 from keras_bot.data.sources.base import sample
 from keras_bot.errors import RunError
-
-IGNORE = 255
-UNKNOWN = 256  # pixel values that can't be ids: above 255, or a colour
+from keras_bot.tasks.segmentation.labels import IGNORE, UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationSource:
-    """A split of images and masks, with the interface that `data.stream` needs.
+    """A split of images and masks, with the interface that `keras_bot.data.stream` needs.
 
     Attributes:
         name: the user's name of the data set, with the split.
         class_names: names of the classes that aren't ignored.
         class_ids: mask id of each class.
-        palette: colour of each class, uint8 (K, 3): the data's own, otherwise from `pictures.class_colors`.
+        palette: colour of each class, uint8 (K, 3): the data's own, otherwise from `drawing.class_colors`.
         ignored: mask ids that count as unlabelled.
         size: number of images.
-        keys: keys of a pass in order, as `data.source.Source.keys`.
+        keys: keys of a pass in order, as `Source.keys`.
         read: parts of a key -> encoded files, {"image", "mask": string}, in a graph.
         record_name: parts of a key, or of a batch of keys -> name, also for pairs that can't be read.
         largest: () -> greatest height and greatest width of all masks, from their headers. Raises RunError if a mask is
@@ -64,7 +62,7 @@ class SegmentationSource:
         return table
 
     def fingerprint(self, samples: int = 16) -> str:
-        """Returns a checksum of the classes and `samples` stored pairs; see `data.source.Source.fingerprint`."""
+        """Returns a checksum of the classes and `samples` stored pairs; see `Source.fingerprint`."""
         digest = hashlib.sha256(repr((self.class_names, self.class_ids, self.ignored, self.size)).encode())
         for record in sample(self, samples):
             for kind in ("image", "mask"):
@@ -75,11 +73,11 @@ class SegmentationSource:
 def png_size(header: bytes, name: str) -> tuple[int, int]:
     """Returns height and width from a PNG's first 24 bytes. Raises RunError with `name` if it is no PNG."""
     if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 24:
-        raise RunError(f"Expected a PNG, received {name}, which is none. Save the mask as PNG; JPEG changes ids.")
+        raise RunError(f"The mask {name} is not a PNG. Save it as PNG, because JPEG changes ids.")
     return struct.unpack(">II", header[16:24])[::-1]
 
 
-def largest_of(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def largest_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Returns the greatest height and the greatest width in a sequence of (height, width)."""
     height, width = np.array(sizes).max(0)
     return int(height), int(width)

@@ -8,7 +8,7 @@ built in; others need `num_classes`.
     cityscapes         the 19 classes of the benchmark among the ids 0 to 33; the others are void
 
 `scene_parse150` is rejected: its masks are the challenge's instances of 100 classes, as colours, not the 150 classes of
-ADE20K. For those, use a folder, see `segmentation_folder`.
+ADE20K. For those, use a folder, see `folder`.
 """
 
 import functools
@@ -22,7 +22,7 @@ from keras_bot.data.sources.base import run_error
 from keras_bot.data.sources.record_files import Reading, record_keys, record_name
 from keras_bot.errors import MisuseError
 from keras_bot.tasks.segmentation.data import classes
-from keras_bot.tasks.segmentation.data.source import SegmentationSource, largest_of, png_size
+from keras_bot.tasks.segmentation.data.source import SegmentationSource, largest_size, png_size
 
 _IMAGES = ("image", "image_left")
 _MASKS = ("segmentation_mask", "segmentation_label", "mask", "annotation", "annotations", "label")
@@ -69,13 +69,14 @@ def open_tfds_segmentation(
         data_dir: directory of TFDS data; None uses TFDS's default.
 
     Raises:
-        MisuseError: If the name or split is unknown, or the set needs a manual download or has another form or classes.
+        MisuseError: If the name or split is unknown, the set needs a manual download, or its features or classes don't
+            fit.
         RunError: If the set could not be downloaded or prepared.
     """
     if dataset.startswith("scene_parse150"):
         raise MisuseError(
             "TFDS's scene_parse150 has masks of single objects of 100 classes, not the 150 classes of ADE20K. Unpack "
-            "ADEChallengeData2016.zip and give its folder."
+            "ADEChallengeData2016.zip and pass its folder."
         )
     builder = tfds_set.prepare(dataset, data_dir)
     features = builder.info.features
@@ -96,7 +97,7 @@ def open_tfds_segmentation(
         read=read,
         record_name=lambda serialized, file, index: record_name(file, index),
         largest=functools.cache(lambda: _largest(keys, read)),
-        **classes.classes_of(f"TFDS set {dataset!r}", legend, num_classes, ignore, class_names),
+        **classes.build_classes(f"TFDS set {dataset!r}", legend, num_classes, ignore, class_names),
     )
 
 
@@ -111,9 +112,9 @@ def _form(dataset: str, features: Any, supervised_keys: Any = None) -> tuple[str
     masks = [name for name in (*_MASKS, keys[1]) if name in pictures and pictures[name].shape[-1] == 1]
     if not images or not masks:
         raise MisuseError(
-            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}: expected an Image `image` "
-            f"and an Image of one channel called {', '.join(_MASKS[:-1])} or {_MASKS[-1]}. Choose a set for "
-            "segmentation, or save it as a folder."
+            f"TFDS set {dataset!r} has the features {', '.join(parts) or repr(features)}. Segmentation needs an Image "
+            f"`image` and an Image with one channel named {', '.join(_MASKS[:-1])} or {_MASKS[-1]}. Use another set, "
+            "or save this one as a folder."
         )
     return images[0], masks[0]
 
@@ -125,10 +126,10 @@ def _legend(dataset: str, builder: Any, mask: Any, num_classes: int, ignore: Seq
         return {index: (name, ()) for index, name in names.items()}
     if num_classes < 1:
         raise MisuseError(
-            f"TFDS doesn't name the classes of {dataset!r}: expected num_classes, for ids from 0 on less the ignored "
-            "ones. Set it."
+            f"TFDS has no class names for {dataset!r}. Set num_classes; the classes are then the lowest ids "
+            "that are not ignored."
         )
-    return classes.numbered(num_classes, ignore)
+    return classes.numbered_classes(num_classes, ignore)
 
 
 def _largest(keys: Callable, read: Callable) -> tuple[int, int]:
@@ -139,6 +140,8 @@ def _largest(keys: Callable, read: Callable) -> tuple[int, int]:
 
     headers = keys(None, 1).map(header, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     try:
-        return largest_of([png_size(data, name.decode(errors="replace")) for data, name in headers.as_numpy_iterator()])
+        return largest_size(
+            [png_size(data, name.decode(errors="replace")) for data, name in headers.as_numpy_iterator()]
+        )
     except tf.errors.OpError as error:
         raise run_error(error) or error from None

@@ -5,7 +5,7 @@ from box_files import picture, write_coco
 from PIL import Image
 
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection.data.source import open_detection
+from keras_bot.tasks.detection.data.factory import open_detection
 
 
 @pytest.fixture
@@ -96,21 +96,21 @@ def test_ids_may_be_strings(coco, tmp_path):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"images": _images(7, "7")}, r"images\[1\]: the id 7 is there twice"),
-        ({"images": _images(7, 7.5)}, r"images\[1\]: expected the fields id.*received id 7\.5\. Correct it"),
-        ({"images": _images(7, True)}, r"images\[1\]: expected the fields id.*received id true"),
-        ({"images": _images(7, None)}, r"images\[1\]: expected the fields id.*received id null"),
-        ({"images": _images(7, "")}, r"images\[1\]: expected the fields id.*received id \"\""),
+        ({"images": _images(7, "7")}, r"images\[1\]: the id 7 occurs twice"),
+        ({"images": _images(7, 7.5)}, r"images\[1\]: it needs the fields id.*received id 7\.5\. Correct it"),
+        ({"images": _images(7, True)}, r"images\[1\]: it needs the fields id.*received id true"),
+        ({"images": _images(7, None)}, r"images\[1\]: it needs the fields id.*received id null"),
+        ({"images": _images(7, "")}, r"images\[1\]: it needs the fields id.*received id \"\""),
         ({"images": [{"id": 7, "width": 0}]}, r"received no file_name, no height, width 0\. Correct it"),
-        ({"categories": [{"id": None, "name": "cat"}]}, r"categories\[0\]: expected .* received id null"),
-        ({"annotations": [_box(7.0, 3)]}, r"annotations\[0\]: expected image_id.*received .*\"image_id\": 7\.0"),
-        ({"annotations": [_box(7, None)]}, r"annotations\[0\]: expected image_id.*\"category_id\": null"),
-        ({"annotations": [_box(True, 3)]}, r"annotations\[0\]: expected image_id.*\"image_id\": true"),
+        ({"categories": [{"id": None, "name": "cat"}]}, r"categories\[0\]: it needs .* received id null"),
+        ({"annotations": [_box(7.0, 3)]}, r"annotations\[0\]: it needs image_id.*Received .*\"image_id\": 7\.0"),
+        ({"annotations": [_box(7, None)]}, r"annotations\[0\]: it needs image_id.*\"category_id\": null"),
+        ({"annotations": [_box(True, 3)]}, r"annotations\[0\]: it needs image_id.*\"image_id\": true"),
         (
             {"annotations": [{**_box(7, 3), "iscrowd": "no"}]},
-            r"annotations\[0\]: expected image_id.*\"iscrowd\": \"no\"",
+            r"annotations\[0\]: it needs image_id.*\"iscrowd\": \"no\"",
         ),
-        ({"annotations": ["box"]}, r"annotations\[0\]: expected image_id.*received \"box\""),
+        ({"annotations": ["box"]}, r"annotations\[0\]: it needs image_id.*Received \"box\""),
         ({"annotations": [_box("07", 3)]}, r"annotations\[0\]: no image has the id '07'"),
         ({"annotations": [_box(7, "cat")]}, r"annotations\[0\]: no category has the id 'cat'"),
     ],

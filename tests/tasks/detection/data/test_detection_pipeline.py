@@ -8,8 +8,14 @@ from PIL import Image
 from keras_bot.data.augment.color import STD, denormalise
 from keras_bot.data.corrupt import CorruptLog
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection.data.pipeline import detection_eval_pipeline, detection_train_pipeline
-from keras_bot.tasks.detection.data.source import Example, file_source, open_detection
+from keras_bot.tasks.detection.data.annotations import Example
+from keras_bot.tasks.detection.data.factory import file_source, open_detection
+from keras_bot.tasks.detection.data.pipeline import (
+    DetectionEvalConfig,
+    DetectionTrainConfig,
+    detection_eval_pipeline,
+    detection_train_pipeline,
+)
 from keras_bot.tasks.detection.data.view import fused_window_map, preprocess_detection
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
@@ -49,8 +55,8 @@ def rectangles(tmp_path):
 
 
 def _train(source, **options):
-    given = {"batch_size": 4, "image_size": 96, "epochs": 1, **options}
-    return _arrays(detection_train_pipeline(source, **given))
+    config = DetectionTrainConfig(**{"batch_size": 4, "image_size": 96, "epochs": 1, **options})
+    return _arrays(detection_train_pipeline(source, config))
 
 
 def _arrays(batches):
@@ -108,7 +114,7 @@ def test_boxes_follow_the_pixels_of_large_jpegs(tmp_path):
 def test_a_run_may_begin_at_any_step(rectangles):
     source = rectangles(count=11)
     options = {"epochs": 3, "seed": 5}
-    pipeline = detection_train_pipeline(source, batch_size=4, image_size=96, **options)
+    pipeline = detection_train_pipeline(source, DetectionTrainConfig(batch_size=4, image_size=96, **options))
     whole = _arrays(pipeline)
     assert len(whole) == 6 == len(pipeline)
     for epoch, step in ((1, 1), (3, 0)):
@@ -138,8 +144,11 @@ def test_workers_share_a_batch(rectangles):
     for number, batch in enumerate(whole):
         for i, expected in enumerate(batch):
             np.testing.assert_array_equal(np.concatenate([part[number][i] for part in parts]), expected)
-    pieces = [list(detection_eval_pipeline(source, batch_size=6, image_size=32, worker=w, workers=2)) for w in (0, 1)]
-    together = list(detection_eval_pipeline(source, batch_size=6, image_size=32))
+    pieces = [
+        list(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=6, image_size=32, worker=w, workers=2)))
+        for w in (0, 1)
+    ]
+    together = list(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=6, image_size=32)))
     assert together[-1][2].numpy().tolist() == [1, 1, 0, 0, 0, 0]  # the second worker's part holds no image
     for batch, *parts in zip(together, *pieces, strict=True):
         whole = tf.nest.map_structure(lambda *part: np.concatenate(part), *parts)
@@ -198,7 +207,7 @@ def test_difficult_boxes_train_only_where_they_are_single_objects(rectangles):
     assert set(classes.flat) == {0, 1, 2}
     classes = _train(dataclasses.replace(source, train_on_difficult=False), **STILL)[0][2]
     assert set(classes.flat) == {-1, 0, 2}
-    batch = next(iter(detection_eval_pipeline(source, batch_size=4, image_size=32)))
+    batch = next(iter(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=4, image_size=32))))
     np.testing.assert_array_equal(batch[1]["difficult"], [[False, True, False]] * 4)
 
 
@@ -213,14 +222,14 @@ def test_images_without_boxes_and_fewer_boxes(rectangles):
     negatives = rectangles(count=4, boxes=())
     _, boxes, classes = _train(negatives)[0]
     assert boxes.shape == (4, 1, 4) and (boxes == -1).all() and (classes == -1).all()
-    _, targets, _ = next(iter(detection_eval_pipeline(negatives, batch_size=4, image_size=32)))
+    _, targets, _ = next(iter(detection_eval_pipeline(negatives, DetectionEvalConfig(batch_size=4, image_size=32))))
     assert (targets["boxes"].numpy() == -1).all() and not targets["difficult"].numpy().any()
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 def test_evaluation_shows_each_image_once_and_boxes_map_back(rectangles, resize):
     source = rectangles(count=7)
-    batches = list(detection_eval_pipeline(source, batch_size=3, image_size=64, resize=resize))
+    batches = list(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=3, image_size=64, resize=resize)))
     assert len(batches) == 3
     index = np.concatenate([targets["index"] for _, targets, _ in batches])
     weights = np.concatenate([weights for _, _, weights in batches])
@@ -250,7 +259,9 @@ def test_evaluation_shows_each_image_once_and_boxes_map_back(rectangles, resize)
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 def test_an_exported_preprocessing_equals_evaluation(rectangles, resize):
     source = rectangles(count=4, least=2)
-    images, targets, _ = next(iter(detection_eval_pipeline(source, batch_size=4, image_size=64, resize=resize)))
+    images, targets, _ = next(
+        iter(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=4, image_size=64, resize=resize)))
+    )
     signature = tf.TensorSpec([None, None, None, 3], tf.uint8)
     preprocess = tf.function(lambda x: preprocess_detection(x, 64, resize), input_signature=[signature])
     for i, record in enumerate(source.keys(None, 1).map(source.read)):
@@ -269,12 +280,14 @@ def test_broken_images_are_counted_and_their_places_filled(rectangles, tmp_path)
         for picture, own, labels in zip(denormalise(images), boxes, classes, strict=True):
             np.testing.assert_allclose(_extent(picture, labels[0]), own[0], atol=2)
     assert sorted(name[-5:] for name in log.names) == ["2.png", "5.png"]
-    batches = list(detection_eval_pipeline(source, batch_size=4, image_size=32, corrupt=CorruptLog(2)))
+    batches = list(
+        detection_eval_pipeline(source, DetectionEvalConfig(batch_size=4, image_size=32, corrupt=CorruptLog(2)))
+    )
     np.testing.assert_array_equal(np.concatenate([weights for *_, weights in batches]), [1, 1, 0, 1, 1, 0, 1, 1])
     np.testing.assert_array_equal(batches[0][1]["index"], [0, 1, -1, 3])
     assert (batches[0][1]["boxes"][2].numpy() == -1).all()
-    with pytest.raises(tf.errors.OpError, match="at most 1 images"):
-        list(detection_eval_pipeline(source, batch_size=4, image_size=32, corrupt=CorruptLog(1)))
+    with pytest.raises(tf.errors.OpError, match="2 images can't be decoded, but at most 1 may fail"):
+        list(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=4, image_size=32, corrupt=CorruptLog(1))))
 
 
 def test_a_batch_without_a_whole_image_has_no_boxes(rectangles, tmp_path):
@@ -291,9 +304,16 @@ def test_a_batch_without_a_whole_image_has_no_boxes(rectangles, tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_images_have_the_dtype_that_is_asked_for(rectangles, dtype):
     source = rectangles(count=4)
-    images, targets = next(iter(detection_train_pipeline(source, batch_size=4, image_size=32, epochs=1, dtype=dtype)))
+    images, targets = next(
+        iter(detection_train_pipeline(source, DetectionTrainConfig(batch_size=4, image_size=32, epochs=1, dtype=dtype)))
+    )
     assert images.dtype == dtype and targets["boxes"].dtype == tf.float32
-    assert next(iter(detection_eval_pipeline(source, batch_size=4, image_size=32, dtype=dtype)))[0].dtype == dtype
+    assert (
+        next(iter(detection_eval_pipeline(source, DetectionEvalConfig(batch_size=4, image_size=32, dtype=dtype))))[
+            0
+        ].dtype
+        == dtype
+    )
 
 
 def test_the_map_is_normalisation_inside_the_window():
@@ -309,25 +329,35 @@ def test_the_map_is_normalisation_inside_the_window():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 9}, "no larger than the data set"),
-        ({"batch_size": 0}, "batch_size >= 1"),
-        ({"image_size": 0}, "image_size >= 1"),
+        ({"batch_size": 9}, "batch_size=9 is larger than the data set"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"image_size": 0}, "image_size must be at least 1"),
         ({"resize": "letterbx"}, "Did you mean letterbox"),
         ({"dtype": "int8"}, "Unknown dtype"),
-        ({"min_zoom": 2.0, "max_zoom": 1.0}, "min_zoom <= max_zoom"),
-        ({"min_zoom": 0.0}, "0 < min_zoom"),
-        ({"min_visible": 1.5}, "min_visible <= 1"),
-        ({"color_jitter": 2.0}, "color_jitter <= 1"),
-        ({"max_boxes": -1}, "max_boxes >= 0"),
-        ({"first_epoch": 2}, "first_epoch <= epochs"),
-        ({"first_step": 2}, "first_step < 2"),
+        ({"min_zoom": 2.0, "max_zoom": 1.0}, "min_zoom must be above 0 and at most max_zoom"),
+        ({"min_zoom": 0.0}, "min_zoom must be above 0"),
+        ({"min_visible": 1.5}, "min_visible must be from 0 to 1"),
+        ({"color_jitter": 2.0}, "color_jitter must be from 0 to 1"),
+        ({"max_boxes": -1}, "max_boxes must be at least 0"),
+        ({"first_epoch": 2}, "first_epoch must be from 0 to epochs"),
+        ({"first_step": 2}, "first_step must be at least 0 and less than the 2 steps"),
         ({"worker": 2, "workers": 2}, "worker < workers"),
-        ({"workers": 3}, "that the 3 workers divide"),
+        ({"workers": 3}, "not divisible by the 3 workers"),
     ],
 )
-def test_misuse_is_told(rectangles, options, message):
+def test_misuse_is_reported(rectangles, options, message):
     with pytest.raises(MisuseError, match=message):
         _train(rectangles(), **options)
+
+
+def test_the_keywords_of_0_1_0_still_work(rectangles):
+    source, options = rectangles(count=4), {"batch_size": 4, "image_size": 32}
+    with pytest.warns(DeprecationWarning, match="Pass the options of detection_train_pipeline as DetectionTrainConfig"):
+        assert len(detection_train_pipeline(source, epochs=1, max_zoom=1.0, **options)) == 1
+    with pytest.warns(DeprecationWarning, match="Pass the options of detection_eval_pipeline as DetectionEvalConfig"):
+        assert len(detection_eval_pipeline(source, **options)) == 1
+    with pytest.raises(TypeError, match=r"'max_zom'\. Did you mean max_zoom"):
+        detection_train_pipeline(source, epochs=1, max_zom=1.0, **options)
 
 
 def test_bccd_boxes_stay_in_sight(test_data):
@@ -340,6 +370,6 @@ def test_bccd_boxes_stay_in_sight(test_data):
         total += len(there)
     assert 0.5 * len(source.annotations.boxes) < total <= len(source.annotations.boxes)
     source = open_detection(test_data / "bccd", "val")
-    batches = detection_eval_pipeline(source, batch_size=29, image_size=128)
+    batches = detection_eval_pipeline(source, DetectionEvalConfig(batch_size=29, image_size=128))
     counts = sum(int((targets["classes"].numpy() >= 0).sum()) for _, targets, _ in batches)
     assert counts == len(source.annotations.boxes) and len(batches) == 3

@@ -10,8 +10,8 @@ from box_files import CAT, DOG, prepare_tfds_voc, records, write_coco, write_voc
 from PIL import Image
 
 from keras_bot.errors import MisuseError
+from keras_bot.tasks.detection.data.factory import open_detection
 from keras_bot.tasks.detection.data.sets import first_set, set_names
-from keras_bot.tasks.detection.data.source import open_detection
 
 FLAT = ("dog", (7, 8, 7, 8))
 
@@ -46,18 +46,21 @@ def test_a_path_that_exists_is_one_part_though_it_has_a_plus(tmp_path):
     joined = f"{tmp_path}/a+b.json+{tmp_path}/c+++{tmp_path}"
     assert set_names(joined) == [f"{tmp_path}/a+b.json", f"{tmp_path}/c++", str(tmp_path)]
     assert first_set(joined) == f"{tmp_path}/a+b.json" and first_set("voc/2007+voc/2012") == "voc/2007"
-    with pytest.raises(MisuseError, match=f"no file or folder voc/2007 and {tmp_path}/d. Mend the path, or join"):
+    with pytest.raises(MisuseError, match=f"that do not exist: voc/2007 and {tmp_path}/d. Correct the path, or join"):
         set_names(f"voc/2007+{joined}+{tmp_path}/d")
     for name in ("a+", "+a", "a++b"):
-        with pytest.raises(MisuseError, match=r"a data set on each side of a \+"):
+        with pytest.raises(MisuseError, match=r"a data set on both sides of each \+"):
             set_names(name)
 
 
 def test_joined_folders_are_one_source(two, capsys):
     a, b, joined = two
     source = open_detection(joined, "train")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and f"2 boxes without a size inside the image, dropped, in {a} train 1, {b} " in told
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("\n") == 1
+        and f"2 boxes without an area inside the image dropped, in {a} train 1, {b} " in printed
+    )
     parts = [open_detection(folder, "train", class_names=["cat", "dog"]) for folder in (a, b)]
     expected = [record for part in parts for record in records(part)]
     found = records(source)
@@ -78,7 +81,7 @@ def test_joined_sets_count_by_given_classes(two):
     source = open_detection(joined, "train", class_names=["cow", "dog", "cat"])
     np.testing.assert_array_equal(source.annotations.classes, [2, 1, 1, 2, 2])
     with pytest.raises(
-        MisuseError, match=rf"{b}/Annotations/0\.xml: Unknown class 'dog'. Known: cat, cow. Mend it, or"
+        MisuseError, match=rf"{b}/Annotations/0\.xml: Unknown class 'dog'. Known: cat, cow. Correct it, or"
     ):
         open_detection(f"{b}+{joined}", "train", class_names=["cat", "cow"])
 
@@ -98,7 +101,7 @@ def test_splits_joined_by_plus(two):
     with pytest.raises(MisuseError, match=f"Unknown split of {b} 'val'"):
         open_detection(joined, "val")
     (a / "ImageSets/Main/val.txt").write_text("0\n1\n")
-    with pytest.raises(MisuseError, match=r"train\.txt and .*val\.txt names 1 more than once"):
+    with pytest.raises(MisuseError, match=r"train\.txt and .*val\.txt lists 1 more than once"):
         open_detection(a, "train+val")
 
 
@@ -127,17 +130,19 @@ def test_what_cannot_be_joined(two, tmp_path):
     a, b, joined = two
     (tmp_path / "link").symlink_to(b)
     for dataset in (f"{a}+{a}", f"{a}+{tmp_path}/./a", f"{joined}+{tmp_path}/link"):
-        with pytest.raises(MisuseError, match=r"each image once in .*JPEGImages/0\.jpg.* twice"):
+        with pytest.raises(MisuseError, match=r"contains .*JPEGImages/0\.jpg.* twice"):
             open_detection(dataset, "train")
     coco = write_coco(tmp_path / "coco")
     (coco / "annotations/train.json").write_bytes((coco / "annotations/instances_val2017.json").read_bytes())
     (coco / "val2017").rename(coco / "train")
-    with pytest.raises(MisuseError, match="either difficult objects or crowds"):
+    with pytest.raises(MisuseError, match="both difficult objects and crowds"):
         open_detection(f"{b}+{coco}", "train")
     assert not open_detection(f"{a}+{coco}", "train").train_on_difficult
     (b / "classes.txt").write_text("bird\ncat\ndog")
     (a / "classes.txt").write_text("cat\ndog\ncow\npig")
-    with pytest.raises(MisuseError, match=f"only {a} train has cow, pig and only {b} train has bird. Name them alike"):
+    with pytest.raises(
+        MisuseError, match=f"only {a} train has cow, pig and only {b} train has bird. Use the same names"
+    ):
         open_detection(joined, "train")
 
 
@@ -154,7 +159,7 @@ def years(tmp_path, monkeypatch):
 def test_joined_tfds_sets_are_one_source(years, tmp_path, capsys):
     folders, data_dir = years
     source = open_detection("voc/2007+voc/2012", "train", data_dir=data_dir)
-    assert "voc/2007+voc/2012 train: 1 box without a size inside the image, dropped, in voc/2007" in (
+    assert "voc/2007+voc/2012 train: 1 box without an area inside the image dropped, in voc/2007" in (
         capsys.readouterr().err
     )
     assert source.size == 5 and source.num_classes == 20 and source.train_on_difficult
@@ -180,7 +185,7 @@ def test_a_tfds_record_comes_once(years):
         ("voc/2007+voc/2007", "train"),
         ("voc/2007", "train+train"),
     ):
-        with pytest.raises(MisuseError, match=r"each image once in voc/2007.*received records of .*tfrecord.* twice"):
+        with pytest.raises(MisuseError, match=r"voc/2007.* contains records of .*tfrecord.* twice"):
             open_detection(dataset, split, data_dir=data_dir)
     source = open_detection("voc/2012", "train[1:]+train[:1]", data_dir=data_dir)
     assert [record["index"] for record in records(source)] == [0, 1]
@@ -195,7 +200,7 @@ def test_bccd_in_two_splits(test_data):
         expected = np.concatenate([getattr(part.annotations, name) for part in parts])
         np.testing.assert_array_equal(getattr(whole.annotations, name), expected)
     for dataset, split in ((f"{folder}+{folder}", "train"), (f"{folder}+{folder}", "train+val")):
-        with pytest.raises(MisuseError, match="each image once"):
+        with pytest.raises(MisuseError, match=r"contains .*BloodImage_.* twice"):
             open_detection(dataset, split)
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 from box_files import CAT, DOG, picture, prepare_tfds, prepare_tfds_voc, records, write_coco, write_voc, xml
 
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.tasks.detection.data.source import open_detection
+from keras_bot.tasks.detection.data.factory import open_detection
 
 
 @pytest.fixture
@@ -43,8 +43,12 @@ def test_boxes_are_dropped_or_clipped_counted_and_named(voc, capsys):
     assert len(source.annotations.of(2)[0]) == 0
     assert len(source.dropped) == 4 and source.dropped[0].startswith("0: cat at") and source.dropped[3][0] == "2"
     assert source.clipped == ("1: dog at y0, x0, y1, x1 = 19, 29, 30, 45",)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "4 boxes without" in told and "in 0, 2; 1 box out of the image" in told
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("\n") == 1
+        and "4 boxes without" in printed
+        and "in 0, 2; 1 box extending beyond the image clipped" in printed
+    )
 
 
 def test_classes_come_from_the_file_the_caller_or_all_annotations(voc):
@@ -54,7 +58,9 @@ def test_classes_come_from_the_file_the_caller_or_all_annotations(voc):
     (folder / "classes.txt").unlink()
     (folder / "ImageSets/Main/val.txt").write_text("1\n")
     assert open_detection(folder, "val").class_names == ("cat", "dog")
-    with pytest.raises(MisuseError, match=r"0\.xml: Unknown class 'cat'. Known: dog. Mend it, or choose data"):
+    with pytest.raises(
+        MisuseError, match=r"0\.xml: Unknown class 'cat'. Known: dog. Correct it, or use data with these"
+    ):
         open_detection(folder, "train", class_names=["dog"])
 
 
@@ -68,22 +74,22 @@ def _replace(name, text):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_replace("Annotations/1.xml", "<annotation><object>"), r"1\.xml is no XML file"),
-        (_replace("Annotations/1.xml", ""), r"1\.xml is no XML file"),
-        (_replace("Annotations/1.xml", xml([("cat", (1, 2, "x", 4))])), r"1\.xml, object 1: expected a name"),
+        (_replace("Annotations/1.xml", "<annotation><object>"), r"1\.xml is not a readable XML file"),
+        (_replace("Annotations/1.xml", ""), r"1\.xml is not a readable XML file"),
+        (_replace("Annotations/1.xml", xml([("cat", (1, 2, "x", 4))])), r"1\.xml, object 1: it needs a name"),
         (_replace("Annotations/1.xml", xml([("cat", (1, 2, "nan", 4))])), r"1\.xml, object 1"),
         (_replace("Annotations/1.xml", "<annotation><object><name>cat</name></object></annotation>"), "object 1"),
         (_replace("classes.txt", "dog\n"), r"0\.xml: Unknown class 'cat'"),
-        (_replace("classes.txt", "dog\ndog\n"), r"classes\.txt is empty or names a class twice"),
+        (_replace("classes.txt", "dog\ndog\n"), r"classes\.txt is empty or contains a class twice"),
         (_replace("ImageSets/Main/train.txt", "\n \n"), r"train\.txt is empty"),
-        (_replace("ImageSets/Main/train.txt", "0\n1\n0\n"), r"train\.txt names 0 more than once"),
-        (_replace("ImageSets/Main/train.txt", "0\n5\n"), r"image in JPEGImages.*received none for 5"),
-        (lambda folder: (folder / "Annotations/1.xml").unlink(), "XML file in Annotations.*none for 1"),
+        (_replace("ImageSets/Main/train.txt", "0\n1\n0\n"), r"train\.txt lists 0 more than once"),
+        (_replace("ImageSets/Main/train.txt", "0\n5\n"), r"no image in JPEGImages for 5"),
+        (lambda folder: (folder / "Annotations/1.xml").unlink(), "no XML file in Annotations for 1"),
         (lambda folder: (folder / "ImageSets/Main/train.txt").rename(folder / "ImageSets/Main/tain.txt"), "mean tain"),
-        (lambda folder: (folder / "Annotations").rename(folder / "annotations"), "folder Annotations"),
+        (lambda folder: (folder / "Annotations").rename(folder / "annotations"), "has no folder Annotations"),
     ],
 )
-def test_a_broken_voc_folder_is_told_by_the_file(voc, spoil, message):
+def test_a_broken_voc_folder_is_reported_by_file(voc, spoil, message):
     folder = voc([CAT], [DOG])
     spoil(folder)
     with pytest.raises(MisuseError, match=message):
@@ -93,9 +99,9 @@ def test_a_broken_voc_folder_is_told_by_the_file(voc, spoil, message):
 def test_a_broken_image_needs_a_size_in_itsxml(voc):
     folder = voc([CAT], [DOG])
     (folder / "JPEGImages/1.jpg").write_bytes(b"no image")
-    assert open_detection(folder, "train").size == 2  # the pipeline will tell
+    assert open_detection(folder, "train").size == 2  # the pipeline reports it
     (folder / "Annotations/1.xml").write_text(xml([DOG], size=""))
-    with pytest.raises(MisuseError, match=r"1\.jpg is no image"):
+    with pytest.raises(MisuseError, match=r"1\.jpg is not a readable image"):
         open_detection(folder, "train")
 
 
@@ -118,8 +124,10 @@ def test_bccd_drops_its_two_boxes_without_size(test_data, capsys):
     assert {split: source.size for split, source in sources.items()} == {"train": 205, "val": 87, "test": 72}
     dropped = [line for source in sources.values() for line in source.dropped]
     assert sorted(line.split(":")[0] for line in dropped) == ["BloodImage_00338", "BloodImage_00343"]
-    told = capsys.readouterr().err
-    assert told.count("1 box without a size") == 2 and "BloodImage_00338" in told and "BloodImage_00343" in told
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("1 box without an area") == 2 and "BloodImage_00338" in printed and "BloodImage_00343" in printed
+    )
     classes = np.concatenate([source.annotations.classes for source in sources.values()])
     np.testing.assert_array_equal(np.bincount(classes), [4153, 372, 361])
     assert sources["train"].class_names == ("RBC", "WBC", "Platelets")
@@ -149,7 +157,7 @@ def test_coco_classes_may_be_those_of_a_network(coco):
     folder = coco()
     source = open_detection(folder, "val", class_names=["cow", "dog", "cat"])
     np.testing.assert_array_equal(source.annotations.classes, [1, 2])
-    with pytest.raises(MisuseError, match=r"val2017\.json, annotations\[0\]: Unknown class 'dog'.* or choose data"):
+    with pytest.raises(MisuseError, match=r"val2017\.json, annotations\[0\]: Unknown class 'dog'.* or use data"):
         open_detection(folder, "val", class_names=["cat", "cow"])
 
 
@@ -162,71 +170,71 @@ BOX = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 5, 5]}
     [
         ({"images": []}, "has no images"),
         ({"categories": []}, "has no categories"),
-        ({"annotations": None}, "no COCO annotation file"),
-        ({"images": [IMAGE, IMAGE]}, r"images\[1\]: the id 7 is there twice"),
-        ({"images": [{**IMAGE, "height": None}]}, r"images\[0\]: expected the fields id"),
+        ({"annotations": None}, "is not a COCO annotation file"),
+        ({"images": [IMAGE, IMAGE]}, r"images\[1\]: the id 7 occurs twice"),
+        ({"images": [{**IMAGE, "height": None}]}, r"images\[0\]: it needs the fields id"),
         ({"images": [{**IMAGE, "width": 80}], "annotations": []}, r"7\.png is 80x30 pixels, but .*7\.png is 40x30"),
-        ({"images": [{**IMAGE, "width": 0}]}, r"images\[0\]: expected the fields id"),
-        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "8.png"}], "annotations": []}, r"not there.*8\.png"),
-        ({"images": [{**IMAGE, "file_name": "8.png"}], "annotations": []}, r"'8\.png', which is in none of"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories of one name"),
-        ({"annotations": [{**BOX, "bbox": [0, 0, 5]}]}, r"annotations\[0\]: expected image_id"),
-        ({"annotations": [{**BOX, "bbox": [0, 0, 5, float("nan")]}]}, r"annotations\[0\]: expected image_id"),
+        ({"images": [{**IMAGE, "width": 0}]}, r"images\[0\]: it needs the fields id"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "8.png"}], "annotations": []}, r"missing: .*8\.png"),
+        ({"images": [{**IMAGE, "file_name": "8.png"}], "annotations": []}, r"the image '8\.png' is in none of"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories have the same name"),
+        ({"annotations": [{**BOX, "bbox": [0, 0, 5]}]}, r"annotations\[0\]: it needs image_id"),
+        ({"annotations": [{**BOX, "bbox": [0, 0, 5, float("nan")]}]}, r"annotations\[0\]: it needs image_id"),
         ({"annotations": [BOX, {**BOX, "image_id": 1}]}, r"annotations\[1\]: no image has the id 1"),
         ({"annotations": [BOX, {**BOX, "category_id": 1}]}, r"annotations\[1\]: no category has the id 1"),
     ],
 )
-def test_a_broken_coco_file_is_told_by_name_and_entry(coco, parts, message):
+def test_a_broken_coco_file_is_reported_by_file_and_entry(coco, parts, message):
     with pytest.raises(MisuseError, match=message) as error:
         open_detection(coco(**parts), "val")
     assert "instances_val2017.json" in str(error.value)
 
 
-def test_json_too_deep_to_read_is_told(coco):
+def test_json_too_deep_to_read_is_reported(coco):
     folder = coco()
     (folder / "annotations/instances_val2017.json").write_text("[" * 100_000)
-    with pytest.raises(MisuseError, match="no JSON file that can be read"):
+    with pytest.raises(MisuseError, match="not a readable JSON file"):
         open_detection(folder, "val")
 
 
-def test_coco_boxes_are_dropped_or_clipped_and_a_missing_folder_is_told(coco, capsys):
+def test_coco_boxes_are_dropped_or_clipped_and_a_missing_folder_is_reported(coco, capsys):
     boxes = ([50, 2, 5, 5], [3, 4, 0, 9], [30, 20, 20, 10])
     folder = coco(annotations=[{**BOX, "bbox": box} for box in boxes])
     source = open_detection(folder, "val")
     np.testing.assert_array_equal(source.annotations.of(1)[0], [[20, 30, 30, 40]])
     assert source.dropped[1] == "7.png: cat at y0, x0, y1, x1 = 4, 3, 13, 3" and len(source.clipped) == 1
-    assert "2 boxes without a size inside the image, dropped, in 7.png; 1 box out" in capsys.readouterr().err
-    with pytest.raises(MisuseError, match=r"names 2 images that are not there: .*nowhere/9\.png"):
+    assert "2 boxes without an area inside the image dropped, in 7.png; 1 box extending" in capsys.readouterr().err
+    with pytest.raises(MisuseError, match=r"2 images are missing: .*nowhere/9\.png"):
         open_detection(folder, "val", images=folder / "nowhere")
 
 
 @pytest.mark.parametrize("names", [(), ("photos", "labels")])
-def test_a_folder_of_neither_layout_is_told(tmp_path, names):
+def test_a_folder_of_neither_layout_is_reported(tmp_path, names):
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(MisuseError, match=", ".join(sorted(names)) or "an empty folder") as error:
         open_detection(tmp_path, "eval")
-    assert "Expected a COCO annotation file" in str(error.value) and "Pascal VOC's layout" in str(error.value)
+    assert "has no COCO annotation file" in str(error.value) and "Pascal VOC's layout" in str(error.value)
 
 
-def test_other_paths_are_told(coco, tmp_path):
+def test_other_paths_are_reported(coco, tmp_path):
     folder = coco()
     with pytest.raises(MisuseError, match="annotation file for the split 'train'"):
         open_detection(folder, "train")
     (tmp_path / "text.json").write_text("{")
-    with pytest.raises(MisuseError, match=r"text\.json is no JSON file"):
+    with pytest.raises(MisuseError, match=r"text\.json is not a readable JSON file"):
         open_detection(tmp_path / "text.json", "train")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(MisuseError, match=r"list\.json is no COCO annotation file"):
+    with pytest.raises(MisuseError, match=r"list\.json is not a COCO annotation file"):
         open_detection(tmp_path / "list.json", "train")
-    with pytest.raises(MisuseError, match="Expected no data_dir"):
+    with pytest.raises(MisuseError, match="data_dir does not apply"):
         open_detection(folder, "val", data_dir="x")
     with pytest.raises(MisuseError, match="Unknown data set 'no_such_set'"):
         open_detection("no_such_set", "train")
     for path in (tmp_path / "nowhere", "./nowhere", "nowhere/annotations/train.json", "train set"):
-        with pytest.raises(MisuseError, match="no folder or file"):
+        with pytest.raises(MisuseError, match="No folder or file"):
             open_detection(path, "train")
-    with pytest.raises(MisuseError, match="expected an Image `image` and a Sequence"):
+    with pytest.raises(MisuseError, match="Detection needs an Image `image` and a Sequence"):
         open_detection("digits", "train", data_dir=str(tmp_path / "tfds"))
 
 
@@ -256,7 +264,7 @@ def test_tfds_voc_equals_its_files(voc_2007, capsys):
     assert len(files) == 2
     source = open_detection("voc/2007", "train", data_dir=data_dir)
     assert source.num_classes == 20 and source.train_on_difficult
-    assert len(source.dropped) == 2 and "2 boxes without a size" in capsys.readouterr().err
+    assert len(source.dropped) == 2 and "2 boxes without an area" in capsys.readouterr().err
     assert source.dropped[0].split("[")[0] in [file.name for file in files]
     _same_boxes(open_detection(folder, "train", class_names=source.class_names), source)
     orders = [[int(source.read(*key)["index"]) for key in source.keys(tf.constant([seed, 2]), 9)] for seed in range(4)]
@@ -272,10 +280,10 @@ def test_a_tfds_set_tells_what_is_wrong(voc_2007):
     _, files, data_dir = voc_2007
     with pytest.raises(MisuseError, match="no split 'val'"):
         open_detection("voc/2007", "val", data_dir=data_dir)
-    with pytest.raises(MisuseError, match=r"TFDS set 'voc/2007': Unknown class 'aeroplane'.* or choose data"):
+    with pytest.raises(MisuseError, match=r"TFDS set 'voc/2007': Unknown class 'aeroplane'.* or use data"):
         open_detection("voc/2007", "train", data_dir=data_dir, class_names=["dog", "cow"])
     files[0].write_bytes(files[0].read_bytes()[:-5])
-    with pytest.raises(RunError, match="is cut"):
+    with pytest.raises(RunError, match="is truncated"):
         open_detection("voc/2007", "train", data_dir=data_dir)
 
 

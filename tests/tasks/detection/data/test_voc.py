@@ -6,7 +6,7 @@ from box_files import CAT, DOG, picture, write_voc, xml
 from PIL import Image
 
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection.data.source import open_detection
+from keras_bot.tasks.detection.data.factory import open_detection
 
 
 def _size(width, height):
@@ -45,8 +45,8 @@ def test_a_swapped_size_is_explained_by_the_exif_orientation(voc, orientation):
     (voc / "Annotations/1.xml").write_text(xml([("dog", (1, 2, 30, 40))], _size(30, 40)))
     message = _message(voc)
     assert "<size> is 30x40 pixels" in message and "1.jpg is 40x30: width and height are swapped" in message
-    told = f"has EXIF orientation {orientation}, which the labelling tool applied and keras-bot ignores"
-    assert (told in message and "mogrify -auto-orient" in message) == (orientation in (6, 8))
+    cause = f"has EXIF orientation {orientation}, which the labelling tool applied and keras-bot ignores"
+    assert (cause in message and "mogrify -auto-orient" in message) == (orientation in (6, 8))
     assert ("an EXIF orientation that the file no longer has" in message) == (orientation not in (6, 8))
 
 
@@ -106,9 +106,9 @@ def test_names_with_spaces_that_are_files_are_no_flags(voc):
     assert _listed(voc, "0 1\n2  -1\n") == ["0 1.jpg", "2.jpg"]
     assert _listed(voc, "a b 1\n0 1 -1\n") == ["a b.jpg", "0 1.jpg"]
     for text in ("0\n2 1\n", "0 1\n/elsewhere/JPEGImages/1.jpg 1\n", "0\n1.png\n", "0\n2 7\n"):
-        with pytest.raises(MisuseError, match=r"an image in JPEGImages .*received none for "):
+        with pytest.raises(MisuseError, match=r"no image in JPEGImages for "):
             _listed(voc, text)
-    with pytest.raises(MisuseError, match="names 2 more than once"):
+    with pytest.raises(MisuseError, match="lists 2 more than once"):
         _listed(voc, "2\n2.jpg\n")
 
 
@@ -117,7 +117,8 @@ def test_an_image_of_another_type_is_named(voc):
     for line in ("1", "1.heic", "JPEGImages/1.heic"):
         (voc / "ImageSets/Main/train.txt").write_text(f"0\n{line}\n")
         message = _message(voc)
-        assert f"none for {line}. JPEGImages/1.heic is not a readable image type (.jpg, .jpeg, " in message
+        assert f"no image in JPEGImages for {line}, listed in ImageSets/Main/train.txt. " in message
+        assert "train.txt. JPEGImages/1.heic is not a readable image type (.jpg, .jpeg, " in message
 
 
 def test_two_images_of_one_name_need_their_suffix(voc):
@@ -137,4 +138,6 @@ def test_difficult_may_be_unspecified(voc):
     (voc / "Annotations/1.xml").write_text(xml([(*DOG, mark) for mark in marks]))
     np.testing.assert_array_equal(open_detection(voc, "train").annotations.of(1)[2], [False, False, True, False])
     (voc / "Annotations/1.xml").write_text(xml([(*DOG, "perhaps")]))
-    assert "1.xml, object 1: expected a name and a bndbox" in _message(voc) and "difficult, 0 or 1" in _message(voc)
+    assert "1.xml, object 1: it needs a name and a bndbox" in _message(
+        voc
+    ) and "difficult, if present, is 0 or 1" in _message(voc)

@@ -9,9 +9,10 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_bot.data.sources.base import run_error
-from keras_bot.tasks.segmentation.data.lookup import UNKNOWN, open_segmentation
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
 from keras_bot.tasks.segmentation.data.masks import decode_mask
-from keras_bot.tasks.segmentation.data.pipeline import segmentation_eval_pipeline
+from keras_bot.tasks.segmentation.data.pipeline import SegmentationEvalConfig, segmentation_eval_pipeline
+from keras_bot.tasks.segmentation.labels import UNKNOWN
 
 GREY, PALETTE = 0, 3
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -66,7 +67,9 @@ def folder(tmp_path):
         Image.new("RGB", (9, 5)).save(tmp_path / "images/a.png")
         (tmp_path / "masks/a.png").write_bytes(encoded)
         (tmp_path / "val.txt").write_text("a\n")
-        return segmentation_eval_pipeline(open_segmentation(tmp_path, "val", num_classes=4), batch_size=1)
+        return segmentation_eval_pipeline(
+            open_segmentation(tmp_path, "val", num_classes=4), SegmentationEvalConfig(batch_size=1)
+        )
 
     return make
 
@@ -77,16 +80,16 @@ def test_two_bits_of_grey_reach_a_batch(folder):
     np.testing.assert_array_equal(masks[0], ids)
 
 
-def test_an_unknown_id_of_four_bits_is_told_as_it_is(folder):
+def test_an_unknown_id_of_four_bits_is_reported_unchanged(folder):
     with pytest.raises(tf.errors.OpError) as error:
         next(iter(folder(write_png(np.full((5, 9), 7), 4, GREY))))
-    assert "received an id 7." in str(run_error(error.value))
+    assert "contains the id 7." in str(run_error(error.value))
 
 
 def test_a_rotated_mask_is_explained(folder):
     batches = folder(write_png(np.zeros((9, 5), int), 8, GREY))
     with pytest.raises(tf.errors.OpError) as error:
         next(iter(batches))
-    told = str(run_error(error.value))
-    assert "a.png: the image is 9x5 and the mask 5x9: width and height are swapped. The labelling tool" in told
-    assert "mogrify -auto-orient" in told
+    message = str(run_error(error.value))
+    assert "a.png: the image is 9x5 and the mask 5x9: width and height are swapped. The labelling tool" in message
+    assert "mogrify -auto-orient" in message

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.segmentation.data.lookup import open_segmentation
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
 
 
 def _write(folder, kind, name, suffix):
@@ -35,31 +35,33 @@ def scenes(tmp_path):
     return tmp_path
 
 
-def test_what_the_layout_of_ade20k_skips_is_told(scenes, capsys):
+def test_what_the_layout_of_ade20k_skips_is_reported(scenes, capsys):
     training = scenes / "images/training"
     assert open_segmentation(scenes, num_classes=2).size == 2 and capsys.readouterr().err == ""
     for name in ("c.psd", "d.heic", ".DS_Store", "._a.jpg"):
         (training / name).write_bytes(b"")
     (training / "more").mkdir()
     assert open_segmentation(scenes, num_classes=2).size == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"keras-bot: {training}: skipped 3 of 5 entries, which are not images (.jpg, ")
-    assert told.endswith("): c.psd, d.heic, more/.\n") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"keras-bot: {training}: skipped 3 of 5 entries, which are not images (.jpg, ")
+    assert printed.endswith("): c.psd, d.heic, more/.\n") and printed.count("\n") == 1
     assert open_segmentation(scenes, "val", num_classes=2).size == 1 and capsys.readouterr().err == ""
     for name in "ab":
         (training / f"{name}.jpg").unlink()
-    with pytest.raises(MisuseError, match=r"Expected images in .*training, received only c\.psd, d\.heic, more/\. Add"):
+    with pytest.raises(MisuseError, match=r"training contains no images, only c\.psd, d\.heic, more/\. Add"):
         open_segmentation(scenes, num_classes=2)
 
 
 def test_files_of_other_types_are_named(pairs):
     (pairs / "images/a.jpg").rename(pairs / "images/a.heic")
-    with pytest.raises(MisuseError, match=r"no image in .*images: a\. .*images/a\.heic is not a readable image type"):
+    with pytest.raises(
+        MisuseError, match=r"no image in .*images for 1 name: a\. .*images/a\.heic is not a readable image type"
+    ):
         open_segmentation(pairs)
     (pairs / "images/a.heic").rename(pairs / "images/a.jpg")
     (pairs / "masks/a.png").rename(pairs / "masks/a.tif")
     with pytest.raises(
-        MisuseError, match=r"no mask in .*masks: a\. .*masks/a\.tif is not a readable .*\(\.png\)\. Add"
+        MisuseError, match=r"no mask in .*masks for 1 name: a\. .*masks/a\.tif is not a readable .*\(\.png\)\. Add"
     ):
         open_segmentation(pairs)
 
@@ -74,5 +76,5 @@ def test_a_name_of_two_images_needs_its_suffix(pairs):
 
 def test_a_class_file_without_a_header_is_refused(pairs):
     (pairs / "classes.csv").write_text("0,sky\n2,road\n7,void\n")
-    with pytest.raises(MisuseError, match=r"classes\.csv has another form, see '0,sky': expected a header, then"):
+    with pytest.raises(MisuseError, match=r"classes\.csv cannot be read at '0,sky'\. It needs a header, then"):
         open_segmentation(pairs)

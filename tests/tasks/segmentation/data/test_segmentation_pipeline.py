@@ -10,9 +10,14 @@ from keras_bot.data.augment import color
 from keras_bot.data.sources.base import run_error
 from keras_bot.errors import MisuseError
 from keras_bot.tasks.segmentation.data import pipeline
-from keras_bot.tasks.segmentation.data.lookup import open_segmentation
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
 from keras_bot.tasks.segmentation.data.masks import decode_mask
-from keras_bot.tasks.segmentation.data.pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
+from keras_bot.tasks.segmentation.data.pipeline import (
+    SegmentationEvalConfig,
+    SegmentationTrainConfig,
+    segmentation_eval_pipeline,
+    segmentation_train_pipeline,
+)
 
 
 @pytest.fixture
@@ -41,7 +46,9 @@ def _all(batches):
 
 
 def _train(source, **options):
-    return segmentation_train_pipeline(source, **{"batch_size": 3, "crop_size": 16, "epochs": 2, "seed": 5} | options)
+    return segmentation_train_pipeline(
+        source, SegmentationTrainConfig(**{"batch_size": 3, "crop_size": 16, "epochs": 2, "seed": 5} | options)
+    )
 
 
 def _plain_crop(image, mask, scale, start, size):
@@ -143,14 +150,16 @@ def test_workers_batches_together_are_the_one_process(pairs):
     for batch, first, second in zip(whole, *shares, strict=True):
         for part, own, other in zip(batch, first, second, strict=True):
             np.testing.assert_array_equal(part, np.concatenate([own[:1], other, own[1:]]))
-    images, masks, weights = _all(segmentation_eval_pipeline(source, batch_size=4, worker=1, workers=2))[-1]
+    images, masks, weights = _all(
+        segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=4, worker=1, workers=2))
+    )[-1]
     assert weights.tolist() == [0, 0] and (masks == 255).all() and (images == 0).all()
 
 
 def test_evaluation_gives_every_image_whole_and_once(pairs):
     sizes = ((30, 40), (33, 20))
     source = pairs(count=5, sizes=sizes)
-    batches = _all(segmentation_eval_pipeline(source, batch_size=2, multiple=8))
+    batches = _all(segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=2, multiple=8)))
     assert len(batches) == 3
     images, masks, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     assert images.shape == (6, 40, 40, 3) and masks.shape == (6, 40, 40) and masks.dtype == np.int32
@@ -168,7 +177,9 @@ def test_evaluation_gives_every_image_whole_and_once(pairs):
 
 def test_ids_are_mapped(pairs):
     source = pairs(ids=(0, 9, 255))
-    masks = np.concatenate([masks for _, masks, _ in _all(segmentation_eval_pipeline(source, batch_size=7))])
+    masks = np.concatenate(
+        [masks for _, masks, _ in _all(segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=7)))]
+    )
     assert set(np.unique(masks)) == {0, 255}
 
 
@@ -179,7 +190,7 @@ def test_masks_with_a_palette(pairs):
         mask = Image.fromarray(pixels, "P")
         mask.putpalette([200] * 768)
         mask.save(path)
-    masks = next(iter(segmentation_eval_pipeline(source, batch_size=2)))[1]
+    masks = next(iter(segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=2))))[1]
     np.testing.assert_array_equal(masks, np.where(np.equal(ids, 9), 255, ids))
 
 
@@ -197,33 +208,33 @@ def _error(batches):
 
 def _both(source):
     yield _train(source, epochs=1, batch_size=7)
-    yield segmentation_eval_pipeline(source, batch_size=7, size=(30, 40))
+    yield segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=7, size=(30, 40)))
 
 
-def test_an_unknown_id_is_told_with_its_file(pairs):
+def test_an_unknown_id_is_reported_with_its_file(pairs):
     source = pairs()
     mask = np.zeros((30, 40), np.uint8)
     mask[29, 39] = 77
     Image.fromarray(mask).save(source.mask_files[4])
     for batches in _both(source):
-        told = _error(batches)
-        assert "p4.png" in told and "an id 77" in told and "0, 1, 2, or 9, 255" in told
+        message = _error(batches)
+        assert "p4.png" in message and "the id 77" in message and "0, 1, 2 (classes) and 9, 255 (unlabelled)" in message
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(source.mask_files[4])
     for batches in _both(source):
-        assert "received colours" in _error(batches)
+        assert "contains colours" in _error(batches)
 
 
-def test_a_mask_of_another_size_is_told_with_its_file(pairs):
+def test_a_mask_of_another_size_is_reported_with_its_file(pairs):
     source = pairs()
     Image.fromarray(np.zeros((20, 50), np.uint8)).save(source.mask_files[2])
     for batches in _both(source):
-        told = _error(batches)
-        assert "masks/p2.png" in told and "40x30 and 50x20" in told
+        message = _error(batches)
+        assert "masks/p2.png" in message and "is 40x30, but the mask is 50x20" in message
 
 
-def test_an_image_larger_than_the_evaluation_is_told(pairs):
-    told = _error(segmentation_eval_pipeline(pairs(), batch_size=2, size=(30, 32)))
-    assert "p0.png" in told and "40x30 and 32x30" in told
+def test_an_image_larger_than_the_evaluation_is_reported(pairs):
+    message = _error(segmentation_eval_pipeline(pairs(), SegmentationEvalConfig(batch_size=2, size=(30, 32))))
+    assert "p0.png" in message and "is 40x30, larger than the evaluation's size 32x30" in message
 
 
 def test_broken_files_are_logged_and_left_out(pairs):
@@ -231,14 +242,16 @@ def test_broken_files_are_logged_and_left_out(pairs):
     for path in (source.image_files[1], source.mask_files[3]):
         with open(path, "r+b") as file:
             file.truncate(60)
-    told = _error(_train(source, epochs=1, batch_size=7))
-    assert "at most 0" in told and "p1.png" in told
+    message = _error(_train(source, epochs=1, batch_size=7))
+    assert "at most 0" in message and "p1.png" in message
     log = CorruptLog(2)
     for _, masks in _all(_train(source, epochs=1, batch_size=7, scale=(1, 1), corrupt=log)):
         assert (masks != 255).all()
     assert len(log.names) == 2
     log = CorruptLog(2)
-    images, masks, weights = _all(segmentation_eval_pipeline(source, batch_size=7, size=(30, 40), corrupt=log))[0]
+    images, masks, weights = _all(
+        segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=7, size=(30, 40), corrupt=log))
+    )[0]
     assert weights.tolist() == [1, 0, 1, 0, 1, 1, 1] and (masks[[1, 3]] == 255).all() and (images[[1, 3]] == 0).all()
 
 
@@ -276,37 +289,49 @@ def test_masks_of_every_kind_of_png():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        ({"batch_size": 8}, "no larger than the data set"),
-        ({"batch_size": 0}, "batch_size >= 1"),
-        ({"crop_size": 0}, "crop_size >= 1"),
+        ({"batch_size": 8}, "batch_size=8 is larger than the data set"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"crop_size": 0}, "crop_size must be at least 1"),
         ({"scale": (0, 1)}, "scale"),
         ({"scale": (2, 1)}, "scale"),
         ({"scale": (float("nan"), 1)}, "scale"),
         ({"base_size": -1}, "base_size"),
         ({"color_jitter": -0.1}, "color_jitter"),
-        ({"pca_noise": float("inf")}, "finite pca_noise"),
+        ({"pca_noise": float("inf")}, "pca_noise finite"),
         ({"first_epoch": 3}, "first_epoch"),
         ({"first_step": 2}, "first_step"),
         ({"first_step": 1, "first_epoch": 2}, "first_step"),
         ({"dtype": "int8"}, "dtype"),
     ],
 )
-def test_wrong_arguments_of_training(pairs, options, told):
-    with pytest.raises(MisuseError, match=told):
+def test_wrong_arguments_of_training(pairs, options, message):
+    with pytest.raises(MisuseError, match=message):
         _train(pairs(), **options)
 
 
 @pytest.mark.parametrize("options", [{"size": (0, 3)}, {"size": (3,)}, {"multiple": 0}, {"batch_size": 0}])
 def test_wrong_arguments_of_evaluation(pairs, options):
     with pytest.raises(MisuseError):
-        segmentation_eval_pipeline(pairs(), **{"batch_size": 2} | options)
+        segmentation_eval_pipeline(pairs(), SegmentationEvalConfig(**{"batch_size": 2} | options))
+
+
+def test_the_keywords_of_0_1_0_still_work(pairs):
+    source = pairs(count=4)
+    with pytest.warns(
+        DeprecationWarning, match="Pass the options of segmentation_train_pipeline as SegmentationTrainConfig"
+    ):
+        assert len(segmentation_train_pipeline(source, batch_size=4, crop_size=16, epochs=1)) == 1
+    with pytest.warns(
+        DeprecationWarning, match="Pass the options of segmentation_eval_pipeline as SegmentationEvalConfig"
+    ):
+        assert len(segmentation_eval_pipeline(source, batch_size=4)) == 1
 
 
 def test_camvid(test_data):
     source = open_segmentation(test_data / "camvid", "eval")
     images, masks = next(iter(_train(source, batch_size=4, crop_size=96)))
     assert images.shape == (4, 96, 96, 3) and set(np.unique(masks)) <= {*range(11), 255}
-    batch = next(iter(segmentation_eval_pipeline(source, batch_size=2, multiple=32)))
+    batch = next(iter(segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=2, multiple=32))))
     assert batch[0].shape == (2, 384, 480, 3) and (batch[1][:, 360:] == 255).numpy().all()

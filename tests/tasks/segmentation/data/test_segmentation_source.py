@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.tasks.segmentation.data.lookup import open_segmentation
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
 
 CLASSES = "id,name,r,g,b\n0,sky,1,2,3\n2,road,4,5,6\n7,Void,0,0,0\n"
 
@@ -70,17 +70,20 @@ def test_classes_may_be_those_of_a_network(pairs):
     assert source.palette.tolist() == [[4, 5, 6], [1, 2, 3]]
     assert [source.class_table()[i] for i in (0, 2, 7, 255, 1)] == [1, 0, 255, 255, -1]
     assert source.fingerprint() != open_segmentation(pairs).fingerprint()
-    for names, told in (
+    for names, difference in (
         (["sky", "road", "car"], "lacks car"),
         (["sky"], "has road"),
         (["sky", "lane"], "lacks lane and has road"),
         (["sky", "sky"], "has road"),
     ):
-        with pytest.raises(MisuseError, match=rf"{len(names)} classes sky.*classes\.csv {told}\. Name them alike"):
+        with pytest.raises(
+            MisuseError,
+            match=rf"classes\.csv must have the {len(names)} classes sky.* but it {difference}\. Use the same names",
+        ):
             open_segmentation(pairs, class_names=names)
     (pairs / "classes.csv").write_text("id,name\n0,sky\n2,road\n7,sky\n")
     assert open_segmentation(pairs, class_names=["sky", "road", "sky"]).class_ids == (0, 2, 7)
-    with pytest.raises(MisuseError, match="names some twice"):
+    with pytest.raises(MisuseError, match="contains a name twice"):
         open_segmentation(pairs, class_names=["sky", "sky", "road"])
     (pairs / "classes.csv").unlink()
     assert open_segmentation(pairs, class_names=["class0", "class1"]).num_classes == 2
@@ -109,30 +112,30 @@ def test_the_layout_of_ade20k(scenes):
     assert open_segmentation(scenes, "training").image_files == source.image_files
     for split in ("eval", "val", "validation"):
         assert open_segmentation(scenes, split).image_files == (str(scenes / "images/validation/c.jpg"),)
-    with pytest.raises(MisuseError, match="No list or folder for the split 'test'"):
+    with pytest.raises(MisuseError, match="No list or folder of the split 'test'"):
         open_segmentation(scenes, "test")
     (scenes / "objectInfo150.txt").unlink()
     counted = open_segmentation(scenes, num_classes=150)
     assert counted.class_ids == tuple(range(1, 151)) and counted.class_names[0] == "class1" and counted.ignored[0] == 0
     (scenes / "annotations/training/b.png").unlink()
-    with pytest.raises(MisuseError, match=r"no mask in .*annotations: training/b\."):
+    with pytest.raises(MisuseError, match=r"no mask in .*annotations for 1 name: training/b\."):
         open_segmentation(scenes, num_classes=2)
     for path in (scenes / "images/training").iterdir():
         path.unlink()
-    with pytest.raises(MisuseError, match=r"Expected images in .*training, received none"):
+    with pytest.raises(MisuseError, match=r"training contains no images\. Add"):
         open_segmentation(scenes, num_classes=2)
 
 
-def test_another_object_info_is_told(scenes):
+def test_another_object_info_is_reported(scenes):
     (scenes / "objectInfo150.txt").write_text("Idx Name\n1 wall\n")
-    with pytest.raises(MisuseError, match=r"objectInfo150\.txt has another form, .* columns divided by tabs"):
+    with pytest.raises(MisuseError, match=r"objectInfo150\.txt cannot be read at .* columns separated by tabs"):
         open_segmentation(scenes)
 
 
 def test_class_255_would_be_ignored(pairs):
     rows = [f"{i},a{i}" for i in range(256)]
     (pairs / "classes.csv").write_text("\n".join(["id,name", *rows]))
-    with pytest.raises(MisuseError, match="1 to 255 classes"):
+    with pytest.raises(MisuseError, match="number of classes must be 1 to 255"):
         open_segmentation(pairs)
     assert open_segmentation(pairs, ignore=[255]).num_classes == 255
 
@@ -141,7 +144,7 @@ def test_largest_is_of_all_masks(pairs):
     Image.fromarray(np.zeros((4, 11), np.uint8)).save(pairs / "masks" / "a.png")
     assert open_segmentation(pairs).largest() == (6, 11)
     (pairs / "masks" / "a.png").write_bytes((pairs / "images" / "a.jpg").read_bytes())
-    with pytest.raises(RunError, match=r"a\.png, which is none"):
+    with pytest.raises(RunError, match=r"a\.png is not a PNG"):
         open_segmentation(pairs).largest()
     (pairs / "masks" / "a.png").write_bytes(b"")
     with pytest.raises(RunError, match=r"a\.png"):
@@ -167,45 +170,45 @@ def test_fingerprint_is_of_the_content(pairs):
 
 def test_missing_files_are_named(pairs):
     (pairs / "masks" / "a.png").unlink()
-    with pytest.raises(MisuseError, match=r"train\.txt names 1 of which there is no mask in .*masks: a\."):
+    with pytest.raises(MisuseError, match=r"train\.txt: no mask in .*masks for 1 name: a\."):
         open_segmentation(pairs)
     (pairs / "train.txt").write_text("b\nnowhere/x\ny.png\n")
-    with pytest.raises(MisuseError, match=r"no image in .*images: nowhere/x, y\.png\."):
+    with pytest.raises(MisuseError, match=r"no image in .*images for 2 names: nowhere/x, y\.png\."):
         open_segmentation(pairs)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
-        (lambda root: (root / "train.txt").write_text("\n \n"), "empty list"),
+        (lambda root: (root / "train.txt").write_text("\n \n"), "train.txt is empty"),
         (lambda root: (root / "train.txt").write_bytes(b"\xff\xfe"), "UTF-8"),
-        (lambda root: (root / "train.txt").unlink(), "No list or folder for the split 'train'"),
+        (lambda root: (root / "train.txt").unlink(), "No list or folder of the split 'train'"),
         (lambda root: (root / "masks").rename(root / "labels"), "no folders images and masks"),
-        (lambda root: (root / "classes.csv").unlink(), "say num_classes"),
-        (lambda root: (root / "classes.csv").write_text("id,name\n"), "1 to 255 classes"),
-        (lambda root: (root / "classes.csv").write_text("id,name\n0,a\n0,b\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_text("id,name\n0\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_text("id,name\nzero,a\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_text("id,name\n256,a\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_text("id,name,r,g,b\n1,a,0,0,256\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_text("id,name,r,g,b\n1,a,0,0\n"), "another form"),
-        (lambda root: (root / "classes.csv").write_bytes(b"id,name\n0,\xff\n"), "another form"),
+        (lambda root: (root / "classes.csv").unlink(), "or pass num_classes"),
+        (lambda root: (root / "classes.csv").write_text("id,name\n"), "number of classes must be 1 to 255"),
+        (lambda root: (root / "classes.csv").write_text("id,name\n0,a\n0,b\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_text("id,name\n0\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_text("id,name\nzero,a\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_text("id,name\n256,a\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_text("id,name,r,g,b\n1,a,0,0,256\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_text("id,name,r,g,b\n1,a,0,0\n"), "cannot be read at"),
+        (lambda root: (root / "classes.csv").write_bytes(b"id,name\n0,\xff\n"), "cannot be read at"),
     ],
 )
-def test_other_layouts_are_told(pairs, spoil, told):
+def test_other_layouts_are_reported(pairs, spoil, message):
     spoil(pairs)
-    with pytest.raises(MisuseError, match=told):
+    with pytest.raises(MisuseError, match=message):
         open_segmentation(pairs)
 
 
-def test_other_arguments_are_told(pairs):
-    with pytest.raises(MisuseError, match=r"Expected 3 classes, but .* has 2"):
+def test_other_arguments_are_reported(pairs):
+    with pytest.raises(MisuseError, match=r"has 2 classes .* must be 3\."):
         open_segmentation(pairs, num_classes=3)
-    with pytest.raises(MisuseError, match="No folder"):
+    with pytest.raises(MisuseError, match="is not a folder"):
         open_segmentation(pairs / "nothing")
     with pytest.raises(MisuseError, match="no folders images and masks"):
         open_segmentation(pairs / "images")
-    with pytest.raises(MisuseError, match="No folder"):
+    with pytest.raises(MisuseError, match="is not a folder"):
         open_segmentation(pairs / "classes.csv")
     with pytest.raises(MisuseError, match=r"test\.txt"):
         open_segmentation(pairs, "test")

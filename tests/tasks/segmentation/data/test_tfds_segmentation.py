@@ -8,8 +8,13 @@ from box_files import prepare_tfds
 from PIL import Image
 
 from keras_bot.errors import MisuseError, RunError
-from keras_bot.tasks.segmentation.data.lookup import open_segmentation
-from keras_bot.tasks.segmentation.data.pipeline import segmentation_eval_pipeline, segmentation_train_pipeline
+from keras_bot.tasks.segmentation.data.factory import open_segmentation
+from keras_bot.tasks.segmentation.data.pipeline import (
+    SegmentationEvalConfig,
+    SegmentationTrainConfig,
+    segmentation_eval_pipeline,
+    segmentation_train_pipeline,
+)
 
 IDS = np.array([0, 1, 2], np.uint8)
 
@@ -105,7 +110,9 @@ def test_a_labelled_set_equals_its_folder(prepared, folder):
     assert source.largest() == files.largest() == (9, 8)
     assert open_segmentation("labelled_scenes", "eval", data_dir=data_dir).largest() == (11, 8)
     options = {"batch_size": 2, "size": (12, 8)}
-    found, expected = (_by_image(segmentation_eval_pipeline(one, **options)) for one in (source, files))
+    found, expected = (
+        _by_image(segmentation_eval_pipeline(one, SegmentationEvalConfig(**options))) for one in (source, files)
+    )
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
@@ -115,7 +122,9 @@ def test_a_labelled_set_equals_its_folder(prepared, folder):
 def test_a_training_pass_has_every_scene(prepared):
     source = open_segmentation("labelled_scenes", data_dir=prepared(LabelledScenes))
     still = {"scale": (1.0, 1.0), "flip": False, "crop_size": 24}  # larger than a scene: all of it, somewhere
-    for batch, (_, masks) in enumerate(segmentation_train_pipeline(source, batch_size=4, epochs=2, **still)):
+    for batch, (_, masks) in enumerate(
+        segmentation_train_pipeline(source, SegmentationTrainConfig(batch_size=4, epochs=2, **still))
+    ):
         found = sorted(np.bincount(mask.ravel(), minlength=256)[:2].tolist() for mask in masks.numpy())
         truth = sorted(np.bincount(scene(number)[1].ravel(), minlength=3)[1:].tolist() for number in range(4))
         assert found == truth and batch < 2
@@ -145,27 +154,29 @@ def test_classes_that_nobody_names_are_counted(prepared):
     assert part.class_ids == (1, 2) and part.ignored == (0, 255)
     same = open_segmentation("plain_scenes", class_names=source.class_names, data_dir=data_dir)
     assert same.class_ids == (0, 1, 2)
-    with pytest.raises(MisuseError, match="TFDS doesn't name the classes of 'plain_scenes': expected num_classes"):
+    with pytest.raises(MisuseError, match=r"TFDS has no class names for 'plain_scenes'\. Set num_classes"):
         open_segmentation("plain_scenes", data_dir=data_dir)
     few = open_segmentation("plain_scenes", num_classes=2, data_dir=data_dir)
-    with pytest.raises(tf.errors.OpError, match=r"plain_scenes-train.*received an id 2"):
-        list(segmentation_eval_pipeline(few, batch_size=2))
+    with pytest.raises(tf.errors.OpError, match=r"plain_scenes-train.*contains the id 2"):
+        list(segmentation_eval_pipeline(few, SegmentationEvalConfig(batch_size=2)))
 
 
 def test_classes_may_be_those_of_a_network(prepared):
     data_dir = prepared(LabelledScenes)
     source = open_segmentation("labelled_scenes", class_names=["road", "sky"], data_dir=data_dir)
     assert source.class_ids == (2, 1)
-    with pytest.raises(MisuseError, match=r"TFDS set 'labelled_scenes' lacks cow and has road. Name them alike"):
+    with pytest.raises(MisuseError, match=r"TFDS set 'labelled_scenes' must .* it lacks cow and has road. Use the same names"):
         open_segmentation("labelled_scenes", class_names=["cow", "sky"], data_dir=data_dir)
 
 
-def test_sets_of_another_form_are_told(prepared, tmp_path, folder):
+def test_sets_of_another_form_are_reported(prepared, tmp_path, folder):
     data_dir = prepared(ColouredScenes)
-    with pytest.raises(MisuseError, match=r"features image, mask, label: expected .* an Image of one channel"):
+    with pytest.raises(
+        MisuseError, match=r"features image, mask, label\. Segmentation needs .* an Image with one channel"
+    ):
         open_segmentation("coloured_scenes", data_dir=data_dir)
     prepared(PressedScenes)
-    with pytest.raises(RunError, match=r"pressed_scenes-train.tfrecord-\d+-of-\d+\[\d\], which is none"):
+    with pytest.raises(RunError, match=r"pressed_scenes-train.tfrecord-\d+-of-\d+\[\d\] is not a PNG"):
         open_segmentation("pressed_scenes", num_classes=3, data_dir=data_dir).largest()
     prepared(LabelledScenes)
     with pytest.raises(MisuseError, match="no split 'val'"):
@@ -174,17 +185,17 @@ def test_sets_of_another_form_are_told(prepared, tmp_path, folder):
         open_segmentation("scene_parse150")
     with pytest.raises(MisuseError, match="Unknown data set 'labelled_scene'"):
         open_segmentation("labelled_scene")
-    with pytest.raises(MisuseError, match="Expected no data_dir for the folder"):
+    with pytest.raises(MisuseError, match="data_dir does not apply to the folder"):
         open_segmentation(folder, data_dir=data_dir)
 
 
-def test_a_cut_file_is_told(prepared):
+def test_a_cut_file_is_reported(prepared):
     data_dir = prepared(LabelledScenes)
     source = open_segmentation("labelled_scenes", data_dir=data_dir)
     path = next(key[1] for key in source.keys(None, 1)).numpy().decode()
     with open(path, "r+b") as file:
         file.truncate(20)
-    with pytest.raises(RunError, match="is cut"):
+    with pytest.raises(RunError, match="is truncated"):
         source.largest()
 
 
@@ -201,7 +212,9 @@ def test_pets(tmp_path, monkeypatch):
     source = open_segmentation("oxford_iiit_pet", data_dir=str(tmp_path), num_classes=3)
     assert source.class_names == ("pet", "background", "border") and source.class_ids == (1, 2, 3)
     assert source.largest() == (8, 8)
-    masks = np.concatenate([masks for _, masks, _ in segmentation_eval_pipeline(source, batch_size=1)])
+    masks = np.concatenate(
+        [masks for _, masks, _ in segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=1))]
+    )
     assert {*np.unique(masks)} == {0, 1, 2, 255}
     assert open_segmentation("oxford_iiit_pet", data_dir=str(tmp_path), ignore=[3]).class_names == ("pet", "background")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.tasks.detection import boxes
+from keras_bot.tasks.detection import box_ops
 
 
 def _random(count, height=60, width=80, seed=0):
@@ -30,35 +30,35 @@ def _everywhere(function, *args):
 def test_iou_is_what_a_loop_gives():
     one, other = _random(7), _random(5, seed=1)
     expected = [[_iou(a, b) for b in other] for a in one]
-    np.testing.assert_allclose(_everywhere(boxes.iou_matrix, one, other), expected, atol=1e-6)
-    batched = boxes.iou_matrix(np.stack([one, one]), np.stack([other, other]))
+    np.testing.assert_allclose(_everywhere(box_ops.iou_matrix, one, other), expected, atol=1e-6)
+    batched = box_ops.iou_matrix(np.stack([one, one]), np.stack([other, other]))
     np.testing.assert_allclose(batched, [expected, expected], atol=1e-6)
 
 
 def test_padding_overlaps_with_nothing():
-    padded = boxes.pad(tf.constant(_random(2)), 4)
+    padded = box_ops.pad(tf.constant(_random(2)), 4)
     assert padded.shape == (4, 4)
-    iou = boxes.iou_matrix(padded, padded).numpy()
+    iou = box_ops.iou_matrix(padded, padded).numpy()
     np.testing.assert_allclose(np.diag(iou), [1, 1, 0, 0])
     assert not iou[2:].any() and not iou[:, 2:].any()
-    np.testing.assert_array_equal(boxes.area(padded)[2:], [0, 0])
+    np.testing.assert_array_equal(box_ops.area(padded)[2:], [0, 0])
 
 
 def test_pad_cuts_and_fills():
     rows = tf.constant([[1, 2], [3, 4], [5, 6]])
-    np.testing.assert_array_equal(boxes.pad(rows, 2), [[1, 2], [3, 4]])
-    np.testing.assert_array_equal(boxes.pad(rows, 4), [[1, 2], [3, 4], [5, 6], [-1, -1]])
-    np.testing.assert_array_equal(boxes.pad(tf.zeros([0], tf.int32), 2), [-1, -1])
+    np.testing.assert_array_equal(box_ops.pad(rows, 2), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(box_ops.pad(rows, 4), [[1, 2], [3, 4], [5, 6], [-1, -1]])
+    np.testing.assert_array_equal(box_ops.pad(tf.zeros([0], tf.int32), 2), [-1, -1])
 
 
 def test_clip_visible_and_centre():
     some = np.array([[-2, -4, 2, 4], [1, 1, 3, 3], [20, 20, 30, 30], [4, 4, 4, 9]], np.float32)
     window = np.array([0, 0, 10, 10], np.float32)
-    clipped = _everywhere(boxes.clip, some, window)
+    clipped = _everywhere(box_ops.clip, some, window)
     np.testing.assert_array_equal(clipped, [[0, 0, 2, 4], [1, 1, 3, 3], [10, 10, 10, 10], [4, 4, 4, 9]])
-    np.testing.assert_allclose(_everywhere(boxes.visible, some, window), [0.25, 1, 0, 0])
-    np.testing.assert_array_equal(_everywhere(boxes.centred_in, some, window), [True, True, False, True])
-    batched = boxes.clip(np.stack([some, some]), np.stack([window, window])[:, None])
+    np.testing.assert_allclose(_everywhere(box_ops.visible, some, window), [0.25, 1, 0, 0])
+    np.testing.assert_array_equal(_everywhere(box_ops.centred_in, some, window), [True, True, False, True])
+    batched = box_ops.clip(np.stack([some, some]), np.stack([window, window])[:, None])
     np.testing.assert_array_equal(batched, [clipped, clipped])
 
 
@@ -66,18 +66,18 @@ def test_boxes_follow_flipped_pixels():
     """A box drawn as pixels, then mirrored, is the mirrored box."""
     picture = np.zeros((6, 9), int)
     picture[1:4, 2:7] = 1
-    y0, x0, y1, x1 = boxes.flip(tf.constant([[1.0, 2.0, 4.0, 7.0]]), 9).numpy()[0].astype(int)
+    y0, x0, y1, x1 = box_ops.flip(tf.constant([[1.0, 2.0, 4.0, 7.0]]), 9).numpy()[0].astype(int)
     assert picture[:, ::-1][y0:y1, x0:x1].all() and picture.sum() == (y1 - y0) * (x1 - x0)
-    twice = boxes.flip(boxes.flip(_random(5), 80), 80)
+    twice = box_ops.flip(box_ops.flip(_random(5), 80), 80)
     np.testing.assert_allclose(twice, _random(5), atol=1e-5)
 
 
 def test_scale_and_move():
     some = tf.constant([[1.0, 2.0, 3.0, 4.0]])
-    np.testing.assert_array_equal(boxes.scale(some, tf.constant([2.0, 0.5])), [[2, 1, 6, 2]])
-    np.testing.assert_array_equal(boxes.move(some, tf.constant([10, -1])), [[11, 1, 13, 3]])
+    np.testing.assert_array_equal(box_ops.scale(some, tf.constant([2.0, 0.5])), [[2, 1, 6, 2]])
+    np.testing.assert_array_equal(box_ops.move(some, tf.constant([10, -1])), [[11, 1, 13, 3]])
     factors = tf.constant([[2.0, 0.5], [1.0, 1.0]])
-    np.testing.assert_array_equal(boxes.scale(tf.stack([some, some]), factors[:, None])[0], [[2, 1, 6, 2]])
+    np.testing.assert_array_equal(box_ops.scale(tf.stack([some, some]), factors[:, None])[0], [[2, 1, 6, 2]])
 
 
 @pytest.mark.parametrize("stretch", [False, True])
@@ -88,7 +88,7 @@ def test_a_drawn_window_is_of_the_zoom_and_holds_a_middle(shape, stretch):
     for number in range(200):
         uniform = tf.random.stateless_uniform([4], [0, number])
         options = {"stretch": stretch, "zooms": (0.5, 2.0)}
-        window = boxes.draw_window(tf.constant(shape), some, uniform, **options).numpy()
+        window = box_ops.draw_window(tf.constant(shape), some, uniform, **options).numpy()
         span = window[2:] - window[:2]
         zooms.append((full if stretch else max(shape)) / span)
         within = (window[:2] >= -1e-3) & (window[2:] <= full + 1e-3)
@@ -105,7 +105,9 @@ def test_a_window_without_boxes_lies_anywhere():
     nothing, corners = tf.zeros([0, 4]), []
     for number in range(300):
         uniform = tf.random.stateless_uniform([4], [1, number])
-        corners.append(boxes.draw_window(tf.constant([40, 40]), nothing, uniform, stretch=False, zooms=(2.0, 2.0))[:2])
+        corners.append(
+            box_ops.draw_window(tf.constant([40, 40]), nothing, uniform, stretch=False, zooms=(2.0, 2.0))[:2]
+        )
     corners = np.array(corners)
     assert corners.min() >= 0 and corners.max() <= 20
     np.testing.assert_allclose(corners.mean(axis=0), [10, 10], atol=1.2)
@@ -118,15 +120,15 @@ def test_cut_of_the_whole_image():
         ((480, 640), True, [0, 0, 320, 320]),
         ((1, 5000), False, [0, 0, 1, 320]),
     ):
-        window = boxes.whole_window(tf.constant(shape), stretch)
-        part, placed = boxes.cut(window, tf.constant(shape), 320)
+        window = box_ops.whole_window(tf.constant(shape), stretch)
+        part, placed = box_ops.cut(window, tf.constant(shape), 320)
         np.testing.assert_array_equal(part, [0, 0, *shape])
         np.testing.assert_array_equal(placed, place)
 
 
 def test_boxes_move_as_the_cut_pixels_do():
     part, place = tf.constant([10, 20, 30, 60]), tf.constant([0, 5, 40, 45])
-    moved = boxes.to_place(tf.constant([[10.0, 20.0, 30.0, 60.0], [20.0, 40.0, 25.0, 50.0]]), part, place)
+    moved = box_ops.to_place(tf.constant([[10.0, 20.0, 30.0, 60.0], [20.0, 40.0, 25.0, 50.0]]), part, place)
     np.testing.assert_allclose(moved, [[0, 5, 40, 45], [20, 25, 30, 35]])
 
 
@@ -139,7 +141,7 @@ def test_cut_stays_within_image_and_square():
             span <= shape, draw.uniform(0, 1, 2) * (shape - span), -draw.uniform(0, 1, 2) * (span - shape)
         )
         window = tf.constant(np.concatenate([corner, corner + span]), tf.float32)
-        part, place = (x.numpy() for x in boxes.cut(window, tf.constant(shape, tf.int32), 16))
+        part, place = (x.numpy() for x in box_ops.cut(window, tf.constant(shape, tf.int32), 16))
         assert (part[:2] >= 0).all() and (part[2:] <= shape).all() and (part[2:] > part[:2]).all()
         assert (place[:2] >= 0).all() and (place[2:] <= 16).all() and (place[2:] > place[:2]).all()
         factors = 16 / span

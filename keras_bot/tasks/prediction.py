@@ -1,4 +1,4 @@
-"""Drawings of an exported detector's or segmenter's predictions on image files."""
+"""Predictions of an exported detector or segmenter for image files, drawn into pictures."""
 
 import pathlib
 
@@ -26,12 +26,12 @@ def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathli
         RunError: If the file can't be read as an image.
     """
     image, names = read_image(path), description["class_names"]
-    told = [one_line(name) for name in names]
+    labels = [one_line(name) for name in names]
     if description["task"] == "segmentation":
         mask = serve(image[None])[0].numpy()
         picture = draw_mask(image.numpy(), mask, names)
         parts = np.bincount(mask.reshape(-1), minlength=len(names)) / mask.size
-        lines = [f"{parts[place]:7.2%}  {told[place]}" for place in np.argsort(-parts) if parts[place]]
+        lines = [f"{parts[index]:7.2%}  {labels[index]}" for index in np.argsort(-parts) if parts[index]]
     else:
         found = {name: value[0].numpy() for name, value in serve(image[None]).items()}
         shown = (found["classes"] >= 0) & (found["scores"] >= min_score)
@@ -39,7 +39,7 @@ def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathli
         picture = draw_boxes(image.numpy(), boxes, classes, names, scores)
         corners = [" ".join(f"{side:.0f}" for side in box) for box in boxes]
         lines = [
-            f"{score:7.2%}  {told[place]}  {box}" for score, place, box in zip(scores, classes, corners, strict=True)
+            f"{score:7.2%}  {labels[index]}  {box}" for score, index, box in zip(scores, classes, corners, strict=True)
         ]
     output.parent.mkdir(parents=True, exist_ok=True)
     picture_grid([picture], output, columns=1)

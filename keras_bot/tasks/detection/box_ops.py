@@ -96,7 +96,7 @@ def pad(rows: tf.Tensor, count: int) -> tf.Tensor:
 def draw_window(
     shape: tf.Tensor, boxes: tf.Tensor, uniform: tf.Tensor, *, stretch: bool, zooms: tuple[float, float]
 ) -> tf.Tensor:
-    """Samples a random window relative to an image; see the module `detection_pipeline`.
+    """Samples a random window relative to an image; see `data.pipeline`.
 
     Args:
         shape: image height and width, int32 (2,).

@@ -1,4 +1,4 @@
-"""Entry point for segmentation data in a folder or a TFDS set."""
+"""Opens segmentation data in a folder or a TFDS set."""
 
 import os
 import pathlib
@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from keras_bot.data.sources import tfds as tfds_set
 from keras_bot.errors import MisuseError
 from keras_bot.tasks.segmentation.data.folder import open_folder
-from keras_bot.tasks.segmentation.data.source import IGNORE, UNKNOWN, SegmentationSource
+from keras_bot.tasks.segmentation.data.source import SegmentationSource
 from keras_bot.tasks.segmentation.data.tfds import open_tfds_segmentation
-
-__all__ = ["IGNORE", "UNKNOWN", "SegmentationSource", "open_segmentation"]
 
 
 def open_segmentation(
@@ -25,11 +23,11 @@ def open_segmentation(
     """Opens one split without reading its images.
 
     Args:
-        dataset: a folder (see `segmentation_folder`), or the name of a TFDS set (see `tfds_segmentation`).
+        dataset: a folder (see `folder`), or the name of a TFDS set (see `tfds`).
         split: its name in the data set; "eval" is the first existing split of val, validation and test, or for TFDS
             of validation, test and val.
         num_classes: expected number of classes, or 0. Required if the data does not name its classes; these are then
-            the ids from 0 on that aren't ignored.
+            the lowest ids that aren't ignored.
         ignore: ids that count as unlabelled, like 255 unless 255 is named as a class. None: ids named unlabelled, void
             or ignore.
         class_names: names that define the order of the labels, for example those of a trained network; the data must
@@ -45,6 +43,6 @@ def open_segmentation(
     path = pathlib.Path(dataset).expanduser()
     if path.exists() or not tfds_set.is_name(str(dataset)):
         if data_dir is not None:
-            raise MisuseError(f"Expected no data_dir for the folder {path}. Leave it out.")
+            raise MisuseError(f"data_dir does not apply to the folder {path}. Remove it.")
         return open_folder(path, split, **options)
     return open_tfds_segmentation(str(dataset), split, data_dir=data_dir, **options)
