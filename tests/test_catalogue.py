@@ -1,46 +1,53 @@
-"""One trick: one file with its card, one recipe field, one switch, one test, one flagfile."""
+"""One trick: one row in the table of tricks, one file with its card, one recipe field, one test, one flagfile."""
 
 import ast
 import dataclasses
 import pathlib
+import re
 
 import pytest
 
+from keras_bot.bag import TRICKS, active_tricks, all_settings, without
 from keras_bot.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
-FIELD = {  # file in tricks/ -> the recipe's field that switches it on
-    "lr_scaling": "linear_scaling",
-    "warmup": "warmup_epochs",
-    "decay": "schedule",
-    "nag": "weight_decay",
-    "no_bias_decay": "no_bias_decay",
-    "zero_gamma": "zero_gamma",
-    "precision": "precision",
-    "loss_scaling": "precision",
-    "label_smoothing": "label_smoothing",
-    "distillation": "teacher",
-    "mixup": "mixup_alpha",
-}
-NO_TRICK = {"__init__", "callbacks", "labels"}
+MODULES = {module: trick for trick in TRICKS for module in trick.modules}
+NO_TRICK = {"__init__", "callbacks", "labels", "logits"}
 CARD = ("What:", "Equation:", "Shapes and dtypes:", "The paper's value:", "Interactions:", "Reference:")
 
 
-def test_every_trick_is_in_the_catalogue():
-    assert {path.stem for path in (ROOT / "keras_bot/tricks").glob("*.py")} - NO_TRICK == set(FIELD)
+def test_every_file_of_a_trick_is_in_the_table():
+    files = {path.stem for path in (ROOT / "keras_bot/tricks").glob("*.py")}
+    assert files - NO_TRICK == set(MODULES)
+    assert len({trick.name for trick in TRICKS}) == len(TRICKS)
 
 
-@pytest.mark.parametrize("trick", FIELD)
-def test_a_trick_has_its_card(trick):
-    card = ast.get_docstring(ast.parse((ROOT / f"keras_bot/tricks/{trick}.py").read_text()))
+@pytest.mark.parametrize("module", MODULES)
+def test_a_trick_has_its_card_and_its_test(module):
+    card = ast.get_docstring(ast.parse((ROOT / f"keras_bot/tricks/{module}.py").read_text()))
     missing = [heading for heading in CARD if f"\n{heading}" not in card]
     assert not missing, f"the card lacks {missing}"
+    assert (ROOT / f"tests/tricks/test_{module}.py").exists()
 
 
-@pytest.mark.parametrize(("trick", "field"), FIELD.items())
-def test_a_trick_has_a_knob_a_switch_a_test_and_a_flagfile(trick, field):
-    assert field in {knob.name for knob in dataclasses.fields(Recipe)}
-    switches = (ROOT / "keras_bot/training/assemble.py", ROOT / "keras_bot/trainer.py")
-    assert any(f"recipe.{field}" in path.read_text() for path in switches)
-    assert (ROOT / f"tests/tricks/test_{trick}.py").exists()
-    assert any(f"--{field}" in path.read_text() for path in (ROOT / "flags").rglob("*.flags"))
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.name)
+def test_a_trick_has_a_field_a_use_a_flagfile_and_a_line_in_the_readme(trick):
+    assert trick.field in {field.name for field in dataclasses.fields(Recipe)}
+    uses = [*(ROOT / "keras_bot/training").rglob("*.py"), *(ROOT / "keras_bot/tasks").rglob("*.py")]
+    uses.append(ROOT / "keras_bot/trainer.py")
+    assert any(f"recipe.{trick.field}" in path.read_text() for path in uses)
+    assert any(f"--{trick.field}" in path.read_text() for path in (ROOT / "flags").rglob("*.flags"))
+    table = re.findall(r"^\|[^|]*\| ([\d.]+) \|([^|]*)\|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert any(section == trick.section and f"--{trick.field}" in flags for section, flags in table)
+
+
+def test_the_settings_switch_the_tricks_on_and_off_switches_them_off():
+    plain = Recipe()
+    bag = dataclasses.replace(plain, **all_settings())
+    assert active_tricks(plain) == []
+    names = [trick.name for trick in TRICKS if trick.settings]
+    assert [trick.name for trick in TRICKS if trick.is_active(bag)] == names
+    for name in names:
+        bag = without(bag, name)
+    assert bag == dataclasses.replace(plain, decay_epochs=bag.decay_epochs)
+    assert without(plain, "mixup") is plain

@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 
 from keras_bot import data, tricks
-from keras_bot import trainer as train_module
 from keras_bot.cli.flags import read_recipe
 from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
-from keras_bot.tasks.classification import CLASSIFICATION
+from keras_bot.tasks.classification import Classification, build_classifier
 from keras_bot.trainer import train
-from keras_bot.training import assemble
-from keras_bot.training.checkpoints.run_directory import RunDirectory, RunRecorder
+from keras_bot.training import batches, preflight
+from keras_bot.training.callbacks import RunRecorder
+from keras_bot.training.checkpoints.run_directory import RunDirectory
 from keras_bot.training.checkpoints.run_lock import lock_run
 from keras_bot.training.checkpoints.saver import Saver
 from keras_bot.training.evaluate import evaluate
+from keras_bot.training.optimizer import build_optimizer
+from keras_bot.training.schedule import build_schedule
 
 
 def tiny(**changes):
@@ -91,7 +93,7 @@ def test_a_run_directory_holds_everything(whole):
 
 def test_the_learning_rate_follows_the_recipe(whole):
     recipe, path, _ = whole
-    schedule = assemble.build_schedule(recipe, 4)
+    schedule = build_schedule(recipe, 4)
     expected = [float(schedule(step)) for step in (4, 8)]  # the step after each epoch
     np.testing.assert_allclose([float(row["learning_rate"]) for row in rows(path)], expected, rtol=1e-4, atol=1e-8)
 
@@ -100,8 +102,8 @@ def test_the_saved_network_is_plain_and_gives_the_same_metrics(whole):
     recipe, path, result = whole
     model = keras.saving.load_model(path / "model.keras")
     assert getattr(model, "optimizer", None) is None
-    source = assemble.open_source(recipe, "eval")
-    data = assemble.evaluation_data(recipe, source, None)
+    source = Classification().open_source(recipe, "eval")
+    data = Classification().evaluation_data(recipe, source, None)
     again = evaluate(model, data)
     assert again["top1"] == pytest.approx(result["top1"])
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-4)
@@ -184,21 +186,21 @@ def test_a_run_is_not_resumed_on_other_data_and_other_images_are_told(image_fold
     stopped_after(2, monkeypatch, recipe, tmp_path / "run")
     for split in ("train", "val"):
         (folder / split / "class0").rename(folder / split / "zebra")
-    with pytest.raises(MisuseError, match="a run on other data: the classes are others"):
+    with pytest.raises(MisuseError, match="a run on other data: the class names have changed"):
         train(recipe, tmp_path / "run", resume=True, progress_bar=False)
     for split in ("train", "val"):
         (folder / split / "zebra").rename(folder / split / "class0")
     image = folder / "train" / "class0" / "7.jpg"
     image.rename(tmp_path / "7.jpg")
-    with pytest.raises(MisuseError, match="other data: train_images was 24 and is 23"):
+    with pytest.raises(MisuseError, match="other data: train_images was 24, is 23"):
         train(recipe, tmp_path / "run", resume=True, progress_bar=False)
     (tmp_path / "7.jpg").rename(image)
     for split in ("train", "val"):
         first, last = (folder / split / f"class{c}" / "0.jpg" for c in (0, 2))
         first.write_bytes(last.read_bytes())
-    assert "some images are others than when" not in capsys.readouterr().err
+    assert "some images have changed since" not in capsys.readouterr().err
     train(recipe, tmp_path / "run", resume=True, progress_bar=False)
-    assert "some images are others than when" in capsys.readouterr().err
+    assert "some images have changed since" in capsys.readouterr().err
 
 
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(whole, tmp_path):
@@ -207,7 +209,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(whole, tmp_path):
     history = (path / "history.csv").read_text()
     for file in (path / "checkpoints").iterdir():
         file.unlink()
-    with pytest.raises(MisuseError, match=r"Expected checkpoints in .*, as 2 epochs are done, received none"):
+    with pytest.raises(MisuseError, match=r"checkpoints contains no checkpoints, although 2 epochs are done"):
         train(recipe, path, resume=True, progress_bar=False)
     assert (path / "history.csv").read_text() == history
 
@@ -221,7 +223,7 @@ def test_resuming_a_finished_run_changes_nothing(whole):
 
 def test_a_directory_with_a_run_is_refused(whole):
     recipe, path, _ = whole
-    with pytest.raises(MisuseError, match="already holds a run of this recipe"):
+    with pytest.raises(MisuseError, match="already contains a run of this recipe"):
         train(recipe, path, progress_bar=False)
     with pytest.raises(MisuseError, match=r"another recipe \(seed was 0, is 5\)"):
         train(tiny(seed=5), path, resume=True, progress_bar=False)
@@ -257,7 +259,7 @@ def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
 
 def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
     _, path, _ = whole
-    with pytest.raises(MisuseError, match="teacher outside the run_dir"):
+    with pytest.raises(MisuseError, match=r"--teacher=.* is inside the run directory"):
         train(tiny(teacher=str(path)), path, overwrite=True, progress_bar=False)
     assert (path / "model.keras").exists()
 
@@ -270,14 +272,14 @@ def test_overwrite_starts_anew(whole, tmp_path):
 
 def test_foreign_files_are_never_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(MisuseError, match="files that are no run"):
+    with pytest.raises(MisuseError, match="files that are not part of a keras_bot run"):
         train(tiny(), tmp_path, overwrite=True, progress_bar=False)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     path = tmp_path / "run"
-    build = assemble.build_batch_transform
+    build = batches.build_batch_transform
 
     def poisoned(recipe):
         transform = build(recipe)
@@ -288,7 +290,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
         return transform_late
 
-    monkeypatch.setattr(train_module.assemble, "build_batch_transform", poisoned)
+    monkeypatch.setattr(batches, "build_batch_transform", poisoned)
     with pytest.raises(RunError, match=r"epoch 2.*step.*step-00000004.npz"):
         train(tiny(), path, progress_bar=False)
     with np.load(path / "checkpoints/step-00000004.npz") as stored:
@@ -339,8 +341,10 @@ def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_
     keras.utils.set_random_seed(3)
     with two_replicas.scope():
         model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
-        figures = [evaluate(model, data.eval_pipeline(source, batch_size=size, **options)) for size in (2, 8)]
-    images, labels, _ = next(iter(data.eval_pipeline(source, batch_size=5, **options)))
+        figures = [
+            evaluate(model, data.eval_pipeline(source, data.EvalConfig(batch_size=size, **options))) for size in (2, 8)
+        ]
+    images, labels, _ = next(iter(data.eval_pipeline(source, data.EvalConfig(batch_size=5, **options))))
     logits = images.numpy().reshape(5, -1) @ model.layers[-1].kernel.numpy()
     likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     loss, top1 = -(likely * labels).numpy().sum(1).mean(), (logits.argmax(1) == labels.numpy().argmax(1)).mean()
@@ -374,7 +378,7 @@ def test_distillation_trains_the_student_alone(whole, tmp_path):
 
 def test_labels_are_smoothed_once_then_mixed():
     recipe = tiny(mixup_off_epochs=1)
-    transform = assemble.build_batch_transform(recipe)
+    transform = batches.build_batch_transform(recipe)
     labels = np.eye(4, dtype="float32")[[0, 1, 2, 3]]
     images = np.arange(4, dtype="float32").reshape(4, 1, 1, 1)
     mixed_images, mixed = (np.asarray(x) for x in transform(images, labels, np.array([1, 2], "int32"), 0))
@@ -386,55 +390,58 @@ def test_labels_are_smoothed_once_then_mixed():
 
 
 def test_the_warmup_never_takes_all_steps():
-    schedule = assemble.build_schedule(Recipe(epochs=1, warmup_epochs=0.9, schedule="cosine"), steps_per_epoch=2)
+    schedule = build_schedule(Recipe(epochs=1, warmup_epochs=0.9, schedule="cosine"), steps_per_epoch=2)
     assert float(schedule(0)) == pytest.approx(0.1) and float(schedule(1)) == pytest.approx(0.1)
 
 
 def test_a_warmup_that_rounds_to_the_first_decay_ends_before_it():
     recipe = Recipe(epochs=2, warmup_epochs=0.96, decay_epochs=(1,), learning_rate=1.0)
-    schedule = assemble.build_schedule(recipe, steps_per_epoch=10)
+    schedule = build_schedule(recipe, steps_per_epoch=10)
     assert float(schedule(9)) == pytest.approx(1.0) and float(schedule(10)) == pytest.approx(0.1)
 
 
 def test_step_decay_counts_epochs_from_the_start_of_the_training():
     recipe = Recipe(epochs=100, warmup_epochs=5, decay_epochs=(30, 60), learning_rate=1.0)
-    schedule = assemble.build_schedule(recipe, steps_per_epoch=10)
+    schedule = build_schedule(recipe, steps_per_epoch=10)
     assert float(schedule(299)) == pytest.approx(1.0) and float(schedule(300)) == pytest.approx(0.1)
     assert float(schedule(599)) == pytest.approx(0.1) and float(schedule(600)) == pytest.approx(0.01)
 
 
 def test_the_decay_reaches_all_or_kernels_alone():
-    model = assemble.build_model(tiny(), 4)
+    model = build_classifier(tiny(), 4)
     decayed, spared = tricks.split_by_decay(model)
     assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
-    assert assemble.build_optimizer(tiny(), 0.1, model).get_config()["decay"] == "kernels"
-    assert assemble.build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decay"] == "all"
+    assert build_optimizer(tiny(), 0.1, model).get_config()["decayed_variables"] == "kernels"
+    assert build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decayed_variables"] == "all"
 
 
 def test_a_recipe_of_another_task_is_refused(tmp_path):
-    with pytest.raises(MisuseError, match="task of the recipe, detection, received that of classification"):
-        train(Recipe(task="detection"), tmp_path / "run", task=CLASSIFICATION)
+    with pytest.raises(MisuseError, match="recipe's task is detection, but `task` is for classification"):
+        train(Recipe(task="detection"), tmp_path / "run", task=Classification())
     assert not (tmp_path / "run").exists()
 
 
 def test_what_workers_must_have_alike_is_told_in_the_meeting(tmp_path, monkeypatch):
-    told = {}
-    monkeypatch.setattr(train_module, "meet_workers", lambda cluster, facts: told.update(facts))
-    train_module._open_run(tiny(checkpoint_every=7, keep_checkpoints=9), tmp_path / "run", resume=True, overwrite=False)
-    assert told["resume"] == "true" and told["checkpoint_every"] == "7" and "keep_checkpoints" not in told
+    facts_sent = {}
+    monkeypatch.setattr(preflight, "connect_workers", lambda cluster, facts: facts_sent.update(facts))
+    preflight.open_run_directory(
+        tiny(checkpoint_every=7, keep_checkpoints=9), tmp_path / "run", resume=True, overwrite=False
+    )
+    assert facts_sent["resume"] == "true" and facts_sent["checkpoint_every"] == "7"
+    assert "keep_checkpoints" not in facts_sent
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/run.flags").write_text("\n".join(tiny().flag_lines()))
     (tmp_path / "run/metrics.json").write_text("cut sho")
     with pytest.raises(RunError, match=r"metrics\.json"):
-        train_module._open_run(tiny(), tmp_path / "run", resume=True, overwrite=False)
-    assert "metrics.json" in told["trouble"]
+        preflight.open_run_directory(tiny(), tmp_path / "run", resume=True, overwrite=False)
+    assert "metrics.json" in facts_sent["trouble"]
 
 
 def test_what_a_kill_leaves_of_the_first_write_is_no_other_file(tmp_path):
     (tmp_path / ".run.flags.123.part").write_text("--dat")
     RunDirectory(tmp_path, tiny(), resume=True)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(MisuseError, match="no run of keras_bot"):
+    with pytest.raises(MisuseError, match="files that are not part of a keras_bot run"):
         RunDirectory(tmp_path, tiny(), resume=True)
 
 
@@ -448,6 +455,6 @@ def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, nam
         return replace(self, target)
 
     monkeypatch.setattr(pathlib.Path, "replace", full)
-    with pytest.raises(RunError, match=rf"Can't write .*{name}: .*No space left"):
+    with pytest.raises(RunError, match=rf"Cannot write .*{name}: No space left"):
         train(tiny(**SHORT), tmp_path, progress_bar=False)
     assert not list(tmp_path.glob(".*part*"))

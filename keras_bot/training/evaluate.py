@@ -1,10 +1,24 @@
-"""Evaluation of a network on a data set: loss, top-1 and top-5 accuracy."""
+"""Loss and metrics of classification, and the evaluation of a network on a data set."""
 
 import keras
 import tensorflow as tf
 
-from keras_bot.training import assemble
 from keras_bot.training.failures import user_errors
+
+
+def build_losses() -> dict[str, object]:
+    """Returns the arguments of `compile` for logits and (batch, classes) labels: cross-entropy, top-1 and top-5.
+
+    On a padded batch only the weighted metrics are exact: see `ExactLoss`.
+    """
+    return {
+        "loss": keras.losses.CategoricalCrossentropy(from_logits=True, dtype="float32"),
+        "weighted_metrics": [
+            keras.metrics.CategoricalAccuracy(name="top1", dtype="float32"),
+            keras.metrics.TopKCategoricalAccuracy(5, name="top5", dtype="float32"),
+            keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy", dtype="float32"),
+        ],
+    }
 
 
 def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verbose: int = 0) -> dict[str, float]:
@@ -12,7 +26,7 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
 
     Args:
         model: maps float32 images (batch, size, size, 3) to logits (batch, classes). This function compiles it.
-        dataset: batches of images, one-hot labels and weights, as from `assemble.evaluation_data`.
+        dataset: batches of images, one-hot labels and weights, as from `data.eval_pipeline`.
         corrupt: CorruptLog of the data set, which provides the error when too many images fail.
         verbose: Keras' 0, 1 or 2.
 
@@ -22,11 +36,7 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verb
     Raises:
         RunError: if more images fail to decode than `corrupt` allows.
     """
-    model.compile(
-        loss=assemble.build_loss(),
-        weighted_metrics=assemble.build_metrics(),
-        jit_compile=False,
-    )
+    model.compile(**build_losses(), jit_compile=False)
     with user_errors(corrupt):
         figures = model.evaluate(dataset, verbose=verbose, return_dict=True)
     figures["loss"] = figures.pop("cross_entropy")

@@ -14,7 +14,9 @@ from keras_bot.errors import RunError, first_line
 def user_errors(corrupt, workers: int = 1):
     """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images are broken.
 
-    With several workers, errors that indicate a lost worker are reported as such.
+    Args:
+        corrupt: CorruptLog of the data set, or None.
+        workers: number of workers. With several, errors that indicate a lost worker are reported as such.
     """
     try:
         yield
@@ -23,30 +25,30 @@ def user_errors(corrupt, workers: int = 1):
     except tf.errors.OpError as error:
         if corrupt is not None and corrupt.exceeded:
             raise corrupt.error() from None
-        if own := run_error(error):
-            raise own from None
+        if user_error := run_error(error):
+            raise user_error from None
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
         if workers > 1 and isinstance(error, lost):
             raise _lost_worker(error) from None
-        raise RunError(f"TensorFlow stopped: {first_line(error)}") from error
+        raise RunError(f"TensorFlow failed: {first_line(error)}") from error
     except Exception as error:
-        if not _is_jaxs(error):
+        if not _is_jax_error(error):
             raise
         if "RESOURCE_EXHAUSTED" in str(error):
             raise _out_of_memory(error) from None
         if workers > 1:
             raise _lost_worker(error) from None
-        raise RunError(f"JAX stopped: {first_line(error)}") from error
+        raise RunError(f"JAX failed: {first_line(error)}") from error
 
 
-def _is_jaxs(error) -> bool:
-    """Returns whether JAX's runtime raised it: some JAX functions turn the runtime's message into a ValueError."""
+def _is_jax_error(error) -> bool:
+    """Returns whether JAX's runtime raised the error. Some JAX functions convert its errors to a ValueError."""
     if keras.backend.backend() != "jax":
         return False
     import jax
 
-    of_runtime = isinstance(error, ValueError) and re.match(r"[A-Z_]{5,}: ", str(error))
-    return bool(of_runtime) or isinstance(error, jax.errors.JaxRuntimeError)
+    is_converted = isinstance(error, ValueError) and re.match(r"[A-Z_]{5,}: ", str(error))
+    return bool(is_converted) or isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def _out_of_memory(error):
@@ -56,5 +58,5 @@ def _out_of_memory(error):
 def _lost_worker(error):
     reason = first_line(error).rstrip(".")
     if reason.startswith("Detected at node"):  # TensorFlow reports the graph node, not the reason
-        reason = "the workers can't reach each other any more"
-    return RunError(f"Another worker was lost: {reason}. Look at its log, and start all workers again with --resume.")
+        reason = "the connection between the workers was lost"
+    return RunError(f"Another worker was lost: {reason}. Check its log, then restart all workers with --resume.")

@@ -1,53 +1,60 @@
 """Fine-tuning: initial weights from a trained network, frozen layers and layer-wise learning rates.
 
-The parts of a `models.create` network are numbered: the stem is 0, the stages are 1 … 4, the head is 5.
+The parts of a `models.create_model` network are numbered: the stem is 0, the stages are 1 … 4, the head is 5.
 """
 
 import dataclasses
+import os
 import sys
+from collections.abc import Sequence
 
 import keras
 
 from keras_bot import models
 from keras_bot.errors import MisuseError, first_few, unknown
-from keras_bot.interop.architecture import same
+from keras_bot.interop.architecture import same_network
 from keras_bot.model_files import class_names_of, read_network
 from keras_bot.recipe import Recipe
 
 HEAD = 5
 
 
-def start_from(model: keras.Model, path: str, class_names: tuple[str, ...] = ()):
+def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: Sequence[str] = ()):
     """Copies the weights of a trained network to `model`, including the head if the class names are the same.
 
     Args:
-        model: network from `models.create`.
-        path: any path that `network.read_network` reads.
-        class_names: classes of `model`'s head.
+        model: network from `models.create_model`.
+        path: any path that `model_files.read_network` reads.
+        class_names: classes of `model`'s head, in label order; () leaves the head as it is.
 
     Raises:
-        MisuseError: if it can't be read, or is another network than `model`, which is then unchanged.
+        MisuseError: if it cannot be read, or is another network than `model`, which is then unchanged.
     """
-    source, known = read_network(path)
-    theirs = class_names_of(known)
-    names = {layer.name: layer for layer in source.layers if layer.weights}
-    pairs = [(layer, names.get(layer.name)) for layer in model.layers if layer.weights]
-    if tuple(theirs) != tuple(class_names) or not class_names:
-        pairs = [(ours, other) for ours, other in pairs if part_of(ours) != HEAD]
-        if theirs and class_names:
-            told = f"{len(theirs)} classes there, {len(class_names)} here, or of other names"
-            print(f"keras-bot: the head is new, not that of {path}: {told}.", file=sys.stderr, flush=True)
+    source, description = read_network(path)
+    source_classes = class_names_of(description)
+    source_layers = {layer.name: layer for layer in source.layers if layer.weights}
+    pairs = [(layer, source_layers.get(layer.name)) for layer in model.layers if layer.weights]
+    if tuple(source_classes) != tuple(class_names) or not class_names:
+        pairs = [(layer, source_layer) for layer, source_layer in pairs if part_of(layer) != HEAD]
+        if source_classes and class_names:
+            reason = f"{path} was trained on other classes ({len(source_classes)}, here {len(class_names)})"
+            print(f"keras-bot: the head is initialised randomly, since {reason}.", file=sys.stderr, flush=True)
     _check_same_network(model, source, path)
-    for ours, other in pairs:
-        shapes = [[tuple(v.shape) for v in layer.weights] if layer else None for layer in (ours, other)]
-        if shapes[0] != shapes[1]:
+    for layer, source_layer in pairs:
+        needed, found = (_weight_shapes(each) for each in (layer, source_layer))
+        if needed != found:
+            is_same = source.name == model.name
+            difference = "of another width" if is_same else f"but --model is {model.name}"
             raise MisuseError(
-                f"Expected in {path} the network {model.name}, but its layer {ours.name} has the weights {shapes[1]} "
-                f"where {shapes[0]} are needed; it looks like {_looks(source, model)}. Set --model and "
-                "--width to what it is."
+                f"{path} contains a {source.name}{' ' if is_same else ', '}{difference}: the weights of layer "
+                f"{layer.name} have shapes {found} instead of {needed}. Set --model and --width to match."
             )
-    for ours, other in pairs:
-        ours.set_weights(other.get_weights())
+    for layer, source_layer in pairs:
+        layer.set_weights(source_layer.get_weights())
+
+
+def _weight_shapes(layer):
+    return [tuple(weight.shape) for weight in layer.weights] if layer else None
 
 
 def _check_same_network(model, source, path):
@@ -55,35 +62,34 @@ def _check_same_network(model, source, path):
 
     Layers alone are not enough: variants A and B, or two depths, may agree in every layer of one of them.
     """
-    others = {layer.name for layer in source.layers if layer.weights and part_of(layer) != HEAD}
-    others -= {layer.name for layer in model.layers}
-    another = source.name in models.names() and not same(source.name, model.name)
-    if another or others:
-        has = source.name if another else f"one with {first_few(sorted(others))} too"
-        raise MisuseError(f"Expected in {path} the network {model.name}, received {has}. Set --model to what it is.")
+    extra = {layer.name for layer in source.layers if layer.weights and part_of(layer) != HEAD}
+    extra -= {layer.name for layer in model.layers}
+    if source.name in models.names() and not same_network(source.name, model.name):
+        raise MisuseError(f"{path} contains a {source.name}, but --model is {model.name}. Use --model={source.name}.")
+    if extra:
+        raise MisuseError(
+            f"{path} contains another network than --model={model.name}: it also has the layers "
+            f"{first_few(sorted(extra))}. Set --model to match."
+        )
 
 
-def _looks(source, model):
-    return f"{source.name} of another width" if source.name == model.name else source.name
-
-
-def like_source(recipe: Recipe, given: set[str]) -> Recipe:
+def with_source_settings(recipe: Recipe, explicit: set[str]) -> Recipe:
     """Returns the recipe with the model and width of `init_from`; for classification also image size and preprocessing.
 
     Args:
         recipe: the user's recipe.
-        given: names of the fields to leave unchanged.
+        explicit: names of the fields that the user set, which stay unchanged.
 
     Raises:
-        MisuseError: if `init_from` can't be read, or isn't a network of `models.names()`.
+        MisuseError: if `init_from` cannot be read, or is not a network of `models.names()`.
     """
-    source, known = read_network(recipe.init_from)
+    source, description = read_network(recipe.init_from)
+    stored = description.get("recipe", {})
     names = ("width", "image_size", "transform", "eval_crop") if recipe.task == "classification" else ("width",)
-    theirs = {name: known.get("recipe", {}).get(name) for name in names}
-    theirs["model"] = known.get("recipe", {}).get("model", source.name)
-    if theirs["model"] not in models.names():
-        raise unknown(f"network, of --init_from={recipe.init_from},", theirs["model"], models.names())
-    changes = {name: value for name, value in theirs.items() if value and name not in given}
+    settings = {**{name: stored.get(name) for name in names}, "model": stored.get("model", source.name)}
+    if settings["model"] not in models.names():
+        raise unknown(f"network in --init_from={recipe.init_from}:", settings["model"], models.names())
+    changes = {name: value for name, value in settings.items() if value and name not in explicit}
     for name in ("width", "eval_crop", "image_size"):
         if name in changes:
             changes[name] = (int if name == "image_size" else float)(changes[name])
@@ -98,7 +104,7 @@ def part_of(layer: keras.layers.Layer) -> int:
 
 
 def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
-    """Freezes the weights and batch norm statistics of layers of a `models.create` network or a backbone.
+    """Freezes the weights and batch norm statistics of layers of a `models.create_model` network or a backbone.
 
     Args:
         model: modified in place. Compile it afterwards.
@@ -112,7 +118,7 @@ def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
             layer.trainable = False
 
 
-def rates(model: keras.Model, layer_decay: float) -> dict[str, float]:
+def layer_multipliers(model: keras.Model, layer_decay: float) -> dict[str, float]:
     """Returns learning rate factors by variable path: layer_decay ** n in the nth part below the head."""
     return {
         variable.path: layer_decay ** (HEAD - part_of(layer))

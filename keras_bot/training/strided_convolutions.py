@@ -10,7 +10,7 @@ import types
 import keras
 import tensorflow as tf
 
-CHANNELS = 16  # input channels; no crash was seen with this many or more
+SAFE_CHANNELS = 16  # no crash was seen with this many input channels or more
 
 
 def subsample_before_convolving(model: keras.Model) -> list[keras.layers.Conv2D]:
@@ -19,10 +19,10 @@ def subsample_before_convolving(model: keras.Model) -> list[keras.layers.Conv2D]
     Like `fuse_batch_norm`, it affects only these layer objects in this process. Call it before the training step is
     traced.
     """
-    found = [layer for layer in model._flatten_layers() if _is_narrow(layer)]
-    for layer in found:
+    layers = [layer for layer in model._flatten_layers() if _is_narrow(layer)]
+    for layer in layers:
         layer.call = types.MethodType(_call, layer)
-    return found
+    return layers
 
 
 def _is_narrow(layer):
@@ -33,7 +33,7 @@ def _is_narrow(layer):
         and max(layer.strides) > 1
         and layer.groups == 1
         and layer.data_format == "channels_last"
-        and layer.kernel.shape[2] < CHANNELS
+        and layer.kernel.shape[2] < SAFE_CHANNELS
     )
 
 

@@ -1,4 +1,4 @@
-"""AdamW clips the gradient that is applied: that of all replicas together."""
+"""AdamW clips the applied gradient, which is summed over all replicas."""
 
 import keras
 import numpy as np
@@ -6,12 +6,11 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.recipe import Recipe
-from keras_bot.training.assemble import build_optimizer
-from keras_bot.training.optimizer import AdamW
+from keras_bot.training.optimizer import AdamW, build_optimizer
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_the_clipped_norm_is_that_of_the_gradient_summed_over_replicas(replicas, two_replicas):
+def test_the_gradient_is_summed_over_replicas_before_clipping(replicas, two_replicas):
     strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
     gradients = tf.constant([[30.0, 0.0], [0.0, 40.0]])
     with strategy.scope():
@@ -29,7 +28,7 @@ def test_the_clipped_norm_is_that_of_the_gradient_summed_over_replicas(replicas,
     np.testing.assert_allclose(applied, [3, 4], rtol=1e-5)
 
 
-def test_it_is_saved_and_loaded_with_its_arguments():
+def test_the_config_is_saved_and_loaded():
     optimizer = AdamW(0.01, weight_decay=0.3, global_clipnorm=2.0)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is AdamW and again.get_config() == optimizer.get_config()

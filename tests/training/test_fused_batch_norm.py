@@ -1,16 +1,16 @@
-"""Fused batch norm computes what Keras' does, and leaves no trace in what is saved."""
+"""Fused batch norm computes the same values as Keras' and does not change saved files."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.models import create
+from keras_bot.models import create_model
 from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
 
 
 def _train(dtype, *, fuse):
-    """Outputs, gradients of inputs, gamma and beta, and moving statistics of one batch norm after one step."""
+    """Returns outputs, gradients of inputs, gamma and beta, and moving statistics of one batch norm after a step."""
     image = keras.Input((None, None, 5))
     norm = keras.layers.BatchNormalization(momentum=0.7, epsilon=1e-5, dtype=dtype)
     model = keras.Model(image, norm(image))
@@ -29,13 +29,13 @@ def _train(dtype, *, fuse):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)])
-def test_fused_is_plain(dtype, tolerance):
-    for plain, fused in zip(_train("float32", fuse=False), _train(dtype, fuse=True), strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=tolerance, atol=tolerance * np.abs(plain).max())
+def test_fused_equals_keras(dtype, tolerance):
+    for expected, fused in zip(_train("float32", fuse=False), _train(dtype, fuse=True), strict=True):
+        np.testing.assert_allclose(fused, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
-def test_saved_model_is_plain(tmp_path):
-    fused = create("cifar_resnet20_d", num_classes=5)
+def test_saved_models_have_keras_layers(tmp_path):
+    fused = create_model("cifar_resnet20_d", num_classes=5)
     assert len(fuse_batch_norm(fused)) == 21
     fused.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -45,8 +45,8 @@ def test_saved_model_is_plain(tmp_path):
         assert all(type(norm) is keras.layers.BatchNormalization and "call" not in vars(norm) for norm in norms)
 
 
-def test_frozen_batch_norm_stays_as_it_is():
-    fused = create("cifar_resnet20_d", num_classes=5)
+def test_frozen_batch_norm_does_not_change():
+    fused = create_model("cifar_resnet20_d", num_classes=5)
     norms = fuse_batch_norm(fused)
     before = [norm.get_weights() for norm in norms]
     for norm in norms:
@@ -57,7 +57,7 @@ def test_frozen_batch_norm_stays_as_it_is():
         np.testing.assert_array_equal(norm.get_weights(), weights)
 
 
-def test_what_the_kernel_cannot_do_is_left():
+def test_unsupported_batch_norms_are_not_patched():
     image = keras.Input((8, 8, 4))
     x = keras.layers.BatchNormalization(axis=1)(image)
     x = keras.layers.BatchNormalization(scale=False)(x)
@@ -67,7 +67,7 @@ def test_what_the_kernel_cannot_do_is_left():
     assert fuse_batch_norm(keras.Model(image, x)) == []
 
 
-def test_synchronised_on_one_device_is_plain():
+def test_synchronised_batch_norm_on_one_device_equals_keras():
     image = keras.Input((6, 7, 5))
     norm = keras.layers.BatchNormalization()
     model = keras.Model(image, norm(image))
@@ -77,13 +77,13 @@ def test_synchronised_on_one_device_is_plain():
         norm.moving_mean.assign(np.zeros(5))
         norm.moving_variance.assign(np.ones(5))
         if fuse:
-            assert fuse_batch_norm(model, synchronised=True) == [norm]
+            assert fuse_batch_norm(model, synchronized=True) == [norm]
         outputs.append([np.asarray(x) for x in (model(images, training=True), *norm.variables, model(images))])
-    for plain, fused in zip(*outputs, strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
+    for expected, fused in zip(*outputs, strict=True):
+        np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_of_one_replica_are_left_as_they_are():
+def test_averaging_on_one_replica_changes_nothing():
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(image)))
     model.compile("sgd", "mse")
@@ -95,11 +95,11 @@ def test_statistics_of_one_replica_are_left_as_they_are():
         weights.append(model.get_weights())
         average_moving_statistics_in_step(model, model)
         model.make_train_function(force=True)
-    for ours, theirs in zip(*weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for plain, averaged in zip(*weights, strict=True):
+        np.testing.assert_array_equal(averaged, plain)
 
 
-def test_the_norms_of_models_within_are_fused_too():
+def test_batch_norms_of_nested_models_are_fused():
     image = keras.Input((8, 8, 3))
     inner = keras.Model(image, keras.layers.BatchNormalization(name="norm")(image))
     outer = keras.Model(image, keras.layers.Conv2D(2, 1)(inner(image)))

@@ -2,11 +2,12 @@
 
 A checkpoint is one .npz file, which `np.load` opens; its zip comment is the SHA-256 of all bytes before it. The file is
 written under a temporary name, synced and renamed, and the folder is synced, before the oldest one is deleted. A kill
-or a full disk at any moment therefore leaves the last good checkpoint in place. A truncated or modified file fails its
-checksum and is skipped.
+or a full disk at any moment therefore leaves the newest valid checkpoint in place. A truncated or modified file fails
+its checksum and is skipped.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -25,6 +26,19 @@ from keras_bot.errors import RunError, first_few
 _STATE = "state.json"
 _NAME = re.compile(r"step-\d{8,}\.npz")
 _CHECKSUM = hashlib.sha256().digest_size * 2  # characters
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+    """Contents of a checkpoint.
+
+    Args:
+        progress: progress of the run, as passed to `Checkpoints.save`.
+        arrays: value of every variable, by name.
+    """
+
+    progress: dict
+    arrays: dict[str, np.ndarray]
 
 
 class Checkpoints:
@@ -63,12 +77,12 @@ class Checkpoints:
                 cannot be deleted.
         """
         arrays = self.collect() if arrays is None else arrays
-        broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-        if broken:
-            raise RunError(f"The variable {broken[0]} is not finite after step {progress['steps']}; it is not saved.")
+        non_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if non_finite:
+            raise RunError(f"{non_finite[0]} is not finite after step {progress['steps']}. No checkpoint was written.")
         data = _to_bytes(progress, arrays)
         path = self.folder / f"step-{progress['steps']:08d}.npz"
-        before = self.files()
+        previous = self.files()
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +91,9 @@ class Checkpoints:
             with replacing(path) as file:
                 file.write(data)
         except OSError as error:
-            raise RunError(f"Can't write the checkpoint {path}: {error.strerror}. {_last_good(before)}") from None
+            raise RunError(
+                f"Cannot write the checkpoint {path}: {error.strerror}. {_describe_newest(previous)}"
+            ) from None
         self._damaged.discard(path)
         files = [file for file in self.files() if file not in self._damaged]
         older = files[: files.index(path)]
@@ -85,11 +101,11 @@ class Checkpoints:
             try:
                 old.unlink(missing_ok=True)
             except OSError as error:
-                raise RunError(f"Can't delete the old checkpoint {old}: {error.strerror}.") from None
+                raise RunError(f"Cannot delete the old checkpoint {old}: {error.strerror}.") from None
         return path
 
-    def read_newest(self) -> tuple[dict, dict[str, np.ndarray]] | None:
-        """Returns progress and arrays of the newest file with a valid checksum; None if there are no checkpoints.
+    def read_newest(self) -> SavedState | None:
+        """Reads the newest file with a valid checksum; returns None if there are no checkpoints.
 
         Newer, damaged files are reported on stderr and renamed.
 
@@ -101,44 +117,48 @@ class Checkpoints:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise RunError(f"Can't read {path}: {error.strerror}. Move it away to use the one before.") from None
-            if _is_whole(data):
-                self._set_aside(damaged, path)
+                raise RunError(
+                    f"Cannot read {path}: {error.strerror}. Move it to resume from an older checkpoint."
+                ) from None
+            if _is_valid(data):
+                self._rename_damaged(damaged, path)
                 return _from_bytes(data, path)
             damaged.append(path)
-        self._set_aside(damaged)
-        self._refuse_remains(damaged)
+        self._rename_damaged(damaged)
+        self._refuse_unusable(damaged)
         return None
 
-    def _set_aside(self, damaged, used=None):
+    def _rename_damaged(self, damaged, valid=None):
+        """Renames damaged files; reports them if a `valid` one is used instead."""
         for path in damaged:
-            if used:
-                what = f"the checkpoint {path} is damaged (its checksum doesn't fit); resuming from {used}."
-                print(f"keras-bot: {what}", file=sys.stderr, flush=True)
-            aside = path.with_name(f"{path.name}.damaged")
-            while aside.exists():
-                aside = aside.with_name(f"{aside.name}.damaged")
+            if valid:
+                message = f"the checkpoint {path} is damaged (checksum mismatch); resuming from {valid}."
+                print(f"keras-bot: {message}", file=sys.stderr, flush=True)
+            new_path = path.with_name(f"{path.name}.damaged")
+            while new_path.exists():
+                new_path = new_path.with_name(f"{new_path.name}.damaged")
             with contextlib.suppress(OSError):  # the next read detects the damage again
-                path.rename(aside)
+                path.rename(new_path)
         self._damaged.update(path for path in damaged if path.exists())
 
-    def _refuse_remains(self, damaged):
-        """Raises RunError if unusable checkpoints remain: a run must not silently start over."""
+    def _refuse_unusable(self, damaged):
+        """Raises RunError if there are only unusable checkpoints: a run must not silently start over."""
         damaged = damaged or sorted(self.folder.glob("step-*.damaged"))
-        remains = damaged or sorted(self.folder.glob("epoch-*.npz"))
-        if remains:
-            why = "damaged (the checksum doesn't fit)" if damaged else "of another version of keras_bot"
-            names = first_few([path.name for path in remains])
-            raise RunError(f"No checkpoint in {self.folder} is usable; {why}: {names}. Use --overwrite to begin anew.")
+        unusable = damaged or sorted(self.folder.glob("epoch-*.npz"))
+        if unusable:
+            reason = "damaged (checksum mismatch)" if damaged else "written by another version of keras_bot"
+            names = first_few([path.name for path in unusable])
+            raise RunError(f"All checkpoints in {self.folder} are {reason}: {names}. Use --overwrite to start over.")
 
     def check(self, arrays: dict[str, np.ndarray]):
         """Raises RunError unless names and shapes of the arrays match the variables."""
-        mine = {name: array.shape for name, array in self.collect().items()}
-        theirs = {name: array.shape for name, array in arrays.items()}
-        for name in (name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)):
+        expected = {name: array.shape for name, array in self.collect().items()}
+        stored = {name: array.shape for name, array in arrays.items()}
+        for name in (name for name in (*expected, *stored) if expected.get(name) != stored.get(name)):
             raise RunError(
-                f"The checkpoint in {self.folder} is of another network, number of classes or version: {name} has "
-                f"shape {theirs.get(name, '(missing)')} in it, {mine.get(name, '(missing)')} here. Use --overwrite."
+                f"The checkpoint in {self.folder} is from another network, number of classes or version: {name} has "
+                f"shape {stored.get(name, '(missing)')} in the checkpoint and {expected.get(name, '(missing)')} in "
+                "the network. Use --overwrite to start over."
             )
 
 
@@ -166,10 +186,11 @@ def _from_bytes(data, path):
             arrays = {name: stored[name] for name in stored.files if name != _STATE}
         for name, dtype in state["dtypes"].items():
             arrays[name] = arrays[name].view(getattr(ml_dtypes, dtype))
-        return state["progress"], arrays
+        return SavedState(state["progress"], arrays)
     except (EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise RunError(
-            f"The checkpoint {path} is of another version of keras_bot ({error}). Use --overwrite."
+            f"The checkpoint {path} was written by another version of keras_bot ({error}). "
+            "Use --overwrite to start over."
         ) from None
 
 
@@ -177,13 +198,14 @@ def _checksum(data):
     return hashlib.sha256(memoryview(data)[:-_CHECKSUM]).hexdigest().encode()
 
 
-def _is_whole(data):
+def _is_valid(data):
     return data[-_CHECKSUM:] == _checksum(data)
 
 
-def _last_good(files):
+def _describe_newest(files):
+    """Returns a sentence with the newest valid checkpoint, for an error message."""
     for path in reversed(files):
         with contextlib.suppress(OSError):
-            if _is_whole(path.read_bytes()):
-                return f"The last good one is {path}."
-    return "No other one is good." if files else "None was saved yet."
+            if _is_valid(path.read_bytes()):
+                return f"The newest valid checkpoint is {path}."
+    return "No other checkpoint is valid." if files else "There is no other checkpoint."

@@ -10,28 +10,28 @@ from collections.abc import Iterator
 from keras_bot.errors import MisuseError, RunError
 
 LOCK = ".lock"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network file systems
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network file systems
 
 
 @contextlib.contextmanager
 def lock_run(folder: str | pathlib.Path) -> Iterator[None]:
     """Locks a run directory until the `with` block or this process ends, even if it is killed.
 
-    The file `.lock` contains the holder's process id and host, and is not deleted. Systems without file locks don't
-    exclude other processes.
+    The file `.lock` contains the holder's process id and host, and is not deleted. On systems without file
+    locks, other processes are not excluded.
 
     Args:
         folder: the run directory; created if missing.
 
     Raises:
-        MisuseError: if another process holds the lock, or the directory can't be created.
-        RunError: if the directory can't be written to.
+        MisuseError: if another process holds the lock, or the directory cannot be created.
+        RunError: if the directory is not writable.
     """
     folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MisuseError(f"Can't make the directory {folder}: {error.strerror}. Choose another.") from None
+        raise MisuseError(f"Cannot create the directory {folder}: {error.strerror}. Choose another.") from None
     fcntl = _fcntl()
     if fcntl is None:
         yield
@@ -41,7 +41,7 @@ def lock_run(folder: str | pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(folder, error) from None
     try:
-        _take(fcntl, descriptor, folder)
+        _acquire(fcntl, descriptor, folder)
         yield
     finally:
         os.close(descriptor)
@@ -55,7 +55,7 @@ def _fcntl():
     return fcntl
 
 
-def _take(fcntl, descriptor, folder):
+def _acquire(fcntl, descriptor, folder):
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,7 +64,7 @@ def _take(fcntl, descriptor, folder):
             "directory."
         ) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in _UNSUPPORTED:
             raise _unwritable(folder, error) from None
     try:
         os.ftruncate(descriptor, 0)
@@ -80,4 +80,4 @@ def _holder(descriptor):
 
 
 def _unwritable(folder, error):
-    return RunError(f"Can't write in the directory {folder}: {error.strerror}. Make it writable or choose another.")
+    return RunError(f"Cannot write to the directory {folder}: {error.strerror}. Make it writable or choose another.")

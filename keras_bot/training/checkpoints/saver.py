@@ -12,16 +12,16 @@ import threading
 import keras
 
 from keras_bot.errors import Terminated
+from keras_bot.training.callbacks import RunRecorder
 from keras_bot.training.checkpoints.checkpoint import Checkpoints
-from keras_bot.training.checkpoints.run_directory import RunRecorder
 from keras_bot.training.distributed.strategy import Strategy
 
 
 class Saver(keras.callbacks.Callback):
-    """Callback that saves a run. It must be the last one, so that the recorder already has the epoch's row.
+    """Callback that saves a run. List it after the recorder, which must already have the epoch's row.
 
     Args:
-        checkpoints: writes the state; None on workers other than the chief, which still take part in reading it.
+        checkpoints: writes the state; None on workers other than the chief, which still take part in collecting it.
         strategy: strategy of the run.
         recorder: provides history, corrupt images and seconds.
         steps_per_epoch: training steps per epoch.
@@ -39,7 +39,7 @@ class Saver(keras.callbacks.Callback):
         progress: dict,
     ):
         super().__init__()
-        self.terminated = False
+        self.stop_requested = False
         self._checkpoints = checkpoints
         self._strategy = strategy
         self._recorder = recorder
@@ -48,40 +48,42 @@ class Saver(keras.callbacks.Callback):
         self._resumed = progress if progress.get("step") else {}
 
     def on_train_begin(self, logs=None):  # noqa: D102
-        self._totals = self._strategy.parts([v for metric in self.model.metrics for v in metric.variables])
+        self._metric_state = self._strategy.per_replica_values(
+            [v for metric in self.model.metrics for v in metric.variables]
+        )
 
     def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
         self._epoch = epoch
         self._first_step = self._step = self._resumed.get("step", 0)
         if self._resumed:
-            self._totals.write(self._resumed["metrics"])
+            self._metric_state.write(self._resumed["metrics"])
             self._recorder.seconds_before = self._resumed["seconds"]
         self._resumed = {}
 
     def on_train_batch_end(self, batch, logs=None):  # noqa: D102
         self._step = self._first_step + batch + 1
-        stop = self._strategy.any_worker(self.terminated)
-        due = self._every and self._steps_done() % self._every == 0 and self._step < self._steps_per_epoch
-        if stop or due:
+        stops = self._strategy.any_worker(self.stop_requested)
+        is_due = self._every and self._steps_done() % self._every == 0 and self._step < self._steps_per_epoch
+        if stops or is_due:
             self._strategy.sync_state(self.model)
-            self._save(self._totals.read())
-        if stop:
-            self._end()
+            self._save(self._metric_state.read())
+        if stops:
+            self._terminate()
 
     def on_test_begin(self, logs=None):  # noqa: D102
-        self._trained = self._totals.read()  # before Keras resets the metrics for the evaluation
+        self._training_metrics = self._metric_state.read()  # before Keras resets the metrics for the evaluation
 
     def on_test_batch_end(self, batch, logs=None):  # noqa: D102
-        if self._strategy.any_worker(self.terminated):
+        if self._strategy.any_worker(self.stop_requested):
             self._strategy.sync_state(self.model)
-            self._save(self._trained)
-            self._end()
+            self._save(self._training_metrics)
+            self._terminate()
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         self._epoch, self._step = epoch + 1, 0
         self._save([])
-        if self._strategy.any_worker(self.terminated):
-            self._end()
+        if self._strategy.any_worker(self.stop_requested):
+            self._terminate()
 
     def _steps_done(self):
         return self._epoch * self._steps_per_epoch + self._step
@@ -102,9 +104,9 @@ class Saver(keras.callbacks.Callback):
             }
         )
 
-    def _end(self):
+    def _terminate(self):
         raise Terminated(
-            f"Asked to end (SIGTERM): the state after step {self._steps_done()} is saved, --resume goes on from there."
+            f"Stopped by SIGTERM; the state after step {self._steps_done()} is saved. Continue with --resume."
         )
 
 
@@ -115,11 +117,11 @@ def handle_sigterm(saver: Saver):
         yield  # only the main thread may set a handler
         return
 
-    def note(number, frame):
-        saver.terminated = True
+    def request_stop(number, frame):
+        saver.stop_requested = True
 
-    before = signal.signal(signal.SIGTERM, note)
+    previous = signal.signal(signal.SIGTERM, request_stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

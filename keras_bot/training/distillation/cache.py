@@ -1,14 +1,16 @@
 """On-disk cache of the teacher's outputs for training images: one file per epoch, one record per step.
 
-    DIR/cache.json        everything that determines the teacher's inputs and outputs
+    DIR/cache.json        the manifest: everything that determines the teacher's inputs and outputs
     DIR/epoch-00001.npy   one record per step: open with np.load(…, mmap_mode="r")
 
-A record covers all images of a batch: their `targets` (see `soft_targets`), a few means of each image, `seen`, to
-detect images that have changed, and a checksum. An epoch's file appears when its last step is written; an incomplete
-one is recomputed. Several processes may read and write at once: each writes files of its own, and the last one remains.
+A record covers all images of a batch: `targets`, the teacher's outputs (see `soft_targets`); `seen`, a fingerprint of
+each image, to detect images that have changed; and a checksum. An epoch's file appears when its last step is written;
+an incomplete epoch is recomputed. Several processes may read and write at once: each writes files of its own, and the
+last one remains.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -16,13 +18,37 @@ import pathlib
 import re
 import socket
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 
 from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, RunError
 
-CARD = "cache.json"
+MANIFEST = "cache.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedStep:
+    """Cached values of a step's images.
+
+    Args:
+        fingerprints: float32 (batch_size, 3).
+        targets: float32 (batch_size, target_size).
+    """
+
+    fingerprints: np.ndarray
+    targets: np.ndarray
+
+
+@dataclasses.dataclass
+class _EpochWriter:
+    """An epoch's file while it is written."""
+
+    epoch: int
+    file: BinaryIO
+    path: pathlib.Path
+    next_step: int = 0
 
 
 class TeacherCache:
@@ -30,18 +56,20 @@ class TeacherCache:
 
     Args:
         folder: the directory; it need not exist.
-        steps: steps per epoch.
-        rows: images per step.
-        width: numbers stored per image.
+        steps_per_epoch: training steps per epoch.
+        batch_size: images per step.
+        target_size: numbers stored per image.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, steps: int, rows: int, width: int):
+    def __init__(self, folder: str | os.PathLike, *, steps_per_epoch: int, batch_size: int, target_size: int):
         self.folder = pathlib.Path(folder)
-        self._steps = steps
-        forms = {"seen": ("<f4", (rows, 3)), "targets": ("<f4", (rows, width))}
-        self._record = np.dtype([("checksum", "<u4"), *((name, *form) for name, form in forms.items())])
-        self._reader = self._writer = None
-        self._parts = itertools.count()
+        self._steps = steps_per_epoch
+        self._record = np.dtype(
+            [("checksum", "<u4"), ("seen", "<f4", (batch_size, 3)), ("targets", "<f4", (batch_size, target_size))]
+        )
+        self._reader = None
+        self._writer: _EpochWriter | None = None
+        self._file_numbers = itertools.count()
 
     def path(self, epoch: int) -> pathlib.Path:
         """Returns the path of an epoch's file; epochs count from 0."""
@@ -51,48 +79,51 @@ class TeacherCache:
         """Returns the size of an epoch's file in bytes, without its header."""
         return self._steps * self._record.itemsize
 
-    def check(self, facts: dict[str, str], epochs: int):
-        """Raises MisuseError if the folder contains other files, a cache with other facts, or a truncated file."""
+    def check(self, key: dict[str, str], epochs: int):
+        """Raises MisuseError if the folder contains other files, a cache with another key, or a truncated file."""
         if not self.folder.exists():
             return
         if self.folder.is_dir() and all(is_partial(file.name) for file in self.folder.iterdir()):
             return
-        card = self.folder / CARD
-        if not card.is_file():
-            raise MisuseError(f"Expected --teacher_cache as a new directory or a cache, received {self.folder}.")
-        try:
-            stored = json.loads(card.read_text(encoding="utf-8"))
-            differing = [name for name in {**facts, **stored} if facts.get(name) != stored.get(name)]
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise MisuseError(f"Can't read {card}: {error}. Choose another --teacher_cache.") from None
-        if differing:
-            told = [f"{name} was {stored.get(name, 'unset')}, is {facts.get(name, 'unset')}" for name in differing]
+        manifest = self.folder / MANIFEST
+        if not manifest.is_file():
             raise MisuseError(
-                f"The --teacher_cache {self.folder} is of other batches or another teacher ({'; '.join(told)}). "
-                "Choose another directory; nothing was deleted."
+                f"--teacher_cache={self.folder} is neither a new directory nor a teacher cache. "
+                "Choose another directory."
+            )
+        try:
+            stored = json.loads(manifest.read_text(encoding="utf-8"))
+            differing = [name for name in {**key, **stored} if key.get(name) != stored.get(name)]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise MisuseError(f"Cannot read {manifest}: {error}. Choose another --teacher_cache.") from None
+        if differing:
+            changes = [f"{name} was {stored.get(name, 'unset')}, is {key.get(name, 'unset')}" for name in differing]
+            raise MisuseError(
+                f"--teacher_cache={self.folder} was computed for other batches or another teacher "
+                f"({'; '.join(changes)}). Choose another directory; nothing was deleted."
             )
         for epoch in range(epochs):
             if self.path(epoch).exists():
                 self._offset(epoch)
 
-    def begin(self, facts: dict[str, str]):
-        """Creates the folder and its card, and deletes partial files of killed processes.
+    def begin(self, key: dict[str, str]):
+        """Creates the folder, writes the key to its manifest, and deletes partial files of killed processes.
 
-        Raises RunError if the folder can't be created.
+        Raises RunError if the folder cannot be created.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"Can't make the --teacher_cache {self.folder}: {error.strerror}.") from None
-        write_atomically(self.folder / CARD, json.dumps(facts, indent=2) + "\n")
-        for part in self.folder.glob(".epoch-*.part"):
-            ours = re.fullmatch(rf"\.epoch-\d+\.{_host()}\.(\d+)\..*", part.name)
-            if ours and (int(ours[1]) == os.getpid() or not _is_alive(int(ours[1]))):
+            raise RunError(f"Cannot create --teacher_cache={self.folder}: {error.strerror}.") from None
+        write_atomically(self.folder / MANIFEST, json.dumps(key, indent=2) + "\n")
+        for partial in self.folder.glob(".epoch-*.part"):
+            match = re.fullmatch(rf"\.epoch-\d+\.{_host()}\.(\d+)\..*", partial.name)
+            if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
                 with contextlib.suppress(OSError):
-                    part.unlink()
+                    partial.unlink()
 
-    def read(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reads `seen` (rows, 3) and `targets` (rows, width) of a step, float32. Raises RunError if it is damaged."""
+    def read(self, epoch: int, step: int) -> CachedStep:
+        """Reads a step's record. Raises RunError if it is damaged or cannot be read."""
         path = self.path(epoch)
         try:
             if self._reader is None or self._reader[0] != epoch:
@@ -101,53 +132,53 @@ class TeacherCache:
             file.seek(offset + step * self._record.itemsize)
             data = file.read(self._record.itemsize)
         except (OSError, MisuseError) as error:
-            raise RunError(f"Can't read {path}: {error}") from None
+            raise RunError(f"Cannot read {path}: {error}") from None
         if len(data) < self._record.itemsize or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
             raise RunError(
-                f"{path} is damaged: the checksum of step {step + 1} doesn't fit. Delete that file, and --resume: "
-                "its epoch is computed anew."
+                f"{path} is damaged: checksum mismatch in step {step + 1}. Delete that file, then rerun with --resume "
+                "to recompute its epoch."
             )
         record = np.frombuffer(data, self._record)[0]
-        return record["seen"], record["targets"]
+        return CachedStep(record["seen"], record["targets"])
 
-    def write(self, epoch: int, step: int, seen: np.ndarray, targets: np.ndarray):
+    def write(self, epoch: int, step: int, fingerprints: np.ndarray, targets: np.ndarray):
         """Appends one step. An epoch is kept only if all its steps arrive in order.
 
         Raises:
-            RunError: if the disk is full, or can't be written to.
+            RunError: if the disk is full or not writable.
         """
         record = np.zeros((), self._record)
-        record["seen"], record["targets"] = seen, targets
+        record["seen"], record["targets"] = fingerprints, targets
         data = bytearray(record.tobytes())
         data[:4] = zlib.crc32(data[4:]).to_bytes(4, "little")
         try:
             if step == 0:
                 self._open(epoch)
-            if self._writer is None or self._writer[:2] != (epoch, step):
+            writer = self._writer
+            if writer is None or (writer.epoch, writer.next_step) != (epoch, step):
                 return
-            _, _, file, part = self._writer
-            file.write(data)
-            self._writer = epoch, step + 1, file, part
-            if step + 1 == self._steps:
+            writer.file.write(data)
+            writer.next_step += 1
+            if writer.next_step == self._steps:
                 self._close()
         except OSError as error:
-            raise RunError(f"Can't write to the --teacher_cache {self.folder}: {error.strerror}.") from None
+            raise RunError(f"Cannot write to --teacher_cache={self.folder}: {error.strerror}.") from None
 
     def _open(self, epoch):
-        part = self.folder / f".{self.path(epoch).stem}.{_host()}.{os.getpid()}.{next(self._parts)}-{id(self)}.part"
-        file = open(part, "wb")  # noqa: SIM115
+        number = f"{next(self._file_numbers)}-{id(self)}"
+        path = self.folder / f".{self.path(epoch).stem}.{_host()}.{os.getpid()}.{number}.part"
+        file = open(path, "wb")  # noqa: SIM115
         header = np.lib.format.header_data_from_array_1_0(np.empty(0, self._record)) | {"shape": (self._steps,)}
         np.lib.format.write_array_header_1_0(file, header)
-        self._writer = epoch, 0, file, part
+        self._writer = _EpochWriter(epoch, file, path)
 
     def _close(self):
-        epoch, _, file, part = self._writer
-        self._writer = None
-        with file:
+        writer, self._writer = self._writer, None
+        with writer.file as file:
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):  # another run in this process has deleted it
-            os.replace(part, self.path(epoch))
+            os.replace(writer.path, self.path(writer.epoch))
 
     def _offset(self, epoch):
         """Returns the offset of the records in an epoch's file. Raises MisuseError if it is damaged or truncated."""
@@ -155,17 +186,17 @@ class TeacherCache:
         try:
             records = np.lib.format.open_memmap(path, mode="r")
             if (records.dtype, records.shape) != (self._record, (self._steps,)):
-                raise ValueError("its records have another form")
+                raise ValueError("unexpected record type or number of steps")
         except (OSError, ValueError, SyntaxError, TypeError) as error:
             raise MisuseError(
-                f"Can't use {path} of the --teacher_cache, which is damaged or cut: {error}. Delete that file: its "
-                "epoch is computed anew."
+                f"{path} in the --teacher_cache is damaged or truncated: {error}. Delete that file; its epoch will be "
+                "recomputed."
             ) from None
         return records.offset
 
 
 def _host():
-    return re.sub(r"\W", "_", socket.gethostname()) or "here"
+    return re.sub(r"\W", "_", socket.gethostname()) or "localhost"
 
 
 def _is_alive(pid):

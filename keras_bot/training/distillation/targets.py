@@ -16,23 +16,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bot import data, tricks
-from keras_bot.data.python_ops import in_python
+from keras_bot import data
+from keras_bot.data.python_ops import numpy_function
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.training import assemble
+from keras_bot.surgery import recast
+from keras_bot.training.batches import build_batch_transform, image_dtype
 from keras_bot.training.distillation.cache import TeacherCache
-from keras_bot.training.distillation.soft_targets import keep_top
+from keras_bot.training.distillation.soft_targets import top_k_targets
 from keras_bot.training.distillation.teacher import load_teacher
 from keras_bot.training.distributed.strategy import Strategy
+from keras_bot.training.schedule import count_steps
 
-_KNOBS = (
+_KEY_FIELDS = (  # recipe fields in the cache key
     *("seed", "batch_size", "image_size", "transform", "flip", "min_area", "crop_padding", "color_jitter", "pca_noise"),
     *("mixup_alpha", "augment_on", "precision", "shuffle_buffer", "cache", "teacher_top_k"),
 )
-_POINTS = 8  # rows and columns of pixels averaged in `seen`
-_ALIKE = 0.05  # tolerance of `seen`, in standard deviations; half-precision rounding stays below it
-_ALIKE_BYTES = 2
+_GRID_SIZE = 8  # rows and columns of pixels that a fingerprint averages
+_TOLERANCE = 0.05  # of fingerprints, in standard deviations; half-precision rounding stays below it
+_TOLERANCE_UINT8 = 2  # the same for uint8 images
 
 
 def cache_key(recipe: Recipe, source: data.Source, teacher: keras.Model, replicas: int = 1) -> dict[str, str]:
@@ -44,16 +46,16 @@ def cache_key(recipe: Recipe, source: data.Source, teacher: keras.Model, replica
         teacher: result of `load_teacher`.
         replicas: number of replicas of the run.
     """
-    ends = bool(recipe.mixup_alpha and recipe.mixup_off_epochs)
-    alone = bool(recipe.mixup_alpha) and recipe.augment_on == "device"  # each replica mixes its own rows
+    mixup_ends = bool(recipe.mixup_alpha and recipe.mixup_off_epochs)
+    mixes_per_replica = bool(recipe.mixup_alpha) and recipe.augment_on == "device"
     return {
         "teacher": _digest(teacher),
         "training images": f"{source.size} ({source.fingerprint()})",
         "classes": str(source.num_classes),
-        **{name: text for name, text in recipe.as_text().items() if name in _KNOBS},
+        **{name: text for name, text in recipe.as_text().items() if name in _KEY_FIELDS},
         **({"distill_temperature": f"{recipe.distill_temperature:g}"} if recipe.teacher_top_k else {}),
-        "epochs before mixup ends": str(recipe.epochs - recipe.mixup_off_epochs) if ends else "all",
-        "replicas that mix": str(replicas if alone else 1),
+        "epochs before mixup ends": str(recipe.epochs - recipe.mixup_off_epochs) if mixup_ends else "all",
+        "replicas that mix": str(replicas if mixes_per_replica else 1),
     }
 
 
@@ -73,26 +75,31 @@ def check_cache(recipe: Recipe, source: data.Source, teacher: keras.Model, strat
     """Raises MisuseError unless the recipe's `teacher_cache` can be used or created. Writes nothing."""
     if strategy.workers > 1:
         raise MisuseError(
-            f"Expected one worker with --teacher_cache, received {strategy.workers}. Fill it on one, or drop it."
+            f"--teacher_cache supports one worker only, but there are {strategy.workers}. "
+            "Compute the cache on one worker, or drop the flag."
         )
     if recipe.teacher_top_k >= source.num_classes:
         raise MisuseError(
-            f"Expected teacher_top_k below the {source.num_classes} classes of {source.name}, received "
-            f"{recipe.teacher_top_k}. Give 0 to keep all."
+            f"--teacher_top_k={recipe.teacher_top_k} must be less than the {source.num_classes} classes of "
+            f"{source.name}. Use 0 to keep all logits."
         )
-    _cache(recipe, source).check(cache_key(recipe, source, teacher, strategy.replicas), recipe.epochs)
+    _open_cache(recipe, source).check(cache_key(recipe, source, teacher, strategy.replicas), recipe.epochs)
 
 
-def _cache(recipe, source):
+def _open_cache(recipe, source):
     return TeacherCache(
         recipe.teacher_cache,
-        steps=assemble.steps_in_epoch(recipe, source),
-        rows=recipe.batch_size,
-        width=2 * recipe.teacher_top_k or source.num_classes,
+        steps_per_epoch=count_steps(recipe, source),
+        batch_size=recipe.batch_size,
+        target_size=_target_size(recipe, source),
     )
 
 
-def with_targets(
+def _target_size(recipe, source):
+    return 2 * recipe.teacher_top_k or source.num_classes
+
+
+def add_teacher_targets(
     batches: tf.data.Dataset,
     recipe: Recipe,
     source: data.Source,
@@ -104,85 +111,98 @@ def with_targets(
     """Maps (x, labels) to (x, (labels, targets float32 (B, n))): n = K logits, or 2k numbers with `teacher_top_k`.
 
     Args:
-        batches: result of `assemble.training_data` from the same epoch and step.
+        batches: result of `Classification.training_data` without a cache from the same epoch and step.
         recipe, source, strategy: as for `check_cache`.
         first_epoch, first_step: epoch and step of the first batch, from 0.
 
     Raises:
-        RunError: if the cache can't be made.
+        RunError: if the cache cannot be created.
     """
-    cache, steps = _cache(recipe, source), assemble.steps_in_epoch(recipe, source)
+    cache, steps = _open_cache(recipe, source), count_steps(recipe, source)
     missing = [epoch for epoch in range(first_epoch, recipe.epochs) if not cache.path(epoch).exists()]
-    ask = None
+    compute = None
     if missing:
         with strategy.outside_distribution():
             teacher = load_teacher(recipe, source.num_classes, source.class_names)
             cache.begin(cache_key(recipe, source, teacher, strategy.replicas))
-            ask = _asker(recipe, teacher, strategy)
-        size = len(missing) * cache.epoch_bytes() / 2**20
-        told = f"the teacher is asked in {len(missing)} of {recipe.epochs - first_epoch} epochs, for {size:,.1f} MiB"
-        print(f"keras-bot: {told} in {cache.folder}.", file=sys.stderr, flush=True)
-    answer = _Answers(cache, steps, frozenset(missing), ask)
-    width = 2 * recipe.teacher_top_k or source.num_classes
+            compute = _build_teacher_function(recipe, teacher, strategy)
+        _print_missing(cache, len(missing), recipe.epochs - first_epoch)
+    targets_of = _CachedTargets(cache, steps, frozenset(missing), compute)
 
-    def add(number, batch):
+    def add(index, batch):
         x, labels = batch
-        targets = in_python(answer, [number, *tf.nest.flatten(x)], tf.float32)
-        return x, (labels, tf.ensure_shape(targets, [recipe.batch_size, width]))
+        targets = numpy_function(targets_of, [index, *tf.nest.flatten(x)], tf.float32)
+        return x, (labels, tf.ensure_shape(targets, [recipe.batch_size, _target_size(recipe, source)]))
 
     return batches.enumerate(first_epoch * steps + first_step).map(add).prefetch(2)
 
 
-class _Answers:
-    """Targets of a batch, from the cache or the teacher. tf.data threads call it with batches in order."""
+def _print_missing(cache, missing, epochs):
+    size = f"{missing * cache.epoch_bytes() / 2**20:,.1f} MiB"
+    message = f"computing teacher outputs for {missing} of {epochs} epochs ({size}) in {cache.folder}"
+    print(f"keras-bot: {message}.", file=sys.stderr, flush=True)
 
-    def __init__(self, cache: TeacherCache, steps: int, missing: frozenset[int], ask: Callable | None):
-        self._cache, self._steps, self._missing, self._ask = cache, steps, missing, ask
+
+class _CachedTargets:
+    """Reads a batch's targets from the cache, or computes and writes them. tf.data threads call it in batch order.
+
+    Args:
+        cache: the cache.
+        steps: steps per epoch.
+        missing: epochs to compute.
+        compute: result of `_build_teacher_function`; None if no epoch is missing.
+    """
+
+    def __init__(self, cache: TeacherCache, steps: int, missing: frozenset[int], compute: Callable | None):
+        self._cache, self._steps, self._missing, self._compute = cache, steps, missing, compute
         self._lock = threading.Lock()
 
-    def __call__(self, number, images, *rest) -> np.ndarray:
-        epoch, step = divmod(int(number), self._steps)
-        seen = _seen(images)
+    def __call__(self, index, images, *augmentation) -> np.ndarray:
+        epoch, step = divmod(int(index), self._steps)
+        fingerprints = _fingerprint(images)
         with self._lock:
             if epoch in self._missing:
-                targets = self._ask(images, *rest)
-                self._cache.write(epoch, step, seen, targets)
+                targets = self._compute(images, *augmentation)
+                self._cache.write(epoch, step, fingerprints, targets)
                 return targets
-            kept, targets = self._cache.read(epoch, step)
-        alike = _ALIKE_BYTES if images.dtype == np.uint8 else _ALIKE
-        if not np.abs(kept - seen).max() <= alike:
+            cached = self._cache.read(epoch, step)
+        tolerance = _TOLERANCE_UINT8 if images.dtype == np.uint8 else _TOLERANCE
+        if not np.abs(cached.fingerprints - fingerprints).max() <= tolerance:
             raise RunError(
-                f"The images of step {step + 1} of epoch {epoch + 1} aren't those that {self._cache.folder} was "
-                "computed of: they were changed since, or are decoded otherwise. Choose another --teacher_cache."
+                f"{self._cache.folder} was computed for other images in step {step + 1} of epoch {epoch + 1}: the "
+                "images have changed or are decoded differently. Choose another --teacher_cache."
             )
-        return targets
+        return cached.targets
 
 
-def _seen(images):
+def _fingerprint(images):
     """Returns the mean of a grid of pixels of each image: (B, H, W, 3) -> float32 (B, 3)."""
-    stride = [max(1, size // _POINTS) for size in images.shape[1:3]]
-    some = images[:, stride[0] // 2 :: stride[0], stride[1] // 2 :: stride[1]]
-    return some.astype(np.float32).mean(axis=(1, 2))
+    stride = [max(1, size // _GRID_SIZE) for size in images.shape[1:3]]
+    pixels = images[:, stride[0] // 2 :: stride[0], stride[1] // 2 :: stride[1]]
+    return pixels.astype(np.float32).mean(axis=(1, 2))
 
 
-def _asker(recipe, teacher, strategy) -> Callable[..., np.ndarray]:
+def _build_teacher_function(recipe, teacher, strategy) -> Callable[..., np.ndarray]:
     """Returns a function that runs the teacher on one device, on as many images at once as a replica trains on."""
-    teacher = tricks.recast(teacher, recipe.precision)
+    teacher = recast(teacher, recipe.precision)
     teacher.trainable = False
     teacher.compile(jit_compile=strategy.use_jit(recipe))
-    transform, dtype = assemble.build_batch_transform(recipe), assemble.image_dtype(recipe)
+    transform, dtype = build_batch_transform(recipe), image_dtype(recipe)
     labels = tf.zeros([recipe.batch_size // strategy.replicas, teacher.output_shape[-1]])
 
     @tf.function
     def finish(*inputs):
         return data.finish_batch(inputs, labels, transform, dtype)[0]
 
-    def ask(*inputs):
+    def compute(*inputs):
         logits = []
-        for part in zip(*(np.split(array, strategy.replicas) for array in inputs), strict=True):
-            images = finish(*part).numpy() if recipe.augment_on == "device" else part[0]
-            logits += [teacher.predict_on_batch(some) for some in np.split(images, recipe.accumulation_steps)]
+        for replica_inputs in zip(*(np.split(array, strategy.replicas) for array in inputs), strict=True):
+            images = finish(*replica_inputs).numpy() if recipe.augment_on == "device" else replica_inputs[0]
+            micro_batches = np.split(images, recipe.accumulation_steps)
+            logits += [teacher.predict_on_batch(micro_batch) for micro_batch in micro_batches]
         logits = np.concatenate(logits).astype(np.float32)
-        return keep_top(logits, recipe.teacher_top_k, recipe.distill_temperature) if recipe.teacher_top_k else logits
+        if not recipe.teacher_top_k:
+            return logits
+        return top_k_targets(logits, recipe.teacher_top_k, recipe.distill_temperature)
 
-    return ask
+    return compute

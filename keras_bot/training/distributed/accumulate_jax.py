@@ -1,60 +1,60 @@
-"""Gradient accumulation on JAX: one update from the mean gradient of several parts, with the memory of one part."""
+"""Gradient accumulation on JAX: one update from the mean gradient of several micro-batches, with the memory of one."""
 
 import jax
 import keras
 
-from keras_bot.training.distributed.accumulate import check_divides, check_parts
+from keras_bot.training.distributed.accumulate import check_divisible, check_steps
 
 
-def accumulate_in_jax_step(trainee: keras.Model, parts: int):
+def accumulate_in_jax_step(trainee: keras.Model, steps: int):
     """Patches `train_step` like `accumulate_in_step`, for JAX, where a step sees the global batch.
 
-    Part k consists of rows k, k + parts, …, so that every device holds a share of each part.
+    Micro-batch k consists of rows k, k + steps, …, so that every device has a share of each micro-batch.
 
     Args:
         trainee: compiled model. It takes batches of (x, y[, weights]); x and y may be nested.
-        parts: number of parts per global batch. The batch size must be a multiple of it.
+        steps: number of accumulation steps, one micro-batch each. The global batch size must be a multiple of it.
 
     Raises:
         MisuseError: as in `accumulate_in_step`.
     """
-    check_parts(parts)
-    if parts > 1:
-        trainee.train_step = lambda state, batch: _train_step(trainee, parts, state, batch)
+    check_steps(steps)
+    if steps > 1:
+        trainee.train_step = lambda state, batch: _train_step(trainee, steps, state, batch)
 
 
-def _train_step(trainee, parts, state, batch):
-    """Runs Keras' `train_step` with a loop over the parts."""
-    trainable, untrained, optimizer, metrics = state
+def _train_step(trainee, steps, state, batch):
+    """Runs Keras' `train_step` with a loop over the micro-batches."""
+    trainable, non_trainable, optimizer, metrics = state
     data = keras.utils.unpack_x_y_sample_weight(batch)
     rows = next(leaf for leaf in jax.tree.leaves(data[0])).shape[0]
-    check_divides(rows, parts)
-    divided = jax.tree.map(lambda leaf: _divide(leaf, parts), data)
-    slope = jax.value_and_grad(trainee.compute_loss_and_updates, has_aux=True)
+    check_divisible(rows, steps)
+    micro_batches = jax.tree.map(lambda leaf: _divide(leaf, steps), data)
+    forward_backward = jax.value_and_grad(trainee.compute_loss_and_updates, has_aux=True)
 
-    def add_part(carry, part):
-        total, gradients, untrained, metrics = carry
-        (_, (loss, predictions, untrained, metrics)), more = slope(
-            trainable, untrained, metrics, *part, training=True, optimizer_variables=optimizer
+    def accumulate(carry, micro_batch):
+        total_loss, totals, non_trainable, metrics = carry
+        (_, (loss, predictions, non_trainable, metrics)), gradients = forward_backward(
+            trainable, non_trainable, metrics, *micro_batch, training=True, optimizer_variables=optimizer
         )
-        gradients = jax.tree.map(lambda held, new: held + new.astype(held.dtype), gradients, more)
-        return (total + loss.astype("float32"), gradients, untrained, metrics), predictions
+        totals = jax.tree.map(lambda total, gradient: total + gradient.astype(total.dtype), totals, gradients)
+        return (total_loss + loss.astype("float32"), totals, non_trainable, metrics), predictions
 
-    nothing = jax.tree.map(lambda variable: jax.numpy.zeros(variable.shape, "float32"), trainable)
-    carry = (jax.numpy.zeros(()), nothing, untrained, metrics)
-    (total, gradients, untrained, metrics), predictions = jax.lax.scan(add_part, carry, divided)
-    means = [(held / parts).astype(variable.dtype) for held, variable in zip(gradients, trainable, strict=True)]
+    zeros = jax.tree.map(lambda variable: jax.numpy.zeros(variable.shape, "float32"), trainable)
+    carry = (jax.numpy.zeros(()), zeros, non_trainable, metrics)
+    (total_loss, totals, non_trainable, metrics), predictions = jax.lax.scan(accumulate, carry, micro_batches)
+    means = [(total / steps).astype(variable.dtype) for total, variable in zip(totals, trainable, strict=True)]
     trainable, optimizer = trainee.optimizer.stateless_apply(optimizer, means, trainable)
     x, y, weights = data
     predictions = jax.tree.map(_join, predictions)
-    logs, metrics = trainee._update_metrics_variables(metrics, total / parts, x, y, predictions, weights)
-    return logs, (trainable, untrained, optimizer, metrics)
+    logs, metrics = trainee._update_metrics_variables(metrics, total_loss / steps, x, y, predictions, weights)
+    return logs, (trainable, non_trainable, optimizer, metrics)
 
 
-def _divide(leaf, parts):
-    return leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+def _divide(leaf, steps):
+    return leaf.reshape(leaf.shape[0] // steps, steps, *leaf.shape[1:]).swapaxes(0, 1)
 
 
-def _join(parts):
+def _join(micro_batches):
     """Restores the row order from before `_divide`."""
-    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+    return micro_batches.swapaxes(0, 1).reshape(-1, *micro_batches.shape[2:])

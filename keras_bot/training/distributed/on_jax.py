@@ -19,9 +19,9 @@ from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.training.distributed.accumulate_jax import accumulate_in_jax_step
 from keras_bot.training.distributed.cluster import Cluster
-from keras_bot.training.distributed.strategy import Parts, Strategy, fitting_parts
+from keras_bot.training.distributed.strategy import PerReplicaValues, Strategy, match_replicas
 
-LOST_SECONDS = 30  # heartbeat and shutdown timeout after which a worker is considered lost
+LOST_WORKER_SECONDS = 30  # heartbeat and shutdown timeout after which a worker is considered lost
 
 
 class JaxStrategy(Strategy):
@@ -32,12 +32,12 @@ class JaxStrategy(Strategy):
         cluster: the workers, None for a single one.
 
     Raises:
-        RunError: if the workers can't connect.
+        RunError: if the workers cannot connect.
     """
 
     def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
         if cluster and cluster.workers > 1:
-            _bring_together(cluster)
+            _initialize(cluster)
             self.workers, self.worker = cluster.workers, cluster.index
         devices = _devices(recipe, cluster is not None)
         self.replicas = len(devices)
@@ -48,7 +48,7 @@ class JaxStrategy(Strategy):
     def check(self, recipe):  # noqa: D102
         super().check(recipe)
         if recipe.augment_on == "device":
-            raise MisuseError("Expected --augment_on=host on the JAX backend, received device: it is TensorFlow's.")
+            raise MisuseError("--augment_on=device is not supported on the JAX backend. Use --augment_on=host.")
 
     def scope(self):  # noqa: D102
         return self._distribution.scope() if self._distribution else contextlib.nullcontext()
@@ -60,8 +60,8 @@ class JaxStrategy(Strategy):
             with self.scope():
                 yield
         except Exception as error:
-            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # these end all workers
-                _leave_at_once()
+            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # these stop all workers
+                _exit_immediately()
             raise
 
     @contextlib.contextmanager
@@ -77,29 +77,29 @@ class JaxStrategy(Strategy):
         """Returns True unless the recipe sets jit_compile=off: JAX is slow without it."""
         return recipe.jit_compile != "off"
 
-    def prepare_step(self, trainee, model, *, synchronised, parts):
-        """Adds accumulation. Batch norm is always synchronised, since the step sees the global batch."""
-        accumulate_in_jax_step(trainee, parts)
+    def prepare_step(self, trainee, network, *, sync_bn, accumulation_steps):
+        """Adds gradient accumulation. Batch norm is always synchronised, since the step sees the global batch."""
+        accumulate_in_jax_step(trainee, accumulation_steps)
 
     def spread(self, batches, replica_batch):  # noqa: D102
         return batches
 
     def build_from_spec(self, trainee, batches):  # noqa: D102
         with self.scope():
-            trainee._symbolic_build(data_batch=keras.tree.map_structure(_as_jax_sees, batches.element_spec))
+            trainee._symbolic_build(data_batch=keras.tree.map_structure(_to_keras_tensor, batches.element_spec))
 
     def sync_state(self, trainee):
         """Copies the values that Keras keeps in `trainee._jax_state` during an epoch to the variables."""
         trainee.jax_state_sync()
 
-    def parts(self, variables):  # noqa: D102
-        return _JaxParts(variables)
+    def per_replica_values(self, variables):  # noqa: D102
+        return _JaxValues(variables)
 
     def sum_of_workers(self, value):  # noqa: D102
         return np.sum(multihost_utils.process_allgather(value), axis=0, dtype=np.asarray(value).dtype)
 
 
-def _bring_together(cluster):
+def _initialize(cluster):
     """Initialises JAX's distributed runtime.
 
     `keras.distribution.initialize` supports neither timeouts nor, under SLURM, one worker with all devices of its host.
@@ -111,11 +111,11 @@ def _bring_together(cluster):
             cluster.workers,
             cluster.index,
             cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=LOST_SECONDS,
-            shutdown_timeout_seconds=LOST_SECONDS,
+            heartbeat_timeout_seconds=LOST_WORKER_SECONDS,
+            shutdown_timeout_seconds=LOST_WORKER_SECONDS,
         )
     except RuntimeError as error:
-        raise RunError(f"JAX can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
+        raise RunError(f"JAX cannot connect the workers: {str(error).splitlines()[0][:300]}") from None
 
 
 def _devices(recipe, in_cluster) -> list[str]:
@@ -128,26 +128,26 @@ def _devices(recipe, in_cluster) -> list[str]:
     return devices[:1]
 
 
-def _leave_at_once():
+def _exit_immediately():
     """Registers an immediate exit for a failed worker.
 
     JAX would otherwise wait at exit for the other workers, which may be lost, and then abort.
     """
 
-    def leave():
+    def exit_now():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
 
-    atexit.register(leave)  # atexit calls the handler registered last first
+    atexit.register(exit_now)  # atexit calls the handler registered last first
 
 
-def _as_jax_sees(spec):
+def _to_keras_tensor(spec):
     return keras.KerasTensor(spec.shape, spec.dtype.name)
 
 
-class _JaxParts(Parts):
-    """Metric state on JAX: one part, since the variables cover the global batch."""
+class _JaxValues(PerReplicaValues):
+    """Metric state on JAX: one row, since the variables cover the global batch."""
 
     def __init__(self, variables: list[keras.Variable]):
         self._variables = variables
@@ -155,7 +155,8 @@ class _JaxParts(Parts):
     def read(self):
         return [[float(element) for variable in self._variables for element in variable.numpy().reshape(-1)]]
 
-    def write(self, parts):
+    def write(self, values):
         ends = np.cumsum([math.prod(variable.shape) for variable in self._variables])
-        for variable, part in zip(self._variables, np.split(fitting_parts(parts, 1)[0], ends[:-1]), strict=True):
-            variable.assign(part.reshape(variable.shape).astype(variable.dtype))
+        flat_values = np.split(match_replicas(values, 1)[0], ends[:-1])
+        for variable, value in zip(self._variables, flat_values, strict=True):
+            variable.assign(value.reshape(variable.shape).astype(variable.dtype))

@@ -13,7 +13,7 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.training.distributed.accumulate import accumulate_in_step
 from keras_bot.training.distributed.cluster import Cluster
-from keras_bot.training.distributed.strategy import Parts, Strategy, fitting_parts
+from keras_bot.training.distributed.strategy import PerReplicaValues, Strategy, match_replicas
 from keras_bot.training.fused_batch_norm import average_moving_statistics_in_step, fuse_batch_norm
 from keras_bot.training.strided_convolutions import subsample_before_convolving
 
@@ -26,24 +26,24 @@ class TensorFlowStrategy(Strategy):
         cluster: the workers, None for a single one.
 
     Raises:
-        RunError: if the workers can't connect.
+        RunError: if the workers cannot connect.
     """
 
     def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
         if cluster and cluster.workers > 1:
-            self._own = _several_workers()
+            self._tf_strategy = _several_workers()
             self.workers, self.worker = cluster.workers, cluster.index
         else:
-            self._own = _one_worker(recipe, cluster is not None)
-        self.replicas = self._own.num_replicas_in_sync
-        self._sums = {}  # one function per dtype, for any length, so that each is traced once
+            self._tf_strategy = _one_worker(recipe, cluster is not None)
+        self.replicas = self._tf_strategy.num_replicas_in_sync
+        self._sum_functions = {}  # one per dtype, for any length, so that each is traced once
 
     def check(self, recipe):  # noqa: D102
         super().check(recipe)
         check_replicas(recipe, self.replicas)
 
     def scope(self):  # noqa: D102
-        return self._own.scope()
+        return self._tf_strategy.scope()
 
     @contextlib.contextmanager
     def fitting(self):
@@ -54,18 +54,18 @@ class TensorFlowStrategy(Strategy):
         if self.workers == 1:
             yield
             return
-        theirs = keras_trainer.reduce_per_replica
+        original = keras_trainer.reduce_per_replica
 
         def reduce_per_replica(values, strategy, reduction):
             if reduction not in ("auto", "mean"):
-                return theirs(values, strategy, reduction)
+                return original(values, strategy, reduction)
             return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
 
         keras_trainer.reduce_per_replica = reduce_per_replica
         try:
             yield
         finally:
-            keras_trainer.reduce_per_replica = theirs
+            keras_trainer.reduce_per_replica = original
 
     def use_jit(self, recipe):
         """Returns the recipe's setting; `auto` enables XLA on a single GPU only.
@@ -77,16 +77,16 @@ class TensorFlowStrategy(Strategy):
             return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
         return recipe.jit_compile == "on"
 
-    def prepare_step(self, trainee, model, *, synchronised, parts):  # noqa: D102
-        fuse_batch_norm(model, synchronised=synchronised)
-        subsample_before_convolving(model)
-        accumulate_in_step(trainee, parts)
-        average_moving_statistics_in_step(trainee, model)
+    def prepare_step(self, trainee, network, *, sync_bn, accumulation_steps):  # noqa: D102
+        fuse_batch_norm(network, synchronized=sync_bn)
+        subsample_before_convolving(network)
+        accumulate_in_step(trainee, accumulation_steps)
+        average_moving_statistics_in_step(trainee, network)
 
     def spread(self, batches, replica_batch):  # noqa: D102
         if self.workers == 1:
             return batches
-        return self._own.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
+        return self._tf_strategy.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
 
     def build_from_spec(self, trainee, batches):
         """Builds loss and metrics. Disables Keras' own build, whose mean over replicas fails (keras issue 20585)."""
@@ -94,29 +94,30 @@ class TensorFlowStrategy(Strategy):
             trainee._symbolic_build(data_batch=batches.element_spec)
         trainee._maybe_symbolic_build = lambda **_: None
 
-    def parts(self, variables):  # noqa: D102
-        return _TensorFlowParts(self._own, variables)
+    def per_replica_values(self, variables):  # noqa: D102
+        return _TensorFlowValues(self._tf_strategy, variables)
 
     def sum_of_workers(self, value):  # noqa: D102
         value = np.asarray(value)
-        if value.dtype not in self._sums:
-            self._sums[value.dtype] = tf.function(
-                lambda flat: self._own.reduce("SUM", self._own.run(self._contribute, (flat,)), axis=None),
+        if value.dtype not in self._sum_functions:
+            self._sum_functions[value.dtype] = tf.function(
+                lambda flat: self._tf_strategy.reduce("SUM", self._tf_strategy.run(self._addend, (flat,)), axis=None),
                 input_signature=[tf.TensorSpec([None], value.dtype)],
             )
-        return self._sums[value.dtype](value.reshape(-1)).numpy().reshape(value.shape)
+        return self._sum_functions[value.dtype](value.reshape(-1)).numpy().reshape(value.shape)
 
-    def _contribute(self, value):
+    def _addend(self, value):
+        """Returns the value on the first replica of each worker and zeros on the others."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first = replica % (self.replicas // self.workers) == 0
-        return tf.where(first, value, tf.zeros_like(value))
+        is_first = replica % (self.replicas // self.workers) == 0
+        return tf.where(is_first, value, tf.zeros_like(value))
 
 
 def _several_workers():
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
-        raise RunError(f"TensorFlow can't bring the workers together: {str(error).splitlines()[0][:300]}") from None
+        raise RunError(f"TensorFlow cannot connect the workers: {str(error).splitlines()[0][:300]}") from None
 
 
 def _one_worker(recipe, in_cluster):
@@ -124,11 +125,11 @@ def _one_worker(recipe, in_cluster):
     automatic = recipe.strategy == "auto" or in_cluster
     if recipe.strategy == "one_device" or (automatic and len(gpus) < 2):
         return tf.distribute.get_strategy()
-    return mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+    return mirrored_strategy(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
 
 
 @functools.cache
-def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+def mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """Returns this process's only MirroredStrategy for these devices.
 
     Each strategy numbers its collectives from the same start, and TensorFlow confuses those of two strategies: after
@@ -141,33 +142,35 @@ def check_replicas(recipe: Recipe, replicas: int):
     """Raises MisuseError for several replicas with jit_compile=on, or with both sync_bn and accumulation_steps."""
     if replicas > 1 and recipe.jit_compile == "on":
         raise MisuseError(
-            f"Expected --jit_compile=auto or off for {replicas} replicas, received on: XLA compiles for one device."
+            f"--jit_compile=on works on one replica only, but there are {replicas}. Use --jit_compile=auto or off."
         )
     if replicas > 1 and recipe.sync_bn and recipe.accumulation_steps > 1:
         raise MisuseError(
-            f"Expected --sync_bn or --accumulation_steps on {replicas} replicas, received both: statistics are "
-            "taken over the replicas or in parts. Drop one."
+            f"--sync_bn does not support --accumulation_steps={recipe.accumulation_steps} on {replicas} replicas. "
+            "Drop one of the two flags."
         )
 
 
-class _TensorFlowParts(Parts):
+class _TensorFlowValues(PerReplicaValues):
     def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
         self._strategy = strategy
         self._variables = variables
-        self._read = tf.function(lambda: strategy.gather(strategy.run(self._own), axis=0))
-        self._write = tf.function(lambda values: strategy.run(self._take, (values,)))
+        self._read = tf.function(lambda: strategy.gather(strategy.run(self._flatten), axis=0))
+        self._write = tf.function(lambda values: strategy.run(self._assign, (values,)))
 
     def read(self):
         return self._read().numpy().tolist()
 
-    def write(self, parts):
-        self._write(tf.constant(fitting_parts(parts, self._strategy.num_replicas_in_sync)))
+    def write(self, values):
+        self._write(tf.constant(match_replicas(values, self._strategy.num_replicas_in_sync)))
 
-    def _own(self):
+    def _flatten(self):
+        """Returns all elements of this replica's variables, (1, elements)."""
         return tf.concat([tf.reshape(tf.cast(v.value, tf.float64), [-1]) for v in self._variables], 0)[None]
 
-    def _take(self, values):
-        mine = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
-        elements = tf.split(mine, [math.prod(variable.shape) for variable in self._variables])
-        for variable, part in zip(self._variables, elements, strict=True):
-            variable.value.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
+    def _assign(self, values):
+        """Assigns this replica's row of the values, (replicas, elements), to its variables."""
+        row = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
+        flat_values = tf.split(row, [math.prod(variable.shape) for variable in self._variables])
+        for variable, value in zip(self._variables, flat_values, strict=True):
+            variable.value.assign(tf.cast(tf.reshape(value, variable.shape), variable.dtype))

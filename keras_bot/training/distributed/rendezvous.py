@@ -1,4 +1,4 @@
-"""The chief's side of the workers' rendezvous, and its wire format: one line of JSON in each direction."""
+"""The chief's rendezvous server, and the wire format: one line of JSON in each direction."""
 
 import dataclasses
 import errno
@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 
 from keras_bot.errors import MisuseError, RunError, first_few
 
-TROUBLE = "trouble"  # the fact with which a worker reports that it can't start
-LONGEST_LINE = 1 << 20
-LONGEST_VALUE = 200
-PARTING_SECONDS = 5.0
+STARTUP_ERROR = "trouble"  # key of the fact with which a worker reports that it cannot start
+MAX_LINE_BYTES = 1 << 20
+MAX_VALUE_LENGTH = 200  # characters of a value in an error message
+CLOSE_SECONDS = 5.0
 _ERRORS = {"misuse": MisuseError, "failure": RunError}
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class RendezvousResult:
     """Result of the rendezvous, the same for all workers.
 
     Args:
@@ -30,23 +30,23 @@ class Verdict:
     kind: str
     message: str = ""
 
-    def line(self) -> bytes:
-        """Serialises the verdict as a line of JSON."""
+    def to_line(self) -> bytes:
+        """Serialises the result as a line of JSON."""
         return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
 
     @staticmethod
-    def read(line: bytes) -> "Verdict":
-        """Parses a verdict from a line. Raises ValueError if it is not one."""
+    def from_line(line: bytes) -> "RendezvousResult":
+        """Parses a result from a line. Raises ValueError if the line is not one."""
         try:
-            verdict = Verdict(**json.loads(line))
+            result = RendezvousResult(**json.loads(line))
         except TypeError:
-            raise ValueError("no verdict") from None
-        if verdict.kind not in ("go", *_ERRORS):
-            raise ValueError("no verdict")
-        return verdict
+            raise ValueError("not a result of the rendezvous") from None
+        if result.kind not in ("go", *_ERRORS):
+            raise ValueError("not a result of the rendezvous")
+        return result
 
-    def enforce(self):
-        """Raises the corresponding error unless the verdict is "go"."""
+    def raise_error(self):
+        """Raises the corresponding error unless the result is "go"."""
         if self.kind in _ERRORS:
             raise _ERRORS[self.kind](self.message)
 
@@ -73,10 +73,10 @@ def read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         received = connection.recv(65536)
         if not received:
-            raise ConnectionError("it closed the connection")
+            raise ConnectionError("the connection was closed")
         line += received
-        if len(line) > LONGEST_LINE:
-            raise ValueError("a line too long")
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError("line too long")
     return line
 
 
@@ -86,16 +86,16 @@ class _Client:
 
     connection: socket.socket
     peer: str
-    heard: bytes = b""
+    received: bytes = b""
     index: int | None = None
-    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class RendezvousServer:
     """The rendezvous server on the chief. It drops connections that send anything else; lost workers may reconnect.
 
     Args:
-        listener: the chief's listening socket, which is closed before the verdict is sent.
+        listener: the chief's listening socket, which is closed before the result is sent.
         addresses: addresses of all workers, the chief's first.
         facts: facts of the chief.
     """
@@ -106,39 +106,39 @@ class RendezvousServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def judge(self, timeout: float) -> Verdict:
-        """Waits up to `timeout` seconds for all workers. Sends the verdict to the connected ones and returns it."""
+    def run(self, timeout: float) -> RendezvousResult:
+        """Waits up to `timeout` seconds for all workers, sends the result to the connected ones and returns it."""
         try:
-            verdict = self._wait(timeout)
+            result = self._wait(timeout)
             self._listener.close()  # TensorFlow's server listens on this port next
-            self._tell(verdict)
+            self._send(result)
         finally:
             self._listener.close()
             self._selector.close()
-            for guest in self._clients:
-                guest.connection.close()
-        return verdict
+            for client in self._clients:
+                client.connection.close()
+        return result
 
-    def _wait(self, timeout) -> Verdict:
+    def _wait(self, timeout) -> RendezvousResult:
         deadline = time.monotonic() + timeout
         while missing := [index for index in range(1, len(self._addresses)) if index not in self._workers()]:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                named = first_few([f"worker {index} ({self._addresses[index]})" for index in missing])
-                return Verdict(
-                    "failure", f"No answer from {named} within {timeout:g} s. See what became of it, or mend TF_CONFIG."
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                names = first_few([f"worker {index} ({self._addresses[index]})" for index in missing])
+                return RendezvousResult(
+                    "failure", f"No connection from {names} within {timeout:g} s. Check their logs and TF_CONFIG."
                 )
-            for key, _ in self._selector.select(left):
+            for key, _ in self._selector.select(seconds_left):
                 if key.data is None:
                     self._accept()
-                elif self._hear(key.data) and (trouble := self._odd_index(key.data)):
-                    return Verdict("misuse", trouble)
-        everyone = [self._facts, *(guest.facts for _, guest in sorted(self._workers().items()))]
-        differences = tell_differences(everyone)
-        return Verdict("misuse", differences) if differences else Verdict("go")
+                elif self._receive(key.data) and (problem := self._check_index(key.data)):
+                    return RendezvousResult("misuse", problem)
+        facts = [self._facts, *(client.facts for _, client in sorted(self._workers().items()))]
+        differences = describe_differences(facts)
+        return RendezvousResult("misuse", differences) if differences else RendezvousResult("go")
 
     def _workers(self) -> dict[int, _Client]:
-        return {guest.index: guest for guest in self._clients if guest.index is not None}
+        return {client.index: client for client in self._clients if client.index is not None}
 
     def _accept(self):
         try:
@@ -149,57 +149,58 @@ class RendezvousServer:
         self._clients.append(_Client(connection, f"{peer[0].removeprefix('::ffff:')}:{peer[1]}"))
         self._selector.register(connection, selectors.EVENT_READ, self._clients[-1])
 
-    def _hear(self, guest) -> bool:
+    def _receive(self, client) -> bool:
         """Reads from a connection. Returns whether this completes the message that identifies a worker."""
         try:
-            received = guest.connection.recv(65536)
+            received = client.connection.recv(65536)
         except BlockingIOError:
             return False
         except OSError:
             received = b""
-        guest.heard += received
-        if not received or len(guest.heard) > LONGEST_LINE:
-            self._show_out(guest)
-        elif guest.index is None and guest.heard.endswith(b"\n"):
+        client.received += received
+        if not received or len(client.received) > MAX_LINE_BYTES:
+            self._disconnect(client)
+        elif client.index is None and client.received.endswith(b"\n"):
             try:
-                hello = json.loads(guest.heard)
-                guest.index, guest.facts = int(hello["keras_bot_worker"]), dict(hello["facts"])
+                hello = json.loads(client.received)
+                client.index, client.facts = int(hello["keras_bot_worker"]), dict(hello["facts"])
             except (ValueError, TypeError, LookupError, RecursionError):
-                self._show_out(guest)
+                self._disconnect(client)
             else:
                 return True
         return False
 
-    def _show_out(self, guest):
-        self._selector.unregister(guest.connection)
-        self._clients.remove(guest)
+    def _disconnect(self, client):
+        self._selector.unregister(client.connection)
+        self._clients.remove(client)
         # Reset the connection so that the port is not left in TIME_WAIT.
-        guest.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        guest.connection.close()
+        client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.connection.close()
 
-    def _odd_index(self, guest) -> str:
-        others = [other.peer for other in self._clients if other is not guest and other.index == guest.index]
-        if others or guest.index == 0:
-            both = f"{(others or [self._addresses[0]])[0]} and {guest.peer}"
-            return f"Expected an index of its own for each worker, received {guest.index} from {both}. Mend TF_CONFIG."
-        if not 0 < guest.index < len(self._addresses):
+    def _check_index(self, client) -> str:
+        """Returns a message if a worker's index is invalid or belongs to another worker, else an empty string."""
+        others = [other.peer for other in self._clients if other is not client and other.index == client.index]
+        if others or client.index == 0:
+            peers = f"{(others or [self._addresses[0]])[0]} and {client.peer}"
+            return f"The workers at {peers} have the same index {client.index}. Correct task.index in their TF_CONFIG."
+        if not 0 < client.index < len(self._addresses):
             return (
-                f"Expected the same TF_CONFIG on every worker; it names {len(self._addresses)} workers on worker 0, "
-                f"and worker {guest.index} came, from {guest.peer}."
+                f"TF_CONFIG differs between workers: it lists {len(self._addresses)} workers on worker 0, but worker "
+                f"{client.index} connected from {client.peer}. Set the same cluster on every worker."
             )
         return ""
 
-    def _tell(self, verdict):
-        """Sends the verdict and lets each worker close first, as the side that does keeps its port in TIME_WAIT."""
-        deadline = time.monotonic() + PARTING_SECONDS
-        told = [guest.connection for guest in self._clients if guest.index is not None]
-        for connection in told:
-            connection.settimeout(PARTING_SECONDS)
+    def _send(self, result):
+        """Sends the result and lets each worker close first, as the side that does keeps its port in TIME_WAIT."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        connections = [client.connection for client in self._clients if client.index is not None]
+        for connection in connections:
+            connection.settimeout(CLOSE_SECONDS)
             try:
-                connection.sendall(verdict.line())
+                connection.sendall(result.to_line())
             except OSError:  # the worker has died; TensorFlow will detect that
                 continue
-        for connection in told:
+        for connection in connections:
             try:
                 connection.settimeout(max(0.01, deadline - time.monotonic()))
                 while connection.recv(65536):
@@ -208,29 +209,29 @@ class RendezvousServer:
                 continue
 
 
-def tell_differences(facts: Sequence[Mapping[str, str]], what: str = "recipe") -> str:
-    """Returns a message with the first `TROUBLE` of a worker, or else the facts that differ; empty if there are none.
+def describe_differences(facts: Sequence[Mapping[str, str]], subject: str = "recipe") -> str:
+    """Returns a message with the first worker's `STARTUP_ERROR`, or else the facts that differ; "" if there are none.
 
     Args:
         facts: facts of each worker, by name, in the order of worker indices.
-        what: subject of the facts, for the message.
+        subject: what the facts describe, for the message.
     """
-    for index, each in enumerate(facts):
-        if each.get(TROUBLE):
-            return f"Worker {index} can't begin: {each[TROUBLE]}"
+    for index, worker_facts in enumerate(facts):
+        if worker_facts.get(STARTUP_ERROR):
+            return f"Worker {index} cannot start: {worker_facts[STARTUP_ERROR]}"
     differences = []
-    for name in dict.fromkeys(name for each in facts for name in each):
-        holders: dict[str, list[str]] = {}
-        for index, each in enumerate(facts):
-            holders.setdefault(str(each.get(name, "unknown")), []).append(str(index))
-        if len(holders) > 1:
-            told = (
-                f"{value[:LONGEST_VALUE]} on worker{'s' * (len(who) > 1)} {first_few(who)}"
-                for value, who in holders.items()
+    for name in dict.fromkeys(name for worker_facts in facts for name in worker_facts):
+        workers_by_value: dict[str, list[str]] = {}
+        for index, worker_facts in enumerate(facts):
+            workers_by_value.setdefault(str(worker_facts.get(name, "missing")), []).append(str(index))
+        if len(workers_by_value) > 1:
+            values = (
+                f"{value[:MAX_VALUE_LENGTH]} on worker{'s' * (len(workers) > 1)} {first_few(workers)}"
+                for value, workers in workers_by_value.items()
             )
-            differences.append(f"{name} is {' and '.join(told)}")
+            differences.append(f"{name} is {' and '.join(values)}")
     if not differences:
         return ""
     more = len(differences) - 5
     shown = "; ".join(differences[:5]) + (f"; and {more} more differ" if more > 0 else "")
-    return f"Expected the same {what} on every worker; {shown}."
+    return f"The {subject} differs between workers: {shown}."

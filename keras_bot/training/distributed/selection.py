@@ -18,11 +18,11 @@ def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        from keras_bot.training.distributed.on_tensorflow import TensorFlowStrategy as Chosen
+        from keras_bot.training.distributed.on_tensorflow import TensorFlowStrategy as BackendStrategy
     elif backend == "jax":
-        from keras_bot.training.distributed.on_jax import JaxStrategy as Chosen
+        from keras_bot.training.distributed.on_jax import JaxStrategy as BackendStrategy
     else:
-        raise MisuseError(f"Expected Keras on TensorFlow or JAX to train, received {backend}. Set KERAS_BACKEND.")
-    strategy = Chosen(recipe, cluster)
+        raise MisuseError(f"Training needs the TensorFlow or JAX backend, but Keras uses {backend}. Set KERAS_BACKEND.")
+    strategy = BackendStrategy(recipe, cluster)
     strategy.check(recipe)
     return strategy

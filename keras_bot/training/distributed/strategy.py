@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
-from keras_bot.training.distributed.rendezvous import tell_differences
+from keras_bot.training.distributed.rendezvous import describe_differences
 
 
 class Strategy(abc.ABC):
@@ -33,7 +33,7 @@ class Strategy(abc.ABC):
     worker: int = 0
 
     def check(self, recipe: Recipe):
-        """Raises MisuseError if the replicas can't share the recipe's batch or don't support its options."""
+        """Raises MisuseError if the replicas cannot share the recipe's batch or don't support its options."""
         check_batch(recipe, self.replicas, self.workers)
 
     @abc.abstractmethod
@@ -53,14 +53,14 @@ class Strategy(abc.ABC):
         """Returns whether to compile the step with XLA."""
 
     @abc.abstractmethod
-    def prepare_step(self, trainee: keras.Model, model: keras.Model, *, synchronised: bool, parts: int):
+    def prepare_step(self, trainee: keras.Model, network: keras.Model, *, sync_bn: bool, accumulation_steps: int):
         """Patches the training step of a compiled model for these replicas, in this process only.
 
         Args:
-            trainee: the model to fit: `model` or a Distiller around it.
-            model: the network.
-            synchronised: compute batch norm statistics over the batches of all replicas.
-            parts: number of parts of a replica's batch, see `accumulate.py`.
+            trainee: the model to fit: `network` or a DistillationModel around it.
+            network: the network.
+            sync_bn: compute batch norm statistics over the batches of all replicas.
+            accumulation_steps: number of micro-batches per replica batch, see `accumulate.py`.
         """
 
     @abc.abstractmethod
@@ -78,7 +78,7 @@ class Strategy(abc.ABC):
         """Updates the variables to their current values, between two steps of `fit`."""
 
     @abc.abstractmethod
-    def parts(self, variables: list[keras.Variable]) -> "Parts":
+    def per_replica_values(self, variables: list[keras.Variable]) -> "PerReplicaValues":
         """Returns the per-replica values of sum-aggregated variables, such as a metric's."""
 
     @abc.abstractmethod
@@ -89,13 +89,13 @@ class Strategy(abc.ABC):
         """Returns whether `flag` is set on any worker. Call it on every worker."""
         return flag if self.workers == 1 else bool(self.sum_of_workers(np.float32(flag)))
 
-    def broadcast(self, message: bytes, teller: int = 0) -> bytes:
-        """Broadcasts the message of worker `teller`, by default the chief. Call it on every worker."""
+    def broadcast(self, message: bytes, source: int = 0) -> bytes:
+        """Broadcasts the message of worker `source`, by default the chief. Call it on every worker."""
         if self.workers == 1:
             return message
-        mine = np.frombuffer(message if self.worker == teller else b"", np.uint8).astype(np.int32)
-        padded = np.zeros([int(self.sum_of_workers(np.int32(mine.size)))], np.int32)
-        padded[: mine.size] = mine
+        local = np.frombuffer(message if self.worker == source else b"", np.uint8).astype(np.int32)
+        padded = np.zeros([int(self.sum_of_workers(np.int32(local.size)))], np.int32)
+        padded[: local.size] = local
         return self.sum_of_workers(padded).astype(np.uint8).tobytes()
 
     def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]):
@@ -109,47 +109,51 @@ class Strategy(abc.ABC):
             if self.workers == 1:
                 variable.assign(arrays[name])
             else:
-                mine = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
-                variable.assign(self.sum_of_workers(mine))
+                local = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
+                variable.assign(self.sum_of_workers(local))
 
     def check_same_data(self, dataset: dict[str, str]):
         """Raises MisuseError on every worker if `dataset` is not the same on all of them."""
         if self.workers == 1:
             return
-        facts = [json.loads(self.broadcast(json.dumps(dataset).encode(), teller)) for teller in range(self.workers)]
-        if differences := tell_differences(facts, "data"):
-            raise MisuseError(f"{differences} Give all of them one data set.")
+        facts = [json.loads(self.broadcast(json.dumps(dataset).encode(), worker)) for worker in range(self.workers)]
+        if differences := describe_differences(facts, "data set"):
+            raise MisuseError(f"{differences} Use the same data on all workers.")
 
 
-class Parts(abc.ABC):
-    """Per-replica values of variables."""
+class PerReplicaValues(abc.ABC):
+    """Per-replica values of sum-aggregated variables."""
 
     @abc.abstractmethod
     def read(self) -> list[list[float]]:
         """Returns one list per replica, with all elements in order. Call it on every worker."""
 
     @abc.abstractmethod
-    def write(self, parts: list[list[float]]):
+    def write(self, values: list[list[float]]):
         """Restores values from `read`. If the number of replicas differs, the first one gets the sums."""
 
 
-def fitting_parts(parts: list[list[float]], replicas: int) -> np.ndarray:
-    """Converts values from `Parts.read` to float64 (replicas, elements); if `replicas` differs, row 0 has the sums."""
-    values = np.asarray(parts, np.float64)
-    if len(values) == replicas:
-        return values
-    return np.pad(values.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
+def match_replicas(values: list[list[float]], replicas: int) -> np.ndarray:
+    """Converts the result of `PerReplicaValues.read` to float64 (replicas, elements).
+
+    If it was read from another number of replicas, row 0 has the sums and the others are 0.
+    """
+    array = np.asarray(values, np.float64)
+    if len(array) == replicas:
+        return array
+    return np.pad(array.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
 
 
 def check_batch(recipe: Recipe, replicas: int, workers: int):
-    """Raises MisuseError if the batch can't be divided among all `replicas` and among the `workers`."""
+    """Raises MisuseError if the batch cannot be divided among all `replicas` and among the `workers`."""
     # For mixup, each worker takes mirrored pairs of a batch's rows.
-    unit = math.lcm(replicas * recipe.accumulation_steps, 2 * workers if workers > 1 else 1)
-    if recipe.batch_size % unit:
-        shared = f"{replicas} replicas can share equally" if replicas > 1 else "divides"
-        parts = f", in {recipe.accumulation_steps} parts" if recipe.accumulation_steps > 1 else ""
-        pairs = f", by {workers} workers in pairs of images" if workers > 1 else ""
+    divisor = math.lcm(replicas * recipe.accumulation_steps, 2 * workers if workers > 1 else 1)
+    if recipe.batch_size % divisor:
+        replica_count = [f"{replicas} replicas"] if replicas > 1 else []
+        steps = [f"accumulation_steps {recipe.accumulation_steps}"] if recipe.accumulation_steps > 1 else []
+        pairs = [f"pairs of images on {workers} workers"] if workers > 1 else []
+        reason = ", ".join([" x ".join(replica_count + steps), *pairs])
         raise MisuseError(
-            f"Expected a batch_size that {shared}{parts}{pairs}: a multiple of {unit}; "
-            f"received {recipe.batch_size}. Try {max(1, round(recipe.batch_size / unit)) * unit}."
+            f"--batch_size={recipe.batch_size} is not divisible by {divisor} ({reason}). Use a multiple of {divisor}, "
+            f"such as {max(1, round(recipe.batch_size / divisor)) * divisor}."
         )

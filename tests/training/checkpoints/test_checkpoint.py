@@ -1,4 +1,4 @@
-"""A checkpoint comes back exactly; a kill, a full disk or a changed byte never costs the last good one."""
+"""Checkpoints are restored exactly; a kill, a full disk or a flipped bit never loses the newest valid one."""
 
 import errno
 import gc
@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_bot import atomic_files as durable
+from keras_bot import atomic_files
 from keras_bot.atomic_files import replacing
 from keras_bot.errors import RunError
 from keras_bot.training.checkpoints import checkpoint
@@ -23,7 +23,7 @@ from keras_bot.training.checkpoints.checkpoint import Checkpoints
 
 
 def arrays(folder, keep=2, **values):
-    """Checkpoints of arrays, for want of variables."""
+    """Returns Checkpoints with arrays instead of variables."""
     return Checkpoints(folder, values, keep=keep)
 
 
@@ -32,11 +32,12 @@ def small(folder, **options):
 
 
 def newest(checkpoints):
-    """The progress of the newest, which must fit."""
-    progress, stored = checkpoints.read_newest() or ({}, None)
-    if progress:
-        checkpoints.check(stored)
-    return progress
+    """Reads and checks the newest checkpoint; returns its progress, {} without one."""
+    state = checkpoints.read_newest()
+    if state is None:
+        return {}
+    checkpoints.check(state.arrays)
+    return state.progress
 
 
 def names(folder):
@@ -49,10 +50,10 @@ def flip(path, position=-100, bits=1):
     path.write_bytes(data)
 
 
-# What comes back
+# Saving and reading
 
 
-def test_keras_variables_come_back_exactly(tmp_path):
+def test_keras_variables_are_restored_exactly(tmp_path):
     draw = np.random.default_rng(0)
     values = {
         "model/0/kernel": draw.normal(size=(3, 3, 2, 4)).astype("float32"),
@@ -70,47 +71,48 @@ def test_keras_variables_come_back_exactly(tmp_path):
     progress = {"steps": 12, "epochs": 1, "history": [{"loss": 0.1 + 0.2}], "corrupt_images": ["ü.jpg"]}
     assert checkpoints.read_newest() is None
     assert checkpoints.save(progress).name == "step-00000012.npz"
-    told, arrays = checkpoints.read_newest()
-    assert told == progress and list(arrays) == list(values)
-    for name, array in arrays.items():
+    state = checkpoints.read_newest()
+    assert state.progress == progress and list(state.arrays) == list(values)
+    for name, array in state.arrays.items():
         assert array.dtype == values[name].dtype and array.shape == values[name].shape, name
         assert array.tobytes() == values[name].tobytes(), name
 
 
-def test_anyone_can_open_the_file(tmp_path):
+def test_numpy_can_open_the_file(tmp_path):
     with np.load(small(tmp_path).save({"steps": 3})) as stored:
         np.testing.assert_array_equal(stored["weight"], np.arange(6).reshape(2, 3))
         assert stored["steps"].dtype == np.int64 and stored["steps"].shape == ()
 
 
-def test_the_same_state_is_the_same_file(tmp_path):
+def test_the_same_state_gives_the_same_file(tmp_path):
     one, two = (small(tmp_path / name).save({"steps": 3}).read_bytes() for name in ("one", "two"))
     assert one == two
     with zipfile.ZipFile(next((tmp_path / "one").iterdir())) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_given_arrays_are_saved_instead_of_the_variables(tmp_path):
+def test_passed_arrays_are_saved_instead_of_the_variables(tmp_path):
     checkpoints = arrays(tmp_path, a=np.zeros(3))
     checkpoints.save({"steps": 1}, {"a": np.ones(3)})
-    np.testing.assert_array_equal(checkpoints.read_newest()[1]["a"], np.ones(3))
+    np.testing.assert_array_equal(checkpoints.read_newest().arrays["a"], np.ones(3))
 
 
-def test_an_array_of_another_layout_comes_back(tmp_path):
+def test_arrays_of_any_memory_layout_are_restored(tmp_path):
     value = np.arange(24, dtype="float32").reshape(2, 3, 4)
     checkpoints = arrays(tmp_path, a=value.transpose(2, 0, 1), b=value[:, ::2], c=np.asfortranarray(value[0]))
     before = checkpoints.collect()
-    _, after = (checkpoints.save({"steps": 1}), checkpoints.read_newest()[1])
+    checkpoints.save({"steps": 1})
+    after = checkpoints.read_newest().arrays
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_what_is_not_finite_is_not_saved(bad, dtype, tmp_path):
+def test_non_finite_values_are_not_saved(bad, dtype, tmp_path):
     values = np.array([1, bad, 1], dtype)
     checkpoints = arrays(tmp_path / "new", good=np.ones(3), bad=values)
-    with pytest.raises(RunError, match="The variable bad is not finite after step 5"):
+    with pytest.raises(RunError, match="bad is not finite after step 5"):
         checkpoints.save({"steps": 5})
     assert not (tmp_path / "new").exists()
 
@@ -118,14 +120,14 @@ def test_what_is_not_finite_is_not_saved(bad, dtype, tmp_path):
 @pytest.mark.parametrize(
     "other", [{"a": np.ones(4)}, {"b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(1)}, {"a": np.ones((1, 3))}, {}]
 )
-def test_a_checkpoint_of_another_network_is_refused(other, tmp_path):
+def test_a_checkpoint_of_another_network_is_rejected(other, tmp_path):
     arrays(tmp_path, **other).save({"steps": 1})
     checkpoints = arrays(tmp_path, a=np.zeros(3))
-    with pytest.raises(RunError, match=r"is of another network, number of classes or version: [ab] has shape"):
+    with pytest.raises(RunError, match=r"is from another network, number of classes or version: [ab] has shape"):
         newest(checkpoints)
 
 
-# Which are kept
+# Number of checkpoints
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5])
@@ -134,14 +136,15 @@ def test_the_newest_are_kept(keep, tmp_path):
     for count, steps in enumerate((8, 9, 10, 11, 99_999_999, 100_000_000), 1):
         checkpoints.save({"steps": steps})
         assert len(checkpoints.files()) == min(count, keep)
-    assert checkpoints.files()[-1].name == "step-100000000.npz" and checkpoints.read_newest()[0] == {"steps": 100000000}
+    assert checkpoints.files()[-1].name == "step-100000000.npz"
+    assert checkpoints.read_newest().progress == {"steps": 100_000_000}
     assert checkpoints.files() == sorted(checkpoints.files(), key=lambda path: int(path.stem[5:]))
 
 
-def test_the_old_one_goes_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
+def test_the_old_one_is_deleted_only_after_the_new_one_is_synced(tmp_path, monkeypatch):
     calls = []
 
-    def watched(module, name):
+    def record(module, name):
         original = getattr(module, name)
 
         def call(*args, **options):
@@ -153,7 +156,7 @@ def test_the_old_one_goes_only_when_the_new_one_is_durable(tmp_path, monkeypatch
     checkpoints = small(tmp_path, keep=1)
     checkpoints.save({"steps": 1})
     for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (pathlib.Path, "unlink")):
-        watched(module, name)
+        record(module, name)
     checkpoints.save({"steps": 2})
     assert [name for index, name in enumerate(calls) if name != "unlink" or "unlink" not in calls[:index]] == [
         *("fsync", "replace", "fsync", "unlink")
@@ -161,7 +164,7 @@ def test_the_old_one_goes_only_when_the_new_one_is_durable(tmp_path, monkeypatch
     assert names(tmp_path) == ["step-00000002.npz"]
 
 
-def test_what_a_kill_left_is_removed_and_other_files_stay(tmp_path):
+def test_partial_files_are_removed_and_other_files_kept(tmp_path):
     for name in (".step-00000001.npz.99.part", "notes.txt", "step-5.npz", "step-00000001.npz.damaged"):
         (tmp_path / name).write_bytes(b"x")
     small(tmp_path).save({"steps": 2})
@@ -171,7 +174,7 @@ def test_what_a_kill_left_is_removed_and_other_files_stay(tmp_path):
 # Damage
 
 
-def test_every_single_byte_is_guarded(tmp_path):
+def test_any_flipped_bit_is_detected(tmp_path):
     checkpoints = arrays(tmp_path, a=np.float32(1))
     path = checkpoints.save({"steps": 1})
     good = path.read_bytes()
@@ -181,15 +184,15 @@ def test_every_single_byte_is_guarded(tmp_path):
     changes += [(draw.randrange(len(good)), draw.randrange(1, 256)) for _ in range(200)]
     for position, bits in changes:
         flip(path, position, bits)
-        with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz\. Use --overwrite to begin anew"):
+        with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz\. Use --overwrite to start over"):
             checkpoints.read_newest()
         assert names(tmp_path) == ["step-00000001.npz.damaged"]
         (tmp_path / "step-00000001.npz.damaged").unlink()
         path.write_bytes(good)
-    assert checkpoints.read_newest()[0] == {"steps": 1}
+    assert checkpoints.read_newest().progress == {"steps": 1}
 
 
-def test_every_length_is_guarded(tmp_path):
+def test_any_truncation_is_detected(tmp_path):
     checkpoints = arrays(tmp_path, a=np.float32(1))
     path = checkpoints.save({"steps": 1})
     good = path.read_bytes()
@@ -200,13 +203,13 @@ def test_every_length_is_guarded(tmp_path):
         (tmp_path / "step-00000001.npz.damaged").unlink()
 
 
-def test_a_damaged_one_is_named_set_aside_and_the_one_before_used(tmp_path, capsys):
+def test_a_damaged_checkpoint_is_reported_and_renamed_and_an_older_one_used(tmp_path, capsys):
     checkpoints = small(tmp_path, keep=3)
     paths = [checkpoints.save({"steps": steps}) for steps in (1, 2, 3)]
     flip(paths[2])
     assert newest(checkpoints) == {"steps": 2}
     assert capsys.readouterr().err == (
-        f"keras-bot: the checkpoint {paths[2]} is damaged (its checksum doesn't fit); resuming from {paths[1]}.\n"
+        f"keras-bot: the checkpoint {paths[2]} is damaged (checksum mismatch); resuming from {paths[1]}.\n"
     )
     assert names(tmp_path) == ["step-00000001.npz", "step-00000002.npz", "step-00000003.npz.damaged"]
     flip(checkpoints.save({"steps": 3}))
@@ -220,7 +223,7 @@ def test_a_damaged_one_is_named_set_aside_and_the_one_before_used(tmp_path, caps
     assert sum(name.endswith(".damaged") for name in names(tmp_path)) == 2
 
 
-def test_a_damaged_one_that_cannot_be_renamed_is_stepped_over_and_not_counted(tmp_path, monkeypatch, capsys):
+def test_a_damaged_checkpoint_that_cannot_be_renamed_is_skipped_and_not_counted(tmp_path, monkeypatch, capsys):
     checkpoints = small(tmp_path)
     good, bad = (checkpoints.save({"steps": steps}) for steps in (1, 2))
     flip(bad)
@@ -230,12 +233,12 @@ def test_a_damaged_one_that_cannot_be_renamed_is_stepped_over_and_not_counted(tm
     assert checkpoints.files() == [good, bad]
     checkpoints.save({"steps": 3})
     assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (1, 2, 3)]
-    checkpoints.save({"steps": 2})  # in the damaged one's place, so it counts again
+    checkpoints.save({"steps": 2})  # replaces the damaged one, so it counts again
     checkpoints.save({"steps": 4})
     assert [path.name for path in checkpoints.files()] == [f"step-0000000{i}.npz" for i in (3, 4)]
 
 
-def test_without_a_good_one_nothing_begins_anew_unasked(tmp_path, capsys):
+def test_a_run_without_valid_checkpoints_does_not_start_over(tmp_path, capsys):
     checkpoints = small(tmp_path)
     for path in [checkpoints.save({"steps": steps}) for steps in (1, 2)]:
         flip(path)
@@ -243,28 +246,28 @@ def test_without_a_good_one_nothing_begins_anew_unasked(tmp_path, capsys):
         newest(checkpoints)
     assert names(tmp_path) == ["step-00000001.npz.damaged", "step-00000002.npz.damaged"]
     with pytest.raises(RunError, match=r"damaged .*: step-00000001.npz.damaged, .*--overwrite"):
-        newest(checkpoints)  # not as if there had been none
+        newest(checkpoints)  # does not return None
     assert not capsys.readouterr().err
 
 
-def test_checkpoints_of_another_version_are_refused(tmp_path):
+def test_checkpoints_of_another_version_are_rejected(tmp_path):
     (tmp_path / "epoch-00001.npz").write_bytes(b"x")
     checkpoints = small(tmp_path)
-    with pytest.raises(RunError, match=r"of another version of keras_bot: epoch-00001.npz\. .*--overwrite"):
+    with pytest.raises(RunError, match=r"written by another version of keras_bot: epoch-00001.npz\. .*--overwrite"):
         newest(checkpoints)
     path = checkpoints.save({"steps": 1})
     assert newest(checkpoints) == {"steps": 1}
-    path.write_bytes(b"y" * 9 + checkpoint._checksum(b"y" * 9 + b"0" * 64))  # whole, but no checkpoint
-    with pytest.raises(RunError, match=r"step-00000001.npz is of another version of keras_bot"):
+    path.write_bytes(b"y" * 9 + checkpoint._checksum(b"y" * 9 + b"0" * 64))  # valid checksum, but not a checkpoint
+    with pytest.raises(RunError, match=r"step-00000001.npz was written by another version of keras_bot"):
         newest(checkpoints)
     assert path.exists()
 
 
-def test_one_that_cannot_be_read_is_told_and_left(tmp_path, monkeypatch):
+def test_an_unreadable_checkpoint_is_reported_and_kept(tmp_path, monkeypatch):
     checkpoints = small(tmp_path)
     paths = [checkpoints.save({"steps": steps}) for steps in (1, 2)]
     monkeypatch.setattr(pathlib.Path, "read_bytes", raising(errno.EACCES))
-    with pytest.raises(RunError, match=r"Can't read .*step-00000002.npz: Permission denied"):
+    with pytest.raises(RunError, match=r"Cannot read .*step-00000002.npz: Permission denied"):
         newest(checkpoints)
     assert checkpoints.files() == paths
 
@@ -273,7 +276,7 @@ def test_one_that_cannot_be_read_is_told_and_left(tmp_path, monkeypatch):
 
 
 def raising(number, when=lambda *args: True, otherwise=None):
-    """A function that fails as the system would, or does what it should."""
+    """Returns a function that raises OSError if `when` is true of its arguments, and else calls `otherwise`."""
 
     def call(*args, **options):
         if when(*args):
@@ -286,19 +289,19 @@ def raising(number, when=lambda *args: True, otherwise=None):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG, errno.EDQUOT])
 @pytest.mark.parametrize("name", ["open", "fsync", "replace"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_failing_write_is_told_and_leaves_the_one_before(first, name, number, tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_and_keeps_the_previous_one(first, name, number, tmp_path, monkeypatch):
     checkpoints = small(tmp_path)
     good = None if first else checkpoints.save({"steps": 1})
     with monkeypatch.context() as patch:
         if name == "open":
-            patch.setattr(durable, "open", raising(number), raising=False)
+            patch.setattr(atomic_files, "open", raising(number), raising=False)
         else:
             patch.setattr(os, name, raising(number))
         with pytest.raises(RunError) as raised:
             checkpoints.save({"steps": 2})
-    state = "None was saved yet." if first else f"The last good one is {good}."
+    state = "There is no other checkpoint." if first else f"The newest valid checkpoint is {good}."
     written = tmp_path / "step-00000002.npz"
-    assert str(raised.value) == f"Can't write the checkpoint {written}: {os.strerror(number)}. {state}"
+    assert str(raised.value) == f"Cannot write the checkpoint {written}: {os.strerror(number)}. {state}"
     assert checkpoints.files() == ([] if first else [good]) and len(names(tmp_path)) == (not first)
     assert newest(checkpoints) == ({} if first else {"steps": 1})
     checkpoints.save({"steps": 2})
@@ -311,33 +314,33 @@ def test_a_folder_that_cannot_be_synced_keeps_the_old_one(tmp_path, monkeypatch)
     is_folder = lambda descriptor: os.path.isdir(f"/proc/self/fd/{descriptor}")  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", raising(errno.EIO, is_folder, os.fsync))
-        with pytest.raises(RunError, match=f"Input/output error. The last good one is {good}"):
+        with pytest.raises(RunError, match=f"Input/output error. The newest valid checkpoint is {good}"):
             checkpoints.save({"steps": 2})
         assert good.exists()
         patch.setattr(os, "fsync", raising(errno.EINVAL, is_folder, lambda descriptor: None))
-        checkpoints.save({"steps": 3})  # a file system without it
+        checkpoints.save({"steps": 3})  # a file system that does not support it
     assert names(tmp_path) == ["step-00000003.npz"]
 
 
-def test_the_last_good_one_that_is_told_is_good(tmp_path, monkeypatch):
+def test_the_reported_valid_checkpoint_is_valid(tmp_path, monkeypatch):
     checkpoints = small(tmp_path)
     good, bad = (checkpoints.save({"steps": steps}) for steps in (1, 2))
     flip(bad)
     monkeypatch.setattr(os, "replace", raising(errno.EIO))
-    with pytest.raises(RunError, match=f"The last good one is {good}"):
+    with pytest.raises(RunError, match=f"The newest valid checkpoint is {good}"):
         checkpoints.save({"steps": 3})
     flip(good)
-    with pytest.raises(RunError, match="No other one is good"):
+    with pytest.raises(RunError, match="No other checkpoint is valid"):
         checkpoints.save({"steps": 3})
 
 
-def test_an_old_one_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
+def test_an_undeletable_old_checkpoint_is_reported(tmp_path, monkeypatch):
     checkpoints = small(tmp_path, keep=1)
     old = checkpoints.save({"steps": 1})
     monkeypatch.setattr(pathlib.Path, "unlink", raising(errno.EPERM))
-    with pytest.raises(RunError, match=f"Can't delete the old checkpoint {old}: Operation not permitted"):
+    with pytest.raises(RunError, match=f"Cannot delete the old checkpoint {old}: Operation not permitted"):
         checkpoints.save({"steps": 2})
-    assert checkpoints.read_newest()[0] == {"steps": 2}
+    assert checkpoints.read_newest().progress == {"steps": 2}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write in a read-only folder")
@@ -346,7 +349,7 @@ def test_a_read_only_folder(tmp_path):
     checkpoints.save({"steps": 1})
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(RunError, match=r"Permission denied. The last good one is"):
+        with pytest.raises(RunError, match=r"Permission denied. The newest valid checkpoint is"):
             checkpoints.save({"steps": 2})
         assert newest(checkpoints) == {"steps": 1}
     finally:
@@ -355,7 +358,7 @@ def test_a_read_only_folder(tmp_path):
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 1 MiB and how it is mounted with options."""
+    """A file system of 1 MiB, and a function that mounts it with options."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -375,10 +378,10 @@ def test_a_full_disk(tiny_disk, capsys):
     disk, mount = tiny_disk
     checkpoints = arrays(disk / "checkpoints", a=np.zeros(100_000, "float32"))
     first, second = (checkpoints.save({"steps": steps}) for steps in (1, 2))
-    left = disk / "checkpoints" / ".step-00000003.npz.1.part"
-    left.write_bytes(b"x" * 100_000)  # a kill's; gone with the next save
+    partial = disk / "checkpoints" / ".step-00000003.npz.1.part"
+    partial.write_bytes(b"x" * 100_000)  # from a killed process; removed by the next save
     for _ in range(2):
-        with pytest.raises(RunError, match=f"No space left on device. The last good one is {second}"):
+        with pytest.raises(RunError, match=f"No space left on device. The newest valid checkpoint is {second}"):
             checkpoints.save({"steps": 3})
         gc.collect()
         assert names(disk / "checkpoints") == [first.name, second.name]
@@ -387,12 +390,12 @@ def test_a_full_disk(tiny_disk, capsys):
     checkpoints.save({"steps": 3})
     assert newest(checkpoints) == {"steps": 3} and capsys.readouterr() == ("", "")
     assert mount("remount,ro").returncode == 0
-    with pytest.raises(RunError, match=r"Read-only file system. The last good one is .*step-00000003.npz"):
+    with pytest.raises(RunError, match=r"Read-only file system. The newest valid checkpoint is .*step-00000003.npz"):
         checkpoints.save({"steps": 4})
     assert newest(checkpoints) == {"steps": 3}
 
 
-def test_replacing_tells_the_first_failure_and_leaves_the_file(tmp_path):
+def test_replacing_raises_the_first_error_and_keeps_the_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(KeyError, match="mine"), replacing(path) as file:
@@ -434,9 +437,9 @@ for size in map(int, sys.argv[2:]):
 
 KILLED = """
 draw = random.Random(0)
-def save_on(pipe):
+def save_forever(pipe):
     found = checkpoints({}).read_newest()
-    steps = found[0]["steps"] if found else 0
+    steps = found.progress["steps"] if found else 0
     while True:
         steps += 1
         values = {"a": np.full(300_000, steps), "b": np.full(7, steps)}
@@ -449,20 +452,21 @@ for _ in range(25):
     pid = os.fork()
     if not pid:
         try:
-            save_on(write)
+            save_forever(write)
         finally:
             os._exit(1)
     os.close(write)
-    told = os.read(read, 8)
+    last = os.read(read, 8)
     time.sleep(draw.uniform(0, 0.05))
     os.kill(pid, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it stopped before"
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it ended before the kill"
     while more := os.read(read, 8):
-        told = more
+        last = more
     os.close(read)
     inside += any(folder.glob(".*.part"))
-    progress, arrays = checkpoints({}).read_newest()
-    assert progress["steps"] - int.from_bytes(told, "big") in (0, 1), (progress, told)
+    state = checkpoints({}).read_newest()
+    progress, arrays = state.progress, state.arrays
+    assert progress["steps"] - int.from_bytes(last, "big") in (0, 1), (progress, last)
     assert (arrays["a"] == progress["steps"]).all() and (arrays["b"] == progress["steps"]).all()
     assert checkpoints({}).files()[-1].name == f"step-{progress['steps']:08d}.npz"
 assert not list(folder.glob("*.damaged"))
@@ -474,13 +478,13 @@ def run(code, *args):
     return subprocess.run([sys.executable, "-c", PREPARE + code, *map(str, args)], capture_output=True, text=True)
 
 
-def test_a_file_that_may_not_grow_is_told_without_noise(tmp_path):
+def test_a_file_size_limit_is_reported_without_a_traceback(tmp_path):
     sizes = (1000, 1_000_000)
     done = run(LIMITED, tmp_path, *sizes)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(
-        f"Can't write the checkpoint {tmp_path}/{size}/step-00000002.npz: File too large. "
-        f"The last good one is {tmp_path}/{size}/step-00000001.npz.\n"
+        f"Cannot write the checkpoint {tmp_path}/{size}/step-00000002.npz: File too large. "
+        f"The newest valid checkpoint is {tmp_path}/{size}/step-00000001.npz.\n"
         for size in sizes
     )
     assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr
@@ -488,8 +492,8 @@ def test_a_file_that_may_not_grow_is_told_without_noise(tmp_path):
         assert names(tmp_path / str(size)) == ["step-00000001.npz"]
 
 
-def test_a_kill_at_any_moment_leaves_the_last_one(tmp_path):
+def test_a_kill_at_any_moment_keeps_the_newest_checkpoint(tmp_path):
     done = run(KILLED, tmp_path)
     assert done.returncode == 0, done.stderr
     inside, _ = map(int, done.stdout.split())
-    assert inside > 0, "no kill was inside a save"
+    assert inside > 0, "no kill happened during a save"

@@ -1,4 +1,4 @@
-"""Two processes never train in one directory; a lock ends with its holder, however that ends."""
+"""Two processes never train in one directory; a lock ends with its holder, even if that is killed."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ from keras_bot.training.checkpoints.run_lock import lock_run
 with lock_run(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.readline()
-print("left", flush=True)
+print("released", flush=True)
 sys.stdin.readline()
 """
 
@@ -44,56 +44,56 @@ def raising(number):
     return call
 
 
-def test_a_second_process_is_refused_and_told_who_holds_it(holder, tmp_path):
-    who = f"(pid {holder.pid} on {socket.gethostname()})"
-    expected = re.escape(f"Another process {who} is training in {tmp_path}. ")
-    for _ in range(2):  # being refused changes nothing
+def test_a_second_process_is_rejected_and_the_holder_named(holder, tmp_path):
+    holder_name = f"(pid {holder.pid} on {socket.gethostname()})"
+    expected = re.escape(f"Another process {holder_name} is training in {tmp_path}. ")
+    for _ in range(2):  # a rejected attempt changes nothing
         with pytest.raises(MisuseError, match=expected), lock_run(tmp_path):
-            pytest.fail("two are in")
+            pytest.fail("two processes hold the lock")
 
 
-def test_it_is_free_when_the_holder_leaves(holder, tmp_path):
+def test_it_is_free_after_the_holder_releases_it(holder, tmp_path):
     holder.stdin.write("\n")
     holder.stdin.flush()
-    assert holder.stdout.readline() == "left\n"
+    assert holder.stdout.readline() == "released\n"
     with lock_run(tmp_path):
         assert holder.poll() is None
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()} {socket.gethostname()}\n"
     assert (tmp_path / ".lock").exists()
 
 
-def test_it_is_free_when_the_holder_is_killed(holder, tmp_path):
+def test_it_is_free_after_the_holder_is_killed(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with lock_run(tmp_path):
         pass
 
 
-def test_it_is_held_within_a_process_too_and_free_after_an_error(tmp_path):
+def test_it_also_excludes_the_same_process_and_is_free_after_an_error(tmp_path):
     folder = tmp_path / "new" / "run"
     with pytest.raises(KeyError), lock_run(folder):
         with pytest.raises(MisuseError, match=f"pid {os.getpid()} on"), lock_run(str(folder)):
-            pytest.fail("two are in")
+            pytest.fail("two processes hold the lock")
         raise KeyError
     with lock_run(folder):
         pass
 
 
-def test_a_holder_that_has_not_written_who_it_is(tmp_path):
+def test_a_holder_that_has_not_written_its_name(tmp_path):
     with open(tmp_path / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(MisuseError, match="Another process is training in"), lock_run(tmp_path):
-            pytest.fail("two are in")
+            pytest.fail("two processes hold the lock")
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_without_locks_on_the_file_system_it_goes_on(number, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_accepted(number, tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", raising(number))
     with lock_run(tmp_path), lock_run(tmp_path):
         pass
 
 
-def test_without_locks_in_the_system_it_goes_on(tmp_path, monkeypatch):
+def test_an_operating_system_without_locks_is_accepted(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows: the import fails
     with pytest.raises(KeyError), lock_run(tmp_path):
         raise KeyError
@@ -102,20 +102,20 @@ def test_without_locks_in_the_system_it_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["open", "ftruncate", "pwrite"])
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
-def test_a_folder_that_cannot_be_written_is_told(name, number, tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_reported(name, number, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, name, raising(number))
         with pytest.raises(RunError) as raised, lock_run(tmp_path):
-            pytest.fail("it may not go on")
-    assert str(raised.value).startswith(f"Can't write in the directory {tmp_path}: {os.strerror(number)}. ")
-    with lock_run(tmp_path):  # nothing is left held
+            pytest.fail("the body must not run")
+    assert str(raised.value).startswith(f"Cannot write to the directory {tmp_path}: {os.strerror(number)}. ")
+    with lock_run(tmp_path):  # the lock was released
         pass
 
 
-def test_a_lock_that_fails_for_another_reason_is_told(tmp_path, monkeypatch):
+def test_other_lock_errors_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", raising(errno.EIO))
     with pytest.raises(RunError, match="Input/output error"), lock_run(tmp_path):
-        pytest.fail("it may not go on")
+        pytest.fail("the body must not run")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write in a read-only folder")
@@ -123,21 +123,21 @@ def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(RunError, match="Permission denied"), lock_run(tmp_path):
-            pytest.fail("it may not go on")
+            pytest.fail("the body must not run")
     finally:
         tmp_path.chmod(0o700)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(MisuseError, match=r"Can't make the directory .*: Not a directory"),
+        pytest.raises(MisuseError, match=r"Cannot create the directory .*: Not a directory"),
         lock_run(tmp_path / "file/run"),
     ):
-        pytest.fail("it may not go on")
+        pytest.fail("the body must not run")
 
 
-def test_the_lock_is_no_child_processes(tmp_path):
+def test_child_processes_do_not_inherit_the_lock(tmp_path):
     with lock_run(tmp_path):
         child = subprocess.Popen(["sleep", "30"], close_fds=False)
     try:
@@ -148,7 +148,7 @@ def test_the_lock_is_no_child_processes(tmp_path):
         child.wait()
 
 
-def test_it_takes_no_keras():
+def test_importing_it_does_not_import_keras():
     code = (
         "import sys, keras_bot.training.checkpoints.run_lock;sys.exit('keras' in sys.modules or 'numpy' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""The workers that TF_CONFIG names."""
+"""Parsing of TF_CONFIG."""
 
 import json
 
@@ -28,40 +28,40 @@ def test_a_chief_job_counts_as_the_first_worker():
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({}, "TF_CONFIG, which isn't set. Set it on every worker, or start local workers by `keras-bot launch"),
-        ({"TF_CONFIG": " "}, "TF_CONFIG, which isn't set"),
-        ({"TF_CONFIG": "{ }\n"}, "TF_CONFIG, which isn't set"),
-        ({"TF_CONFIG": "{'cluster'"}, "as JSON, received \"{'cluster'\""),
-        ({"TF_CONFIG": "[1]"}, "object with cluster.worker in TF_CONFIG, received [1]"),
+        ({}, "TF_CONFIG, which is not set. Set it on every worker, or start local workers with `keras-bot launch"),
+        ({"TF_CONFIG": " "}, "TF_CONFIG, which is not set"),
+        ({"TF_CONFIG": "{ }\n"}, "TF_CONFIG, which is not set"),
+        ({"TF_CONFIG": "{'cluster'"}, "TF_CONFIG is not JSON: \"{'cluster'\""),
+        ({"TF_CONFIG": "[1]"}, "TF_CONFIG needs an object with cluster.worker, received [1]"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "task.type and task.index"),
         (config({}), "cluster.worker"),
         (config({"worker": "a:1"}), "list"),
         (config({"worker": []}), "list"),
         (config({"worker": [1]}), "list"),
-        (config({**TWO, "ps": ["c:3"]}), "worker jobs, with or without a chief in TF_CONFIG, received ps"),
+        (config({**TWO, "ps": ["c:3"]}), "TF_CONFIG needs worker jobs and at most one chief job, received ps"),
         (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "one chief"),
         (config(task=("evaluator", 0)), "received evaluator"),
-        (config(task=("worker", 2)), "task.index of 0 to 1, as there are 2 workers in TF_CONFIG, received 2"),
+        (config(task=("worker", 2)), "TF_CONFIG needs a task.index from 0 to 1 for 2 workers, received 2"),
         (config(task=("worker", -1)), "received -1"),
-        (config(task=("worker", None)), "whole number"),
-        (config(task=("worker", True)), "whole number"),
-        (config(task=("worker", 0.5)), "whole number"),
+        (config(task=("worker", None)), "an integer as task.index"),
+        (config(task=("worker", True)), "an integer as task.index"),
+        (config(task=("worker", 0.5)), "an integer as task.index"),
         (config({"worker": ["a:1", "a:1"]}), "received a:1 twice"),
         (config({"chief": ["a:1"], "worker": ["b:1", "a:1"]}), "received a:1 twice"),
-        (config({"worker": ["a:1", "b"]}), "each worker as host:port in TF_CONFIG, received b."),
+        (config({"worker": ["a:1", "b"]}), "TF_CONFIG needs each worker's address as host:port, received b."),
         (config({"worker": ["a:1", "http://b:1"]}), "host:port"),
         (config({"worker": ["a:1", "b..c:1"]}), "host:port"),
         (config({"worker": ["a:1", "b:70000"]}), "ports from 1"),
         (config({"worker": ["a:1", "b:0"]}), "ports from 1"),
     ],
 )
-def test_a_tf_config_that_cannot_be_used_is_told(environ, message):
-    with pytest.raises(MisuseError) as told:
+def test_an_invalid_tf_config_is_reported(environ, message):
+    with pytest.raises(MisuseError) as raised:
         read_cluster(environ)
-    assert message in str(told.value)
+    assert message in str(raised.value)
 
 
-def test_an_ipv6_address_stands_in_brackets():
+def test_an_ipv6_address_is_in_brackets():
     assert split_address("[::1]:80") == ("::1", 80)
     with pytest.raises(MisuseError, match="host:port"):
         split_address("::1")

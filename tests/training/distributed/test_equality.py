@@ -1,4 +1,4 @@
-"""One device, two mirrored replicas and two workers train the same network from the same batches, on each backend."""
+"""One device, two mirrored replicas and two workers train the same network on each backend."""
 
 import csv
 import os
@@ -20,7 +20,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def commands(flags, run_dir):
-    """The same training three ways."""
+    """Returns the command of each strategy."""
     train = ["train", *flags, f"--run_dir={run_dir}"]
     return {
         "one_device": [sys.executable, "-m", "keras_bot", *train, "--strategy=one_device"],
@@ -29,43 +29,47 @@ def commands(flags, run_dir):
     }
 
 
-def train_by(way, flags, run_dir, backend):
-    """The weights by path and the history of a training."""
+def train_with(strategy, flags, run_dir, backend):
+    """Trains; returns the weights by path and the rows of the history."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
-    if way == "mirrored":
-        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # two for JAX
-    done = subprocess.run(commands(flags, run_dir)[way], capture_output=True, text=True, env=environment)
+    if strategy == "mirrored":
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # for JAX
+    done = subprocess.run(commands(flags, run_dir)[strategy], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
     with open(run_dir / "history.csv") as file:
         rows = list(csv.DictReader(file))
-    counted = [variable for variable in model.variables if "seed_generator" not in variable.path]  # of dropout
-    return {variable.path: np.asarray(variable) for variable in counted}, rows
+    weights = [variable for variable in model.variables if "seed_generator" not in variable.path]  # dropout's state
+    return {variable.path: np.asarray(variable) for variable in weights}, rows
 
 
-def distances(ours, theirs):
-    """Relative differences in the Euclidean norm: of all trained weights, and of all moving statistics, as vectors."""
+def distances(weights, reference):
+    """Returns relative Euclidean distances of all trained weights and of all moving statistics."""
     norm = np.linalg.norm
-    moving = [path for path in theirs if "moving_" in path]
-    parts = ([path for path in theirs if path not in moving], moving)
-    return [norm([norm(ours[p] - theirs[p]) for p in part]) / norm([norm(theirs[p]) for p in part]) for part in parts]
+    moving = [path for path in reference if "moving_" in path]
+    groups = ([path for path in reference if path not in moving], moving)
+    return [
+        norm([norm(weights[path] - reference[path]) for path in paths])
+        / norm([norm(reference[path]) for path in paths])
+        for paths in groups
+    ]
 
 
 def check_equal(flags, tmp_path, backend, weights=1e-4, metrics=1e-5, names=("loss", "top1", "val_loss", "val_top1")):
     if backend == "jax":
         pytest.importorskip("jax", reason="JAX isn't installed")
-    ways = ("one_device", "mirrored", "multi_worker")
-    results = {way: train_by(way, flags, tmp_path / way, backend) for way in ways}
-    reference, rows = results[ways[0]]
-    for way in ways[1:]:
-        theirs, their_rows = results[way]
-        trained, moving = distances(theirs, reference)
-        told = {name: (rows[-1][name], their_rows[-1][name]) for name in names}
-        print(f"{way}: weights differ by {trained:.2g}, moving statistics by {moving:.2g}; {told}")
-        assert trained < weights and moving < weights, way
-        for ours, other in zip(rows, their_rows, strict=True):
-            for name in told:
-                assert float(other[name]) == pytest.approx(float(ours[name]), rel=metrics, abs=1e-7), (way, name)
+    strategies = ("one_device", "mirrored", "multi_worker")
+    results = {strategy: train_with(strategy, flags, tmp_path / strategy, backend) for strategy in strategies}
+    reference, reference_rows = results["one_device"]
+    for strategy in strategies[1:]:
+        trained_weights, rows = results[strategy]
+        trained, moving = distances(trained_weights, reference)
+        values = {name: (reference_rows[-1][name], rows[-1][name]) for name in names}
+        print(f"{strategy}: weights differ by {trained:.2g}, moving statistics by {moving:.2g}; {values}")
+        assert trained < weights and moving < weights, strategy
+        for expected, row in zip(reference_rows, rows, strict=True):
+            for name in names:
+                assert float(row[name]) == pytest.approx(float(expected[name]), rel=metrics, abs=1e-7), (strategy, name)
 
 
 SMALL = [
@@ -90,7 +94,7 @@ def test_two_replicas_and_two_workers_equal_one_device(backend, tmp_path, npz_fi
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "metrics"), [("tensorflow", 1e-5), ("jax", 5e-5)])  # BUILD_NOTES: 2.5e-5 there
-def test_they_are_equal_on_photos_too(backend, metrics, tmp_path, test_data):
+def test_strategies_are_equal_on_photos(backend, metrics, tmp_path, test_data):
     flags = [
         f"--dataset={test_data / 'imagenette224'}",
         "--model=resnet18_d",
@@ -113,12 +117,12 @@ def test_they_are_equal_on_photos_too(backend, metrics, tmp_path, test_data):
     ("task", "head", "weights", "metrics"),
     [
         ("detection", "retinanet", 1e-5, 1e-5),
-        ("detection", "faster_rcnn", 1e-3, 1e-2),  # each replica draws its own regions
+        ("detection", "faster_rcnn", 1e-3, 1e-2),  # each replica samples its own regions
         ("segmentation", "fcn", 5e-3, 0.1),  # and its own dropout
     ],
 )
-def test_boxes_and_masks_are_learnt_alike_too(task, head, weights, metrics, tmp_path, scenes):
-    import keras_bot.tasks.serving  # noqa: F401, the layers that model.keras is made of
+def test_strategies_are_equal_for_detection_and_segmentation(task, head, weights, metrics, tmp_path, scenes):
+    import keras_bot.tasks.serving  # noqa: F401, registers the layers in model.keras
 
     flags = [
         f"--task={task}",
@@ -134,5 +138,5 @@ def test_boxes_and_masks_are_learnt_alike_too(task, head, weights, metrics, tmp_
         "--learning_rate=0.001",
     ]
     check_equal(flags, tmp_path, "tensorflow", weights, metrics, names=("loss", "val_loss"))
-    tables = [(tmp_path / way / "table.md").read_text() for way in ("one_device", "mirrored", "multi_worker")]
+    tables = [(tmp_path / strategy / "table.md").read_text() for strategy in ("one_device", "mirrored", "multi_worker")]
     assert tables[1] == tables[2] and all("blue" in table for table in tables)

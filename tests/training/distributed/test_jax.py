@@ -1,4 +1,4 @@
-"""What is special to training on JAX, in processes where Keras runs on it: 4 CPU devices, or some of them."""
+"""Training on JAX, in processes with the JAX backend and up to 4 CPU devices."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("jax", reason="JAX isn't installed")
 
-PARTS = """
+SETUP = """
 import sys
 import jax, keras, numpy as np, tensorflow as tf
 from keras_bot import tricks
@@ -29,7 +29,7 @@ def distribution(devices):
     names = keras.distribution.list_devices()[:devices]
     return keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope()
 
-def compiled(policy="float32", parts=1, optimizer=None):
+def compiled(policy="float32", steps=1, optimizer=None):
     keras.utils.set_random_seed(1)
     image = keras.Input((6, 6, 3))
     with tricks.mixed_precision(policy):
@@ -41,7 +41,7 @@ def compiled(policy="float32", parts=1, optimizer=None):
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.CategoricalCrossentropy(from_logits=True, name="entropy")],
     )
-    accumulate_in_jax_step(model, parts)
+    accumulate_in_jax_step(model, steps)
     return model
 """
 
@@ -59,60 +59,60 @@ def run(program, **environment):
     return done.stdout
 
 
-def test_parts_are_the_whole():
-    """Without batch norm: on one device and on two, with a penalty and weights of the images."""
+def test_accumulation_equals_the_whole_batch():
+    """Without batch norm, on one and two devices, with a penalty and sample weights."""
     run(
-        PARTS
+        SETUP
         + """
-def after_steps(devices, parts):
+def after_steps(devices, steps):
     with distribution(devices):
-        model = compiled(parts=parts)
+        model = compiled(steps=steps)
         data = tf.data.Dataset.from_tensors((IMAGES, LABELS, WEIGHTS)).repeat(5)
         logs = model.fit(data, verbose=0).history
         return [np.asarray(w) for w in model.get_weights()], logs
 
 weights, logs = after_steps(1, 1)
-for devices, parts in ((1, 4), (2, 1), (2, 4)):
-    ours, ours_logs = after_steps(devices, parts)
-    for a, b in zip(ours, weights, strict=True):
+for devices, steps in ((1, 4), (2, 1), (2, 4)):
+    accumulated, accumulated_logs = after_steps(devices, steps)
+    for a, b in zip(accumulated, weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    assert ours_logs.keys() == logs.keys() and "entropy" in logs
+    assert accumulated_logs.keys() == logs.keys() and "entropy" in logs
     for name in logs:
-        np.testing.assert_allclose(ours_logs[name], logs[name], rtol=1e-5)
+        np.testing.assert_allclose(accumulated_logs[name], logs[name], rtol=1e-5)
 from keras_bot.errors import MisuseError
 try:
-    compiled(parts=3).train_on_batch(IMAGES, LABELS)
+    compiled(steps=3).train_on_batch(IMAGES, LABELS)
 except MisuseError as error:
-    assert "16 images to divide into 3 parts" in str(error)
+    assert "16 images is not divisible by accumulation_steps=3" in str(error)
 else:
     raise AssertionError("16 rows were divided by 3")
 """
     )
 
 
-def test_a_planted_gradient_skips_the_step_everywhere():
-    """inf and NaN in the rows of a device of 1, 2 and 4: the scale is halved once, and nothing else moves."""
+def test_a_non_finite_gradient_skips_the_step_on_all_devices():
+    """inf or NaN on one of 1, 2 or 4 devices: the loss scale is halved once, and nothing else changes."""
     run(
-        PARTS
+        SETUP
         + """
 def copies(variable):
-    # the variable on each device
+    # the variable's value on each device
     return [np.asarray(shard.data) for shard in variable.value.addressable_shards]
 
 def state(model):
     scaling = model.optimizer
     counts = [scaling.dynamic_scale, scaling.step_counter, scaling.iterations]
-    moved = [*model.trainable_variables, *scaling.inner_optimizer._velocities]
-    for variable in [*counts, *moved]:
+    updated = [*model.trainable_variables, *scaling.inner_optimizer._velocities]
+    for variable in [*counts, *updated]:
         assert all(np.array_equal(copy, variable.numpy()) for copy in copies(variable)), variable.path
-    return [float(count.numpy()) for count in counts], [variable.numpy() for variable in moved]
+    return [float(count.numpy()) for count in counts], [variable.numpy() for variable in updated]
 
-def check(devices, culprit, bad):
+def check(devices, device, bad):
     with distribution(devices):
         optimizer = tricks.LossScaling(tricks.NAG(0.1, weight_decay=1e-3), initial_scale=1024.0)
         model = compiled("mixed_float16", optimizer=optimizer)
         images = IMAGES.copy()
-        images[culprit * 16 // devices, 2, 2, 1] = bad
+        images[device * 16 // devices, 2, 2, 1] = bad
         states = []
         for batch in (IMAGES, images, IMAGES):
             model.train_on_batch(batch, LABELS)
@@ -123,11 +123,11 @@ def check(devices, culprit, bad):
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(second, third, strict=True))
 
-for devices, culprit, bad in ((1, 0, np.inf), (2, 1, np.nan), (4, 0, np.nan), (4, 2, np.inf), (4, 3, np.nan)):
+for devices, device, bad in ((1, 0, np.inf), (2, 1, np.nan), (4, 0, np.nan), (4, 2, np.inf), (4, 3, np.nan)):
     try:
-        check(devices, culprit, bad)
+        check(devices, device, bad)
     except AssertionError as error:
-        raise AssertionError(f"{bad} in device {culprit} of {devices}: {error}") from error
+        raise AssertionError(f"{bad} on device {device} of {devices}: {error}") from error
 """
     )
 
@@ -147,15 +147,15 @@ RECIPE = Recipe(
 folder = pathlib.Path(FOLDER)
 train(RECIPE, folder / "whole", progress_bar=False)
 for moment in MOMENTS:
-    original, told = getattr(Saver, moment), []
+    original, sent = getattr(Saver, moment), []
     def terminate(self, batch, logs=None):
-        if not told:
-            told.append(os.kill(os.getpid(), signal.SIGTERM))
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
         return original(self, batch, logs)
     setattr(Saver, moment, terminate)
     try:
         train(RECIPE, folder / moment, progress_bar=False)
-        raise AssertionError("SIGTERM ended nothing")
+        raise AssertionError("SIGTERM did not stop the run")
     except Terminated as error:
         print(error)
     setattr(Saver, moment, original)
@@ -167,28 +167,28 @@ for moment in MOMENTS:
     ("moment", "step"),
     [("on_train_batch_end", 1), pytest.param("on_test_batch_end", 3, marks=pytest.mark.slow)],
 )
-def test_after_sigterm_the_rest_is_as_if_never_stopped(moment, step, tmp_path, npz_file):
-    """Within the first epoch, or within its evaluation, in half precision, in parts."""
+def test_a_run_stopped_by_sigterm_resumes_exactly(moment, step, tmp_path, npz_file):
+    """Within the first epoch or its evaluation, in half precision, with gradient accumulation."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    told = run(f"FILE, FOLDER, MOMENTS = {str(npz_file())!r}, {str(tmp_path)!r}, {[moment]!r}\n{RESUMED}", **cache)
-    assert f"state after step {step} is saved" in told
+    output = run(f"FILE, FOLDER, MOMENTS = {str(npz_file())!r}, {str(tmp_path)!r}, {[moment]!r}\n{RESUMED}", **cache)
+    assert f"state after step {step} is saved" in output
 
-    def end(name):
+    def final_state(name):
         (file,) = sorted((tmp_path / name / "checkpoints").glob("step-*6.npz"))
         lines = (tmp_path / name / "history.csv").read_text().splitlines()
         with np.load(file) as stored:
             return {k: stored[k] for k in stored.files if k != "state.json"}, [line.split(",")[:7] for line in lines]
 
-    whole, history = end("whole")
+    whole, history = final_state("whole")
     assert len(whole) > 70 and len(history) == 3
-    ours, lines = end(moment)
+    resumed, lines = final_state(moment)
     assert lines == history
-    assert ours.keys() == whole.keys() and all(np.array_equal(ours[k], whole[k]) for k in whole)
+    assert resumed.keys() == whole.keys() and all(np.array_equal(resumed[k], whole[k]) for k in whole)
 
 
-def test_what_jax_cannot_do_is_told(tmp_path):
+def test_unsupported_options_are_reported(tmp_path):
     command = [sys.executable, "-m", "keras_bot", "train", "--dataset=synthetic", "--image_size=8"]
     command += ["--transform=plain", "--augment_on=device", f"--run_dir={tmp_path / 'run'}"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"})
-    assert done.returncode == 2 and "Expected --augment_on=host on the JAX backend" in done.stderr
+    assert done.returncode == 2 and "--augment_on=device is not supported on the JAX backend" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()

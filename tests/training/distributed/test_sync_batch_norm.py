@@ -1,4 +1,4 @@
-"""On two replicas: synchronised batch norm is one device's with the whole batch; local, its statistics are averaged."""
+"""Batch norm on two replicas: synchronised, it equals one device; otherwise moving statistics are averaged."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ HALVES = slice(0, 8), slice(8, 16)
 
 
 def network(policy="float32"):
-    """Batch norm of an activation, and of an image whose mean is far from 0."""
+    """Builds a network with batch norm of an activation, and of an image whose mean is far from 0."""
     keras.utils.set_random_seed(1)
     image = keras.Input((6, 6, 3))
     with tricks.mixed_precision(policy):
@@ -36,7 +36,7 @@ def loss_of(model, images, labels):
 
 
 def gradients_of(model, images, labels):
-    """Of every trainable variable, and of the images."""
+    """Returns the gradients of every trainable variable and of the images."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         loss = loss_of(model, images, labels)
@@ -50,28 +50,28 @@ def statistics_of(model):
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.004)]
 )
-def test_synchronised_gradients_are_one_devices(two_replicas, policy, tolerance):
-    """Summed over the replicas they are one device's, with Keras' own batch norm in float32."""
+def test_synchronised_gradients_equal_one_device(two_replicas, policy, tolerance):
+    """Gradients summed over replicas equal those of Keras' own batch norm on one device in float32."""
     plain = network()
-    *expected, by_images = gradients_of(plain, tf.constant(IMAGES), LABELS)
+    *expected, expected_images = gradients_of(plain, tf.constant(IMAGES), LABELS)
     with two_replicas.scope():
         model = network(policy)
-    assert len(fuse_batch_norm(model, synchronised=True)) == 2
+    assert len(fuse_batch_norm(model, synchronized=True)) == 2
     model.set_weights(network().get_weights())
-    parts = two_replicas.experimental_distribute_values_from_function(
+    batches = two_replicas.experimental_distribute_values_from_function(
         lambda context: tuple(tf.constant(x[HALVES[context.replica_id_in_sync_group]]) for x in (IMAGES, LABELS))
     )
-    images, labels = (two_replicas.run(lambda part, i=i: part[i], (parts,)) for i in (0, 1))
-    ours = tf.function(lambda x, y: two_replicas.run(lambda x, y: gradients_of(model, x, y), (x, y)))(images, labels)
-    *ours, ours_by_images = (two_replicas.experimental_local_results(value) for value in ours)
-    near = {"rtol": tolerance, "atol": tolerance}
-    for replicas, whole in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(sum(replicas), whole, **near)
-    np.testing.assert_allclose(np.concatenate(ours_by_images), by_images, **near)
+    images, labels = (two_replicas.run(lambda batch, i=i: batch[i], (batches,)) for i in (0, 1))
+    step = tf.function(lambda x, y: two_replicas.run(lambda x, y: gradients_of(model, x, y), (x, y)))
+    *gradients, image_gradients = (two_replicas.experimental_local_results(value) for value in step(images, labels))
+    tolerances = {"rtol": tolerance, "atol": tolerance}
+    for replicas, whole in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(sum(replicas), whole, **tolerances)
+    np.testing.assert_allclose(np.concatenate(image_gradients), expected_images, **tolerances)
     for variable, whole in zip(statistics_of(model), statistics_of(plain), strict=True):
         one, other = (np.asarray(x) for x in variable.value.values)
         np.testing.assert_array_equal(one, other)
-        np.testing.assert_allclose(one, whole, **near)
+        np.testing.assert_allclose(one, whole, **tolerances)
     np.testing.assert_allclose(model(IMAGES), plain(IMAGES), rtol=10 * tolerance, atol=10 * tolerance)
 
 
@@ -84,48 +84,48 @@ def compiled(model):
     return model
 
 
-def test_synchronised_five_steps_of_fit_end_in_one_devices_weights(two_replicas):
+def test_synchronised_training_equals_one_device(two_replicas):
     with two_replicas.scope():
         model = compiled(network())
-    fuse_batch_norm(model, synchronised=True)
+    fuse_batch_norm(model, synchronized=True)
     plain = compiled(network())
     losses = [trained.fit(data(5), verbose=0).history["loss"] for trained in (model, plain)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    for ours, whole in zip(model.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5)
+    for weights, expected in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("parts", "distilled"), [(1, False), (2, True)])
-def test_moving_statistics_are_averaged_over_replicas(two_replicas, parts, distilled):
-    """After a step each replica has the mean of what each alone would have; without averaging they differ."""
+@pytest.mark.parametrize(("steps", "distilled"), [(1, False), (2, True)])
+def test_moving_statistics_are_averaged_over_replicas(two_replicas, steps, distilled):
+    """After a step, each replica has the mean of the statistics that single devices have for its half of the batch."""
 
     def build(nested=True):
         inner = network()
         image = keras.Input((6, 6, 3))
         outer = keras.Model(image, inner(image)) if nested else inner
-        trainee = tricks.Distiller(outer, network()) if distilled else outer
+        trainee = tricks.DistillationModel(outer, network()) if distilled else outer
         return compiled(trainee), outer
 
-    alone = []
+    single = []  # statistics of a single device for each half
     for half in HALVES:
         model, student = build()
-        accumulate_in_step(model, parts)
+        accumulate_in_step(model, steps)
         model.fit(tf.data.Dataset.from_tensors((IMAGES[half], LABELS[half])), verbose=0)
-        alone.append([np.asarray(variable) for variable in statistics_of(student)])
-    assert not np.allclose(alone[0][0], alone[1][0])
+        single.append([np.asarray(variable) for variable in statistics_of(student)])
+    assert not np.allclose(single[0][0], single[1][0])
     for averaged in (False, True):
         with two_replicas.scope():
             model, student = build()
-        accumulate_in_step(model, parts)
+        accumulate_in_step(model, steps)
         if averaged:
             average_moving_statistics_in_step(model, student)
         model.fit(data(1), verbose=0)
         assert len(statistics_of(student)) == 4
-        for variable, *theirs in zip(statistics_of(student), *alone, strict=True):
-            ours = [np.asarray(x) for x in variable.value.values]
-            expected = [sum(theirs) / 2] * 2 if averaged else theirs
-            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
-            assert np.array_equal(*ours) == averaged
+        for variable, *halves in zip(statistics_of(student), *single, strict=True):
+            replicas = [np.asarray(x) for x in variable.value.values]
+            expected = [sum(halves) / 2] * 2 if averaged else halves
+            np.testing.assert_allclose(replicas, expected, rtol=1e-5, atol=1e-6)
+            assert np.array_equal(*replicas) == averaged
     model.fit(data(3), verbose=0)
     for variable in model.variables:
         if hasattr(variable.value, "values"):
