@@ -42,7 +42,7 @@ def write_atomically(path: pathlib.Path, content: bytes | str):
         with replacing(path) as file:
             file.write(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     except OSError as error:
-        raise RunError(f"Can't write {path}: {error.strerror}.") from None
+        raise RunError(f"Cannot write {path}: {error.strerror}.") from None
 
 
 def is_partial(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Figure helpers that are safe for any class, run or file name: names are drawn as plain text, never as mathtext."""
+"""Helpers for Matplotlib figures. Class, run and file names are drawn as plain text, never as mathtext."""
 
 import contextlib
 import os
@@ -7,6 +7,27 @@ import warnings
 from collections.abc import Iterator
 
 WIDTH = 40  # maximum number of characters of a name in a figure
+
+
+def new_figure(width: float, height: float):
+    """Returns an empty Matplotlib figure of a size in inches, independent of pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style_panel(panel, *, grid: str = "both", whole_x: bool = False):
+    """Draws a light grid along `grid` (x, y or both) and hides the top and right border.
+
+    With `whole_x`, the x axis has ticks at integers only, even if it covers just one.
+    """
+    panel.grid(axis=grid, alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    if whole_x:
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def label_text(name: str, width: int = WIDTH) -> str:
@@ -43,4 +64,5 @@ def optional_picture(path: str | os.PathLike) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        print(f"keras-bot: warning: no picture {path}: {reason}. All else is complete.", file=sys.stderr, flush=True)
+        message = f"cannot create {path}: {reason}. All other files are complete."
+        print(f"keras-bot: warning: {message}", file=sys.stderr, flush=True)

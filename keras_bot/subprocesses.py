@@ -40,20 +40,20 @@ def run_jobs(
     jobs: Iterable[Job],
     *,
     workers: int,
-    started: Callable[[Job], None],
-    ended: Callable[[Job, str], None],
+    on_start: Callable[[Job], None],
+    on_end: Callable[[Job, str], None],
     grace: float = GRACE,
 ):
-    """Runs all jobs in order, `workers` at a time. Call it from the main thread, to whose life the jobs are tied.
+    """Runs all jobs in order, `workers` at a time. Call it from the main thread.
 
-    SIGINT, SIGTERM and SIGHUP end the jobs with SIGTERM and, after `grace` seconds, SIGKILL. A second SIGINT kills them
-    at once, and on Linux so does the death of this process.
+    On SIGINT, SIGTERM and SIGHUP, the jobs receive SIGTERM and, after `grace` seconds, SIGKILL. A second SIGINT kills
+    them at once, and on Linux so does the end of the calling thread.
 
     Args:
         jobs: jobs to run.
         workers: number of concurrent jobs.
-        started: called with each job when it starts.
-        ended: called with each job and the reason it failed, "" if it succeeded.
+        on_start: called with each job when it starts.
+        on_end: called with each job and the reason it failed, "" if it succeeded.
         grace: seconds between SIGTERM and SIGKILL.
 
     Raises:
@@ -62,36 +62,36 @@ def run_jobs(
         RunError: if a log can't be written.
     """
     waiting, running = collections.deque(jobs), {}
-    with _asked_to_end() as asked:
+    with _recorded_signals() as signals:
         try:
             while waiting or running:
-                if asked:
-                    raise KeyboardInterrupt if asked[0] == signal.SIGINT else Terminated("Asked to end.")
+                if signals:
+                    raise _interruption(signals[0])
                 while waiting and len(running) < workers:
                     job = waiting.popleft()
-                    started(job)
+                    on_start(job)
                     running[job] = _start(job)
                 time.sleep(_POLL)
                 for job in [job for job, (process, _) in running.items() if process.poll() is not None]:
-                    process, begin = running.pop(job)
-                    ended(job, reason(job.log, begin, process.returncode))
+                    process, offset = running.pop(job)
+                    on_end(job, failure_reason(job.log, offset, process.returncode))
         finally:
-            _end([process for process, _ in running.values()], grace, asked)
+            _terminate([process for process, _ in running.values()], grace, signals)
 
 
-def reason(log: pathlib.Path, begin: int, code: int) -> str:
-    """Returns why a process failed: its last "keras-bot: " line in the log from offset `begin`, and its exit code.
+def failure_reason(log: pathlib.Path, offset: int, exit_code: int) -> str:
+    """Returns why a process failed: its last "keras-bot: " line in the log from `offset` on, and its exit code.
 
     Without such a line, the last line is used. Returns "" for exit code 0; -n means killed by signal n.
     """
-    if code == 0:
+    if exit_code == 0:
         return ""
-    ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    ending = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
     with open(log, "rb") as file:
-        file.seek(begin)
+        file.seek(offset)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    told = [line.removeprefix("keras-bot: ") for line in lines if line.startswith("keras-bot: ")]
-    return f"{(told or lines or ['it said nothing'])[-1]} ({ending})"
+    errors = [line.removeprefix("keras-bot: ") for line in lines if line.startswith("keras-bot: ")]
+    return f"{(errors or lines or ['no output'])[-1]} ({ending})"
 
 
 def child_environment() -> dict[str, str]:
@@ -111,12 +111,12 @@ def kill_with_parent() -> Callable[[], None] | None:
 
     prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
 
-    def tie():
+    def request_kill():
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 
-    return tie
+    return request_kill
 
 
 def _start(job) -> tuple[subprocess.Popen, int]:
@@ -125,9 +125,9 @@ def _start(job) -> tuple[subprocess.Popen, int]:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         log = open(job.log, "ab")  # noqa: SIM115
     except OSError as error:
-        raise RunError(f"Can't write {job.log}: {error.strerror}.") from None
+        raise RunError(f"Cannot write {job.log}: {error.strerror}.") from None
     with log:
-        begin = log.seek(0, os.SEEK_END)
+        offset = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             job.command,
             env=child_environment(),
@@ -137,38 +137,43 @@ def _start(job) -> tuple[subprocess.Popen, int]:
             start_new_session=True,
             preexec_fn=kill_with_parent(),
         )
-    return process, begin
+    return process, offset
 
 
 @contextlib.contextmanager
-def _asked_to_end() -> Iterator[list[int]]:
-    """Within the context, only records SIGINT, SIGTERM and SIGHUP in the list; ignored signals stay ignored."""
-    asked = []
+def _recorded_signals() -> Iterator[list[int]]:
+    """Within the context, SIGINT, SIGTERM and SIGHUP are only added to the list; ignored signals stay ignored."""
+    received = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield received
         return
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    wanted = [number for number in (getattr(signal, name) for name in names) if is_heeded(number)]
-    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in wanted}
+    recorded = [number for number in (getattr(signal, name) for name in names) if not is_ignored(number)]
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in recorded}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def is_heeded(number):
-    """Returns whether a signal is not ignored; `nohup` or a shell's & can set it to be ignored."""
-    return signal.getsignal(number) is not signal.SIG_IGN
+def _interruption(number):
+    """Returns the exception for a signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(f"Stopped by {signal.Signals(number).name}.")
 
 
-def _end(processes, grace, asked):
+def is_ignored(number: int) -> bool:
+    """Returns whether this process ignores a signal, as it does if started by `nohup` or by a shell's `&`."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def _terminate(processes, grace, signals):
     """Terminates the running processes; kills them after `grace` seconds or a second SIGINT."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + grace
     while any(process.poll() is None for process in processes):
-        if time.monotonic() > deadline or asked.count(signal.SIGINT) > 1:
+        if time.monotonic() > deadline or signals.count(signal.SIGINT) > 1:
             for process in processes:
                 process.kill()
             for process in processes:

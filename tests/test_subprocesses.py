@@ -1,4 +1,4 @@
-"""Processes with logs: in order, some at a time, told why they failed, and none left behind."""
+"""Processes with logs: order, concurrency, reasons of failures, and that none is left running."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from keras_bot.errors import RunError
-from keras_bot.subprocesses import Job, reason, run_jobs
+from keras_bot.subprocesses import Job, failure_reason, run_jobs
 
 SUPERVISOR = """
 import pathlib, signal, sys
@@ -20,12 +20,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the backgro
 folder = pathlib.Path(sys.argv[1])
 jobs = [Job(str(i), (sys.executable, "-c", sys.argv[2]), folder / f"{i}.log") for i in range(3)]
 try:
-    run_jobs(jobs, workers=2, started=lambda job: None, ended=lambda job, why: None, grace=float(sys.argv[3]))
+    run_jobs(jobs, workers=2, on_start=lambda job: None, on_end=lambda job, error: None, grace=float(sys.argv[3]))
 except (KeyboardInterrupt, Terminated) as error:
     print(type(error).__name__)
 """
-NAP = "import os, time; print(os.getpid()); time.sleep(30)"
-DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {NAP}"
+SLEEP = "import os, time; print(os.getpid()); time.sleep(30)"
+IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 
 
 def job(name, code, tmp_path):
@@ -33,18 +33,18 @@ def job(name, code, tmp_path):
 
 
 def run(jobs, workers=1):
-    """What was told of the jobs, in order."""
-    told = []
+    """Returns the events of the jobs in order: the name at the start, name and error at the end."""
+    events = []
     run_jobs(
         jobs,
         workers=workers,
-        started=lambda job: told.append(job.name),
-        ended=lambda job, why: told.append((job.name, why)),
+        on_start=lambda job: events.append(job.name),
+        on_end=lambda job, error: events.append((job.name, error)),
     )
-    return told
+    return events
 
 
-def test_each_has_its_log_and_one_that_fails_stops_none(tmp_path):
+def test_each_job_has_its_log_and_a_failure_stops_no_other(tmp_path):
     jobs = [
         job("good", "print('fine')", tmp_path),
         job("bad", "import sys; print('keras-bot: no such thing', file=sys.stderr); print('x'); sys.exit(2)", tmp_path),
@@ -55,36 +55,36 @@ def test_each_has_its_log_and_one_that_fails_stops_none(tmp_path):
     assert (tmp_path / "last.log").read_text() == "fine too\n"
 
 
-def test_a_log_is_added_to_and_only_the_new_part_tells_why(tmp_path):
-    (tmp_path / "a.log").write_text("keras-bot: of an earlier life\n")
+def test_logs_are_appended_to_and_the_reason_is_from_the_new_part(tmp_path):
+    (tmp_path / "a.log").write_text("keras-bot: an earlier error\n")
     assert run([job("a", "import os; os.abort()", tmp_path)])[1] == (
         "a",
-        "it said nothing (killed by SIGABRT)",
+        "no output (killed by SIGABRT)",
     )
     assert run([job("a", "raise KeyError('gone')", tmp_path)])[1] == ("a", "KeyError: 'gone' (exit code 1)")
-    assert (tmp_path / "a.log").read_text().startswith("keras-bot: of an earlier life\n")
+    assert (tmp_path / "a.log").read_text().startswith("keras-bot: an earlier error\n")
 
 
-def test_the_reason_is_the_last_line_of_keras_bot(tmp_path):
+def test_the_reason_is_the_last_keras_bot_line(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"keras-bot: first\nkeras-bot: second\n\xff noise\n")
-    assert reason(log, 0, 1) == "second (exit code 1)"
-    assert reason(log, 35, -signal.SIGKILL) == "\ufffd noise (killed by SIGKILL)"
-    assert reason(log, 0, 0) == ""
+    assert failure_reason(log, 0, 1) == "second (exit code 1)"
+    assert failure_reason(log, 35, -signal.SIGKILL) == "\ufffd noise (killed by SIGKILL)"
+    assert failure_reason(log, 0, 0) == ""
 
 
-def test_so_many_run_at_a_time(tmp_path):
-    told = run([job(str(i), "import time; time.sleep(0.5)", tmp_path) for i in range(3)], workers=2)
-    assert told[:2] == ["0", "1"] and isinstance(told[2], tuple) and len(told) == 6
+def test_workers_is_the_number_of_concurrent_jobs(tmp_path):
+    events = run([job(str(i), "import time; time.sleep(0.5)", tmp_path) for i in range(3)], workers=2)
+    assert events[:2] == ["0", "1"] and isinstance(events[2], tuple) and len(events) == 6
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path):
+def test_a_log_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="Can't write"):
+    with pytest.raises(RunError, match="Cannot write"):
         run([Job("a", (sys.executable, "-c", ""), tmp_path / "file" / "a.log")])
 
 
-def test_a_process_is_not_imported_what_lies_in_the_current_directory(tmp_path, monkeypatch):
+def test_jobs_do_not_import_from_the_current_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("keras_bot.py").write_text("raise SystemExit(9)")
     assert run([job("a", "import keras_bot; print(keras_bot.__version__)", tmp_path)])[1] == ("a", "")
@@ -99,7 +99,7 @@ def is_alive(pid):
 
 @pytest.fixture
 def supervised(tmp_path):
-    """Starts two children in a process of their own, and gives it with their pids."""
+    """Starts a process with two child processes; returns it with their pids."""
     started = []
 
     def start(code, grace):
@@ -109,7 +109,7 @@ def supervised(tmp_path):
         logs = [tmp_path / "0.log", tmp_path / "1.log"]
         deadline = time.monotonic() + 20
         while not all(log.exists() and log.read_text().endswith("\n") for log in logs):
-            assert time.monotonic() < deadline, "they never began"
+            assert time.monotonic() < deadline, "they did not start"
             time.sleep(0.02)
         return started[0], [int(log.read_text()) for log in logs]
 
@@ -120,28 +120,28 @@ def supervised(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Terminated"), (signal.SIGKILL, "")]
+    ("number", "error"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Terminated"), (signal.SIGKILL, "")]
 )
-def test_none_is_left_whatever_ends_the_one_above(number, told, supervised, tmp_path):
-    process, pids = supervised(NAP, 20)
+def test_no_child_outlives_its_parent(number, error, supervised, tmp_path):
+    process, pids = supervised(SLEEP, 20)
     process.send_signal(number)
-    assert process.communicate(timeout=10)[0].strip() == told
+    assert process.communicate(timeout=10)[0].strip() == error
     deadline = time.monotonic() + 5
     while any(map(is_alive, pids)):
-        assert time.monotonic() < deadline, "some are left"
+        assert time.monotonic() < deadline, "some are still running"
         time.sleep(0.02)
     assert not (tmp_path / "2.log").exists()
 
 
-def test_who_does_not_heed_is_killed(supervised):
-    process, pids = supervised(DEAF, 0.2)
+def test_a_child_that_ignores_sigterm_is_killed(supervised):
+    process, pids = supervised(IGNORES_SIGTERM, 0.2)
     process.terminate()
     assert process.communicate(timeout=10)[0].strip() == "Terminated"
     assert not any(map(is_alive, pids))
 
 
-def test_a_second_ctrl_c_waits_for_nobody(supervised):
-    process, pids = supervised(DEAF, 20)
+def test_a_second_ctrl_c_kills_at_once(supervised):
+    process, pids = supervised(IGNORES_SIGTERM, 20)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None and all(map(is_alive, pids))

@@ -21,12 +21,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
         ValueError: for no values.
     """
     if not values:
-        raise ValueError("Expected at least one value, received none.")
+        raise ValueError("A mean needs at least one value.")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
-    reach = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, (mean - reach, mean + reach)
+    half_width = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, (mean - half_width, mean + half_width)
 
 
 def paired_difference(values: dict[int, float], others: dict[int, float]) -> dict | None:

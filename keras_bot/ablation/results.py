@@ -1,6 +1,5 @@
 """Results of an ablation, read from its run directories."""
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -10,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from keras_bot.ablation.intervals import mean_interval, paired_difference
 from keras_bot.ablation.rows import Row
 from keras_bot.errors import RunError
+from keras_bot.training.curves import read_history
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFigures:
+class RunResults:
     """Results of a finished run; metrics are fractions.
 
     Attributes:
@@ -32,35 +32,34 @@ class RunFigures:
     flops: int | None
 
 
-def read_run(directory: pathlib.Path, metric: str) -> RunFigures:
-    """Reads the results of a finished run. Raises RunError if its records can't be read."""
+def read_results(run_dir: pathlib.Path, metric: str) -> RunResults:
+    """Reads the results of a finished run. Raises RunError if metrics.json or history.csv is damaged."""
     try:
-        told = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-        with open(directory / "history.csv", newline="", encoding="utf-8") as file:
-            history = list(csv.DictReader(file))
-        curve = tuple(float(row[f"val_{metric}"]) for row in history)
-        return RunFigures(
-            value=told["result"][metric],
-            best=told["result"].get(f"best_{metric}", max(curve)),
+        metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+        history = read_history(run_dir / "history.csv")
+        curve = tuple(row[f"val_{metric}"] for row in history)
+        return RunResults(
+            value=metrics["result"][metric],
+            best=metrics["result"].get(f"best_{metric}", max(curve)),
             curve=curve,
-            seconds=tuple(float(row["seconds"]) for row in history),
-            parameters=told["network"]["parameters"],
-            flops=told["network"]["flops"],
+            seconds=tuple(row["seconds"] for row in history),
+            parameters=metrics["network"]["parameters"],
+            flops=metrics["network"]["flops"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Can't read the records in {directory}: {error!r}. They were changed by hand.") from None
+        raise RunError(f"Cannot read the results in {run_dir}: {error!r}. Its files were edited or damaged.") from None
 
 
 def summarise(
     rows: Sequence[Row],
     seeds: Sequence[int],
-    runs: Mapping[tuple[str, int], RunFigures],
+    runs: Mapping[tuple[str, int], RunResults],
     failures: Mapping[tuple[str, int], str],
     *,
     metric: str,
     mode: str,
 ) -> dict:
-    """Returns the contents of `table.json`. All but "timing" is reproducible for the same recipes and machine.
+    """Returns the contents of `table.json`. Everything except "timing" is reproducible on the same machine.
 
     Args:
         rows: the rows in order.
@@ -78,21 +77,21 @@ def summarise(
     """
     table, timing, values = [], {}, {}
     for index, row in enumerate(rows):
-        done = {seed: runs[row.name, seed] for seed in seeds if (row.name, seed) in runs}
-        values[row.name] = {seed: figures.value for seed, figures in done.items()}
+        finished = {seed: runs[row.name, seed] for seed in seeds if (row.name, seed) in runs}
+        values[row.name] = {seed: results.value for seed, results in finished.items()}
         other = rows[0 if mode == "leave_one_out" else index - 1].name if index else None
         failed = {str(seed): failures[row.name, seed] for seed in seeds if (row.name, seed) in failures}
-        table.append(_row(row, metric, done, values[row.name], other and (other, values[other]), failed))
-        timing[row.name] = {"seconds_per_epoch": _seconds_per_epoch(done.values())}
+        table.append(_row(row, metric, finished, values[row.name], other and (other, values[other]), failed))
+        timing[row.name] = {"seconds_per_epoch": _seconds_per_epoch(finished.values())}
     facts = {"mode": mode, "task": rows[0].recipe.task, "metric": metric, "seeds": list(seeds)}
     return {**facts, "rows": table, "timing": timing}
 
 
-def _row(row, metric, done, values, other, failed):
+def _row(row, metric, finished, values, other, failed):
     mean, interval = mean_interval(list(values.values())) if values else (None, None)
     difference = other and paired_difference(values, other[1])
     paper = row.paper.get(metric, row.paper.get(""))
-    some = next(iter(done.values()), None)
+    first = next(iter(finished.values()), None)
     return {
         "name": row.name,
         "recipe_file": row.file,
@@ -101,9 +100,9 @@ def _row(row, metric, done, values, other, failed):
         "mean": mean,
         "interval": interval and list(interval),
         "difference": difference and {"to": other[0], **difference},
-        "best": statistics.fmean(figures.best for figures in done.values()) if done else None,
-        "parameters": some and some.parameters,
-        "flops": some and some.flops,
+        "best": statistics.fmean(results.best for results in finished.values()) if finished else None,
+        "parameters": first and first.parameters,
+        "flops": first and first.flops,
         "paper": None if paper is None else round(paper / 100, 6),
         "failed": failed,
     }
@@ -115,7 +114,7 @@ def _seconds_per_epoch(runs):
 
 
 def mean_curves(
-    rows: Sequence[Row], runs: Mapping[tuple[str, int], RunFigures]
+    rows: Sequence[Row], runs: Mapping[tuple[str, int], RunResults]
 ) -> dict[str, list[tuple[float, float, float]]]:
     """Returns (mean, lowest, highest) over seeds per epoch, for each row with a finished run."""
     curves = {}

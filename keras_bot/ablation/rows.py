@@ -5,10 +5,10 @@ import dataclasses
 import pathlib
 import re
 
-from keras_bot.ablation.tricks_off import without_each_trick
+from keras_bot.bag import without_each_trick
 from keras_bot.errors import MisuseError, unknown
 from keras_bot.recipe import Recipe
-from keras_bot.training.curves import LABELS
+from keras_bot.training.curves import METRIC_LABELS
 
 MODES = ("cumulative", "leave_one_out")
 LEDGER = "ablation.json"
@@ -39,7 +39,7 @@ class Row:
 
 
 def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
-    """Builds the rows of an ablation, starting with the reference row or the bottom of the stack.
+    """Builds the rows of an ablation; the first is the baseline or, for "leave_one_out", the full recipe.
 
     Args:
         recipes: recipes by file, in order.
@@ -52,18 +52,18 @@ def make_rows(recipes: dict[str, Recipe], mode: str) -> list[Row]:
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if not recipes:
-        raise MisuseError("Expected at least one recipe, received none. Give --recipes=FILE,FILE,… or a pattern.")
+        raise MisuseError("No recipe was given. Pass --recipes=FILE,FILE,… or a pattern.")
     rows = [
         Row(name, file, dataclasses.replace(recipe, seed=0), read_paper(file))
         for name, (file, recipe) in zip(name_files(list(recipes)), recipes.items(), strict=True)
     ]
     if mode == "leave_one_out":
         if len(rows) > 1:
-            raise MisuseError(f"Expected one recipe with --mode=leave_one_out, the full one; received {len(rows)}.")
+            raise MisuseError(f"--mode=leave_one_out needs a single recipe, the full one, but received {len(rows)}.")
         without = without_each_trick(rows[0].recipe).items()
         rows += [Row(f"without_{trick}", rows[0].file, recipe) for trick, recipe in without]
-    _refuse_doubles(rows)
-    _refuse_several_tasks(rows)
+    _check_different(rows)
+    _check_same_task(rows)
     return rows
 
 
@@ -77,23 +77,22 @@ def name_files(files: list[str]) -> list[str]:
     for path, file in zip(paths, files, strict=True):
         if paths.count(path) > 1:
             same = [other for other, its_path in zip(files, paths, strict=True) if its_path == path]
-            raise MisuseError(f"Expected each recipe once, received {' and '.join(same)}, one file. Drop one.")
+            raise MisuseError(f"{' and '.join(same)} are the same file. Remove one from --recipes.")
         if path.stem.startswith(".") or path.stem in OWN_FILES:
             raise MisuseError(
-                "Expected recipes whose names neither begin with a dot nor are those of an ablation's own files, "
-                f"received {file}. Rename it."
+                f"The name of {file} begins with a dot or is the name of one of the ablation's own files. Rename it."
             )
     parts = [(*path.parent.parts[1:], path.stem) for path in paths]
-    kept = [1] * len(files)
+    lengths = [1] * len(files)
     while True:
-        names = ["_".join(part[-count:]) for part, count in zip(parts, kept, strict=True)]
-        doubled = {name for name, count in collections.Counter(names).items() if count > 1}
-        if not doubled:
+        names = ["_".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        repeated = {name for name, count in collections.Counter(names).items() if count > 1}
+        if not repeated:
             return names
-        longer = [min(k + (name in doubled), len(part)) for k, name, part in zip(kept, names, parts, strict=True)]
-        if longer == kept:
-            raise MisuseError(f"Can't tell by their names the recipes called {doubled.pop()}. Rename one.")
-        kept = longer
+        longer = [min(k + (name in repeated), len(part)) for k, name, part in zip(lengths, names, parts, strict=True)]
+        if longer == lengths:
+            raise MisuseError(f"Several recipes would have the row name {repeated.pop()!r}. Rename one.")
+        lengths = longer
 
 
 def read_paper(file: str) -> dict[str, float]:
@@ -102,31 +101,33 @@ def read_paper(file: str) -> dict[str, float]:
     `# Paper: 76.03 / 92.81 top-1 / top-5 %, …` gives {"top1": 76.03, "top5": 92.81}; no such line gives {}.
     """
     text = pathlib.Path(file).expanduser().read_text(encoding="utf-8")
-    told = re.search(r"^# Paper:\s*(\d[\d.]*(?: / \d[\d.]*)*)\s*([^,(%]*)", text, re.MULTILINE)
-    if not told:
+    match = re.search(r"^# Paper:\s*(\d[\d.]*(?: / \d[\d.]*)*)\s*([^,(%]*)", text, re.MULTILINE)
+    if not match:
         return {}
-    figures = [float(figure) for figure in told[1].rstrip(".").split(" / ")]
-    names = [name.strip() for name in told[2].split(" / ")]
-    metrics = {name: metric for metric, name in LABELS.items()} | {"": ""}
-    return {metrics[name]: figure for name, figure in zip(names, figures, strict=False) if name in metrics}
+    values = [float(value) for value in match[1].rstrip(".").split(" / ")]
+    labels = [label.strip() for label in match[2].split(" / ")]
+    metrics = {label: metric for metric, label in METRIC_LABELS.items()} | {"": ""}
+    return {metrics[label]: value for label, value in zip(labels, values, strict=False) if label in metrics}
 
 
-def _refuse_doubles(rows):
-    seen = {}
+def _check_different(rows):
+    """Raises MisuseError if two rows have the same recipe."""
+    first_rows = {}
     for row in rows:
-        other = seen.setdefault(str(row.recipe.as_text()), row)
+        other = first_rows.setdefault(str(row.recipe.as_text()), row)
         if other is not row:
             raise MisuseError(
-                f"Expected recipes that differ, received {other.file} and {row.file}, whose settings are the same "
-                "(with what --set gives; their own seeds don't count). Drop one."
+                f"{other.file} and {row.file} have the same settings (after --set; the seed does not count). "
+                "Remove one from --recipes."
             )
 
 
-def _refuse_several_tasks(rows):
-    for knob in ("task", "map_metric"):
-        given = {}
+def _check_same_task(rows):
+    """Raises MisuseError unless all rows can be compared by the same metric."""
+    for field in ("task", "map_metric"):
+        files = {}
         for row in rows:
-            given.setdefault(getattr(row.recipe, knob), row.file)
-        if len(given) > 1 and (knob == "task" or rows[0].recipe.task == "detection"):
-            told = ", ".join(f"{value} in {file}" for value, file in given.items())
-            raise MisuseError(f"Expected the same {knob} in all recipes, received {told}. Ablate them apart.")
+            files.setdefault(getattr(row.recipe, field), row.file)
+        if len(files) > 1 and (field == "task" or rows[0].recipe.task == "detection"):
+            values = ", ".join(f"{value} in {file}" for value, file in files.items())
+            raise MisuseError(f"All recipes must have the same {field}, received {values}. Ablate them separately.")

@@ -6,9 +6,9 @@ import json
 import re
 
 from keras_bot.errors import one_line
-from keras_bot.training.curves import LABELS
+from keras_bot.training.curves import metric_label
 
-_NOTHING = "–"
+_UNKNOWN = "–"
 _COMPARED = {"cumulative": "the row above", "leave_one_out": "the first row"}
 
 
@@ -19,13 +19,18 @@ def as_json(summary: dict) -> str:
 
 def as_markdown(summary: dict) -> str:
     """Formats the table as Markdown, in percent with intervals as ±, followed by the failed runs."""
-    label, several = LABELS.get(summary["metric"], summary["metric"]), len(summary["seeds"]) > 1
-    columns = ["row", f"{label}, %", f"change to {_COMPARED[summary['mode']]}, points", "excludes 0", "best epoch, %"]
-    columns += ["s/epoch", "parameters", "GFLOPs", "paper, %", "seeds"]
-    spread = "; ± is the 95 % confidence interval (Student's t over seeds), of changes seed by seed" if several else ""
+    label, several = metric_label(summary["metric"]), len(summary["seeds"]) > 1
+    columns = ["row", f"{label} (%)", f"difference from {_COMPARED[summary['mode']]} (points)"]
+    columns += ["interval excludes 0", "best epoch (%)", "s/epoch", "parameters", "GFLOPs", "paper (%)", "seeds"]
     seeds = ", ".join(map(str, summary["seeds"]))
+    caption = f"{label} after the last epoch, seed {seeds}."
+    if several:
+        caption = (
+            f"{label} after the last epoch, mean over seeds {seeds}. ± is the 95 % confidence interval (Student's t); "
+            "differences are paired by seed."
+        )
     lines = [
-        f"{label} after the last epoch, seed{'s' * several} {seeds}{spread}.",
+        caption,
         "",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
@@ -41,18 +46,18 @@ def as_markdown(summary: dict) -> str:
 
 def _cells(row, timing):
     difference = row["difference"] or {"mean": None, "interval": None, "excludes_zero": None}
-    failed = f" done, {len(row['failed'])} failed" if row["failed"] else ""
+    failed = f" finished, {len(row['failed'])} failed" if row["failed"] else ""
     flops, seconds = row["flops"], timing["seconds_per_epoch"]
     return [
         _code(row["name"]).replace("|", r"\|"),
-        _with_spread(row["mean"], row["interval"], ""),
-        _with_spread(difference["mean"], difference["interval"], "+"),
-        {True: "yes", False: "no", None: _NOTHING}[difference["excludes_zero"]],
-        _with_spread(row["best"], None, ""),
-        _NOTHING if seconds is None else f"{seconds:.3g}",
-        _NOTHING if row["parameters"] is None else f"{row['parameters']:,}",
-        _NOTHING if flops is None else f"{flops / 1e9:.3g}",
-        _with_spread(row["paper"], None, ""),
+        _with_interval(row["mean"], row["interval"], ""),
+        _with_interval(difference["mean"], difference["interval"], "+"),
+        {True: "yes", False: "no", None: _UNKNOWN}[difference["excludes_zero"]],
+        _with_interval(row["best"], None, ""),
+        _UNKNOWN if seconds is None else f"{seconds:.3g}",
+        _UNKNOWN if row["parameters"] is None else f"{row['parameters']:,}",
+        _UNKNOWN if flops is None else f"{flops / 1e9:.3g}",
+        _with_interval(row["paper"], None, ""),
         f"{len(row['seeds'])}{failed}",
     ]
 
@@ -65,11 +70,11 @@ def _code(name):
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def _with_spread(mean, interval, sign):
+def _with_interval(mean, interval, sign):
     if mean is None:
-        return _NOTHING
-    spread = f" ± {50 * (interval[1] - interval[0]):.2f}" if interval else ""
-    return f"{100 * mean:{sign}.2f}{spread}"
+        return _UNKNOWN
+    half_width = f" ± {50 * (interval[1] - interval[0]):.2f}" if interval else ""
+    return f"{100 * mean:{sign}.2f}{half_width}"
 
 
 def as_csv(summary: dict) -> str:

@@ -17,7 +17,7 @@ from keras_bot.subprocesses import child_environment, kill_with_parent
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainer:
+class TrainerInfo:
     """Facts about the trainer, which isn't imported in this process.
 
     Attributes:
@@ -29,21 +29,21 @@ class Trainer:
     may_differ: tuple[str, ...]
 
 
-def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
+def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> TrainerInfo:
     """Opens the data and builds the network of each recipe, as training would.
 
     Args:
-        rows: at least one; all of one task.
-        command: command that starts the process, which calls `answer`.
+        rows: at least one row; all must have the same task.
+        command: command that starts the process, which calls `serve_check`.
 
     Raises:
         MisuseError: for the first recipe that can't be trained.
         RunError: if the check itself fails.
     """
-    question = [[row.name, row.file, dataclasses.asdict(row.recipe)] for row in rows]
-    ended = subprocess.run(
+    request = [[row.name, row.file, dataclasses.asdict(row.recipe)] for row in rows]
+    process = subprocess.run(
         command,
-        input=json.dumps(question),
+        input=json.dumps(request),
         capture_output=True,
         encoding="utf-8",
         errors="replace",
@@ -51,37 +51,37 @@ def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> Trainer:
         preexec_fn=kill_with_parent(),
     )
     try:
-        told = json.loads(ended.stdout.strip().rpartition("\n")[2])
+        reply = json.loads(process.stdout.strip().rpartition("\n")[2])
     except ValueError:
-        last = (ended.stderr.strip() or ended.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise RunError(f"Can't check the recipes (exit code {ended.returncode}): {last}") from None
-    if "misuse" in told:
-        raise MisuseError(told["misuse"])
-    return Trainer(tuple(told["metrics"]), tuple(told["may_differ"]))
+        last_line = (process.stderr.strip() or process.stdout.strip() or "no output").splitlines()[-1]
+        raise RunError(f"The recipe check failed (exit code {process.returncode}): {last_line}") from None
+    if "misuse" in reply:
+        raise MisuseError(reply["misuse"])
+    return TrainerInfo(tuple(reply["metrics"]), tuple(reply["may_differ"]))
 
 
-def answer(start_backend: Callable[[], None]):
-    """Runs the checking process."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # keeps library output off the answer stream
-    question = json.load(sys.stdin)
+def serve_check(start_backend: Callable[[], None]):
+    """Runs in the checking process: answers the request on stdin with one line on stdout."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # keeps library output off the reply stream
+    request = json.load(sys.stdin)
     try:
         start_backend()
-        told = plan_all(question)
+        reply = plan_recipes(request)
     except MisuseError as error:
-        told = {"misuse": str(error)}
-    print(json.dumps(told), file=answers, flush=True)
+        reply = {"misuse": str(error)}
+    print(json.dumps(reply), file=replies, flush=True)
 
 
-def plan_all(question: list) -> dict:
+def plan_recipes(request: list) -> dict:
     """Plans [[name, file, recipe fields], …]; returns metrics and may_differ. Raises MisuseError for a bad recipe."""
     from keras_bot.plan import plan
-    from keras_bot.tasks.lookup import find_task
+    from keras_bot.tasks import find_task
     from keras_bot.training.checkpoints.run_directory import MAY_DIFFER
 
-    for name, file, knobs in question:
+    for name, file, fields in request:
         try:
-            recipe = Recipe(**knobs)
+            recipe = Recipe(**fields)
             task = find_task(recipe.task)
             plan(recipe, task)
         except MisuseError as error:

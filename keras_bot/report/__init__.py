@@ -1,1 +1,1 @@
-"""Reports on runs: ablations, which train their runs and tabulate the results, and HTML pages of finished runs."""
+"""HTML report about one or several runs."""

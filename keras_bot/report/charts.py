@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+from keras_bot.report.formatting import plural
 from keras_bot.report.markup import Html, element
 from keras_bot.report.reliability import Reliability
 
@@ -74,22 +75,22 @@ class _Plane:
 
     def axes(self, x_label, y_label, format_x, format_y, whole_x=False):
         """Returns the grid, tick labels and axis labels; with `whole_x`, only integer ticks on the x axis."""
-        drawn = []
+        elements = []
         for value in ticks(self.low_y, self.high_y):
             y = self.y(value)
-            drawn.append(element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-            drawn.append(element("text", format_y(value), x=_LEFT - 6, y=y + 4, text_anchor="end"))
+            elements.append(element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
+            elements.append(element("text", format_y(value), x=_LEFT - 6, y=y + 4, text_anchor="end"))
         for value in ticks(self.low_x, self.high_x, 6):
             if whole_x and value % 1:
                 continue
             place = {"x": self.x(value), "y": HEIGHT - _BOTTOM + 17}
-            drawn.append(element("text", format_x(value), **place, text_anchor="middle"))
+            elements.append(element("text", format_x(value), **place, text_anchor="middle"))
         middle = (_TOP + HEIGHT - _BOTTOM) / 2
         base = HEIGHT - _BOTTOM
-        drawn.append(element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
+        elements.append(element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
         across = {"x": (_LEFT + WIDTH - _RIGHT) / 2, "y": HEIGHT - 6, "text_anchor": "middle", "class_": "label"}
         up = {"transform": f"translate(16 {middle}) rotate(-90)", "text_anchor": "middle", "class_": "label"}
-        return [*drawn, element("text", x_label, **across), element("text", y_label, **up)]
+        return [*elements, element("text", x_label, **across), element("text", y_label, **up)]
 
 
 def line_chart(
@@ -99,8 +100,7 @@ def line_chart(
     y_label: str,
     alt: str,
     marks: Sequence[Mark] = (),
-    from_zero: bool = False,
-    at_most: float = math.inf,
+    y_limits: tuple[float | None, float] = (None, math.inf),
     whole_x: bool = False,
     format_y: Callable[[float], str] = "{:g}".format,
 ) -> Html:
@@ -111,24 +111,25 @@ def line_chart(
         x_label, y_label: axis labels.
         alt: alternative text for screen readers.
         marks: vertical lines.
-        from_zero: start the y axis at 0.
-        at_most: upper limit of the y axis; no point may lie above it.
+        y_limits: start of the y axis (None fits it to the points) and its upper limit; no point may lie outside.
         whole_x: label only integers on the x axis.
         format_y: formats the y tick labels.
     """
     points = [(x, y) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     xs = [x for x, _ in points] + [mark.x for mark in marks]
-    ys = [y for _, y in points] + ([0.0] if from_zero else [])
-    low, high = _widened(min(ys), max(ys), 0.05, from_zero)
-    plane = _Plane(*_widened(min(xs), max(xs), 0), low, min(high, at_most))
-    drawn = plane.axes(x_label, y_label, "{:g}".format, format_y, whole_x)
+    start, limit = y_limits
+    ys = [y for _, y in points] + ([] if start is None else [start])
+    low, high = _widened(min(ys), max(ys), 0.05, start is not None)
+    plane = _Plane(*_widened(min(xs), max(xs), 0), low, min(high, limit))
+    elements = plane.axes(x_label, y_label, "{:g}".format, format_y, whole_x)
     for mark in marks:
-        x, shown = plane.x(mark.x), {"y1": _TOP, "y2": HEIGHT - _BOTTOM, "style": f"stroke:{color_of(mark.color)}"}
+        x, ends = plane.x(mark.x), {"y1": _TOP, "y2": HEIGHT - _BOTTOM}
         kind = "mark dashed" if mark.dashed else "mark"
-        drawn.append(element("line", element("title", mark.name), x1=x, x2=x, class_=kind, **shown))
+        style = f"stroke:{color_of(mark.color)}"
+        elements.append(element("line", element("title", mark.name), x1=x, x2=x, **ends, class_=kind, style=style))
     for line in lines:
-        drawn += _draw(line, plane)
-    return _svg(drawn, alt)
+        elements += _draw(line, plane)
+    return _svg(elements, alt)
 
 
 def _widened(low, high, share, keep_low=False):
@@ -148,40 +149,39 @@ def _draw(line, plane):
             parts.append([])
     path = "".join("M" + "L".join(f"{x} {y}" for x, y in part) for part in parts if part)
     style, title = f"color:{color_of(line.color)}", element("title", line.name)
-    drawn = [element("path", title, d=path, class_="line dashed" if line.dashed else "line", style=style)]
+    elements = [element("path", title, d=path, class_="line dashed" if line.dashed else "line", style=style)]
     if line.filled and path:
         base = plane.y(max(plane.low_y, 0))
         closed = f"{path}L{parts[0][-1][0]} {base}L{parts[0][0][0]} {base}Z"
-        drawn.insert(0, element("path", d=closed, class_="area", style=style))
+        elements.insert(0, element("path", d=closed, class_="area", style=style))
     elif len(line.x) < _DOTTED and not line.dashed:
-        drawn += [element("circle", cx=x, cy=y, r=2.5, style=style) for part in parts for x, y in part]
-    return drawn
+        elements += [element("circle", cx=x, cy=y, r=2.5, style=style) for part in parts for x, y in part]
+    return elements
 
 
 def reliability_chart(diagram: Reliability, *, color: int, alt: str) -> Html:
     """Draws accuracy per confidence bin as bars, each bin's share of images at the top, and the diagonal."""
     plane = _Plane(0, 1, 0, 1)
-    drawn = plane.axes("confidence", "accuracy", tick_percent, tick_percent)
+    elements = plane.axes("confidence", "accuracy", tick_percent, tick_percent)
     total = diagram.counts.sum()
     bins = zip(diagram.edges[:-1], diagram.edges[1:], diagram.counts, diagram.accuracy, diagram.confidence, strict=True)
     for low, high, count, accuracy, confidence in bins:
         if not count:
             continue
-        told = (
-            f"confidence {low:.0%} to {high:.0%}: {count} images, accuracy {accuracy:.1%}, confidence {confidence:.1%}"
-        )
+        values = f"{plural(int(count), 'image')}, accuracy {accuracy:.1%}, mean confidence {confidence:.1%}"
+        title = element("title", f"confidence {low:.0%} to {high:.0%}: {values}")
         left, width = plane.x(low) + 1, plane.x(high) - plane.x(low) - 2
         bar = {"x": left, "width": round(width, 2), "style": f"color:{color_of(color)}"}
         top, bottom = plane.y(max(accuracy, confidence)), plane.y(min(accuracy, confidence))
         height = round(HEIGHT - _BOTTOM - plane.y(accuracy), 2)
-        drawn += [
+        elements += [
             element("rect", y=plane.y(accuracy), height=height, class_="bar", **bar),
             element("rect", y=top, height=round(bottom - top, 2), class_="miss", **bar),
-            element("rect", element("title", told), y=_TOP, height=HEIGHT - _TOP - _BOTTOM, class_="hover", **bar),
+            element("rect", title, y=_TOP, height=HEIGHT - _TOP - _BOTTOM, class_="hover", **bar),
             element("text", f"{count / total:.0%}", x=round(left + width / 2, 2), y=_TOP - 5, class_="tiny"),
         ]
     ends = {"x1": plane.x(0), "y1": plane.y(0), "x2": plane.x(1), "y2": plane.y(1)}
-    return _svg([*drawn, element("line", **ends, class_="diagonal")], alt)
+    return _svg([*elements, element("line", **ends, class_="diagonal")], alt)
 
 
 def _svg(content, alt):

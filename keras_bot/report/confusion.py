@@ -16,7 +16,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassFigures:
+class ClassResults:
     """Results of one class: number of images, accuracy (NaN without images) and most frequent confusion."""
 
     label: int
@@ -36,31 +36,33 @@ def confused_pairs(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     totals = np.bincount(labels)
-    found = [Pair(int(t), int(p), int(n), float(n / totals[t])) for (t, p), n in zip(pairs, counts, strict=True)]
-    return sorted(found, key=lambda pair: (-pair.count, -pair.share, pair.true, pair.predicted))
+    confused = [Pair(int(t), int(p), int(n), float(n / totals[t])) for (t, p), n in zip(pairs, counts, strict=True)]
+    return sorted(confused, key=lambda pair: (-pair.count, -pair.share, pair.true, pair.predicted))
 
 
-def class_figures(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[ClassFigures]:
+def class_results(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[ClassResults]:
     """Returns the results of the K classes, lowest accuracy first, classes without images last."""
     images = np.bincount(labels, minlength=num_classes)
-    right = np.bincount(labels[labels == predicted], minlength=num_classes)
+    correct = np.bincount(labels[labels == predicted], minlength=num_classes)
     worst: dict[int, Pair] = {}
     for pair in confused_pairs(labels, predicted):
         worst.setdefault(pair.true, pair)
-    figures = [
-        ClassFigures(k, int(images[k]), float(right[k] / images[k]) if images[k] else float("nan"), worst.get(k))
+    results = [
+        ClassResults(k, int(images[k]), float(correct[k] / images[k]) if images[k] else float("nan"), worst.get(k))
         for k in range(num_classes)
     ]
-    return sorted(figures, key=lambda one: (one.images == 0, one.accuracy if one.images else 0, one.label))
+    return sorted(results, key=lambda one: (one.images == 0, one.accuracy if one.images else 0, one.label))
 
 
-def blocks(labels: np.ndarray, predicted: np.ndarray, num_classes: int, most: int = 200) -> np.ndarray:
-    """Returns the confusion matrix of at most `most` groups of neighbouring classes. Rows sum to 1, empty ones to 0.
+def blocks(labels: np.ndarray, predicted: np.ndarray, num_classes: int, max_size: int = 200) -> np.ndarray:
+    """Returns the confusion matrix of at most `max_size` groups of neighbouring classes.
+
+    Rows sum to 1, those without images to 0.
 
     Returns:
-        float (m, m), m = min(K, most); class k is in group k // (K / m).
+        float (m, m), m = min(K, max_size); class k is in group k // (K / m).
     """
-    size = min(num_classes, most)
+    size = min(num_classes, max_size)
     group = np.arange(num_classes) * size // num_classes
     counts = matrix(group[labels], group[predicted], size)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

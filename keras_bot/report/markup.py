@@ -21,8 +21,8 @@ def element(tag: str, *content: object, **attributes: object) -> Html:
         content: `Html` is kept as is, other values are escaped, None is omitted, lists are flattened.
         attributes: `class_` means class, `aria_label` aria-label. True gives the bare name; None and False omit it.
     """
-    told = "".join(_attribute(name, value) for name, value in attributes.items())
-    return Html(f"<{tag}{told}>" if tag in VOID else f"<{tag}{told}>{join(content)}</{tag}>")
+    start = f"<{tag}{''.join(_attribute(name, value) for name, value in attributes.items())}>"
+    return Html(start if tag in VOID else f"{start}{join(content)}</{tag}>")
 
 
 def join(content: Iterable[object]) -> Html:
@@ -35,18 +35,18 @@ def _text(part):
         return ""
     if isinstance(part, list | tuple):
         return join(part)
-    return part if isinstance(part, Html) else html.escape(_printable(part), quote=False)
+    return part if isinstance(part, Html) else html.escape(_valid_text(part), quote=False)
 
 
 def _attribute(name, value):
     name = name.rstrip("_").replace("_", "-")
     if value is None or value is False:
         return ""
-    return f" {name}" if value is True else f' {name}="{html.escape(_printable(value))}"'
+    return f" {name}" if value is True else f' {name}="{html.escape(_valid_text(value))}"'
 
 
-def _printable(value):
-    """Replaces control characters and lone surrogates (possible in file names), which HTML may not contain."""
+def _valid_text(value):
+    """Replaces what HTML may not contain: control characters except line breaks and tabs, and lone surrogates."""
     text = str(value).encode("utf-8", "replace").decode()
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", text)
 
@@ -64,7 +64,7 @@ def table(
         sortable: whether clicking a heading sorts the table; needs JavaScript.
     """
     body = [element("tr", _cell(row[0], "th", scope="row"), [_cell(cell, "td") for cell in row[1:]]) for row in rows]
-    shown = element(
+    whole = element(
         "table",
         element("caption", caption),
         element("thead", element("tr", [_cell(cell, "th", scope="col") for cell in head])),
@@ -72,12 +72,12 @@ def table(
         class_=f"{kind} {'sortable' if sortable else ''}".strip() or None,
     )
     label = caption if not isinstance(caption, Html) else None
-    return element("div", shown, class_="scroll", tabindex="0", role="region", aria_label=label or "table")
+    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=label or "table")
 
 
 def _cell(content, tag, **attributes):
-    whole = isinstance(content, Html) and content.startswith(("<td", "<th"))
-    return content if whole else element(tag, content, **attributes)
+    is_cell = isinstance(content, Html) and content.startswith(("<td", "<th"))
+    return content if is_cell else element(tag, content, **attributes)
 
 
 def picture(content: bytes, kind: str, alt: str, **attributes: object) -> Html:

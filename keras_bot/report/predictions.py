@@ -12,11 +12,11 @@ from keras_bot.errors import RunError
 from keras_bot.model_files import load_network
 from keras_bot.recipe import Recipe
 from keras_bot.report.reliability import log_probabilities, logit_gap, reliability
-from keras_bot.training import assemble
+from keras_bot.tasks.classification import Classification
 from keras_bot.training.failures import user_errors
 
 MISTAKES = 24
-_FIGURES = ("labels", "predicted", "confidence", "true_probability", "rank", "gap", "loss")
+_COLUMNS = ("labels", "predicted", "confidence", "true_probability", "rank", "gap", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Predictions:
         labels, predicted: int32 (N,).
         confidence, true_probability: float32 (N,), probabilities of the predicted and of the true class.
         rank: int32 (N,), number of classes with a larger logit than the true class.
-        gap: float32 (N,), see `calibration.logit_gap`.
+        gap: float32 (N,), see `reliability.logit_gap`.
         loss: float32 (N,), -log of the true class's probability.
         mistakes: the most confident wrong answers, in descending order of confidence.
         unreadable: names of images that could not be decoded.
@@ -73,7 +73,7 @@ class Predictions:
         """Whether each prediction is correct, bool (N,)."""
         return self.labels == self.predicted
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Computes top1, top5, mean_confidence, ece (fractions), nll and mean_gap (in nats) over the set."""
         return {
             "top1": float(self.correct.mean()),
@@ -85,40 +85,43 @@ class Predictions:
         }
 
 
-def predict(recipe: Recipe, path: pathlib.Path, class_names: tuple[str, ...], shown: int = MISTAKES) -> Predictions:
+def predict(
+    recipe: Recipe, path: pathlib.Path, class_names: tuple[str, ...], max_mistakes: int = MISTAKES
+) -> Predictions:
     """Predicts each image of the recipe's evaluation set once, as `evaluate` does.
 
     Args:
         recipe: sets the data set and its preprocessing.
         path: the .keras file of a classifier.
         class_names: the classes it was trained on, in order.
-        shown: number of mistakes to keep with their image.
+        max_mistakes: number of mistakes to keep with their image.
 
     Raises:
         MisuseError: if the file or the data set can't be used, or the classes differ.
         RunError: if too many images can't be decoded, or the network returns non-finite logits.
     """
-    source = assemble.open_source(recipe, "eval", class_names=class_names)
+    task = Classification()
+    source = task.open_source(recipe, "eval", class_names=class_names)
     network = load_network(path, num_classes=source.num_classes)
     corrupt = data.CorruptLog(recipe.max_corrupt)
     parts, mistakes, place = [], [], 0
     with user_errors(corrupt):
-        for images, targets, weights in assemble.evaluation_data(recipe, source, corrupt).as_numpy_iterator():
+        for images, targets, weights in task.evaluation_data(recipe, source, corrupt).as_numpy_iterator():
             logits = keras.ops.convert_to_numpy(network.predict_on_batch(images))
             if not np.isfinite(logits).all():
-                raise RunError(f"The network of {path} gives logits that are not finite.")
-            whole = weights > 0
-            part = _look(logits[whole], targets[whole].argmax(axis=-1))
+                raise RunError(f"The network in {path} returns logits that are not finite.")
+            real = weights > 0  # 0: padding, or an image that could not be decoded
+            part = _measure(logits[real], targets[real].argmax(axis=-1))
             parts.append(part)
-            mistakes = _worst(mistakes, part, images[whole], place + np.flatnonzero(whole), shown)
+            mistakes = _worst(mistakes, part, images[real], place + np.flatnonzero(real), max_mistakes)
             place += len(weights)
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in _FIGURES}
-    named = [dataclasses.replace(mistake, name=_name(source, mistake.place)) for mistake in mistakes]
-    return Predictions(source.name, source.class_names, **joined, mistakes=tuple(named), unreadable=(*corrupt.names,))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
+    mistakes = tuple(dataclasses.replace(mistake, name=_name(source, mistake.place)) for mistake in mistakes)
+    return Predictions(source.name, source.class_names, **columns, mistakes=mistakes, unreadable=(*corrupt.names,))
 
 
-def _look(logits, labels):
-    """Computes the per-image figures of a batch from its logits (b, K) and labels (b,)."""
+def _measure(logits, labels):
+    """Computes the per-image values of a batch from its logits (b, K) and labels (b,)."""
     rows, predicted, logs = np.arange(len(logits)), logits.argmax(axis=-1), log_probabilities(logits)
     return {
         "labels": labels.astype(np.int32),
@@ -136,12 +139,17 @@ def _worst(mistakes, part, images, places, count):
     confidence = part["confidence"]
     wrong = np.flatnonzero(part["labels"] != part["predicted"])
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    told = (
-        [float(part[name][i]) for name in ("labels", "predicted", "confidence", "true_probability")] for i in chosen
-    )
     new = [
-        Mistake(denormalise(images[i]), int(places[i]), "", int(true), int(predicted), sure, doubt)
-        for i, (true, predicted, sure, doubt) in zip(chosen, told, strict=True)
+        Mistake(
+            denormalise(images[i]),
+            int(places[i]),
+            "",
+            int(part["labels"][i]),
+            int(part["predicted"][i]),
+            float(confidence[i]),
+            float(part["true_probability"][i]),
+        )
+        for i in chosen
     ]
     return sorted([*mistakes, *new], key=lambda mistake: (-mistake.confidence, mistake.place))[:count]
 

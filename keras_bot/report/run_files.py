@@ -1,6 +1,5 @@
 """Validated contents of a run directory: metrics.json, history.csv, and notes on what is missing."""
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -10,14 +9,14 @@ from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.report.predictions import Predictions
 from keras_bot.training.checkpoints.run_directory import read_metrics
-from keras_bot.training.curves import LABELS
+from keras_bot.training.curves import METRIC_LABELS, read_history
 
 _PARTS = ("result", "dataset", "network", "versions")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One run.
+class RunRecord:
+    """The files of one run, as shown on the page.
 
     Attributes:
         name: the run's unique name on the page.
@@ -45,8 +44,8 @@ class Run:
     @property
     def metric_names(self) -> list[str]:
         """The evaluation's metrics, the main one first."""
-        told = [self.main_metric, *(name for name in LABELS if name in self.metrics["result"])]
-        return list(dict.fromkeys(told))
+        names = [self.main_metric, *(name for name in METRIC_LABELS if name in self.metrics["result"])]
+        return list(dict.fromkeys(names))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -57,16 +56,16 @@ class Run:
         """Returns a column of the history; NaN for epochs without it."""
         return [row.get(name, math.nan) for row in self.history]
 
-    def with_predictions(self, predictions: Predictions) -> "Run":
+    def with_predictions(self, predictions: Predictions) -> "RunRecord":
         """Returns a copy with the network's predictions."""
         return dataclasses.replace(self, predictions=predictions)
 
-    def with_note(self, note: str) -> "Run":
+    def with_note(self, note: str) -> "RunRecord":
         """Returns a copy with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))
 
 
-def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> Run:
+def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> RunRecord:
     """Reads the run in a directory. A missing or damaged history becomes a note.
 
     Raises:
@@ -77,32 +76,16 @@ def read_run(path: pathlib.Path, recipe: Recipe, name: str) -> Run:
     except RunError as error:
         raise MisuseError(str(error)) from None
     _check(metrics, path)
-    run = Run(name, path, recipe, {"tricks": [], "versions": {}, **metrics}, [])
+    run = RunRecord(name, path, recipe, {"tricks": [], "versions": {}, **metrics}, [])
     try:
         run = dataclasses.replace(run, history=read_history(path / "history.csv"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        run = run.with_note(f"Without curves: history.csv can't be read ({reason}).")
-    done = metrics["result"].get("epochs", 0)
-    if done < recipe.epochs:
-        run = run.with_note(f"The training isn't finished: {done} of {recipe.epochs} epochs are done.")
+        run = run.with_note(f"No curves: history.csv cannot be read ({reason}).")
+    finished = metrics["result"].get("epochs", 0)
+    if finished < recipe.epochs:
+        run = run.with_note(f"The training is not finished: {finished} of {recipe.epochs} epochs.")
     return run
-
-
-def read_history(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads the rows of a history.csv. Raises OSError, or ValueError if it isn't one."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in _whole_rows(csv.DictReader(file))]
-    if not rows or "epoch" not in rows[0]:
-        raise ValueError("it holds no epochs")
-    return rows
-
-
-def _whole_rows(reader):
-    for row in reader:
-        if None in row or None in row.values():
-            raise ValueError(f"line {reader.line_num} has another number of columns")
-        yield row
 
 
 def _check(metrics, path):
@@ -123,8 +106,7 @@ def _check(metrics, path):
         wrong += [name for name in ("tricks", "corrupt_images") if not isinstance(metrics.get(name, []), list)]
         wrong += [] if isinstance(classes, list) and classes else ["dataset.class_names"]
     if wrong:
-        told = f"{wrong[0]} isn't what a run writes there"
-        raise MisuseError(f"Can't read {path / 'metrics.json'}: {told}. It was changed by hand or cut short.")
+        raise MisuseError(f"{path / 'metrics.json'} is damaged: {wrong[0]} has an invalid value. Restore the file.")
 
 
 def name_runs(paths: list[pathlib.Path]) -> list[str]:
@@ -136,7 +118,7 @@ def name_runs(paths: list[pathlib.Path]) -> list[str]:
     parts = [path.resolve().parts for path in paths]
     for place, part in enumerate(parts):
         if part in parts[:place]:
-            raise MisuseError(f"Expected every run once, received {paths[place]} twice. Drop one.")
+            raise MisuseError(f"The run directory {paths[place]} was given twice. Remove one.")
     if len(parts) == 1:  # runs of an ablation are called seed0, …
         return ["/".join(parts[0][-2:]) if re.fullmatch(r"seed\d+", parts[0][-1]) else parts[0][-1]]
     while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:

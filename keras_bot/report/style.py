@@ -45,9 +45,9 @@ figure { margin: 1rem 0; min-width: 0; }
 .wide > figure { max-width: 720px; }
 figcaption { color: var(--muted); font-size: .85rem; margin-top: .3rem; }
 figure > img { display: block; max-width: 100%; height: auto; }
-.beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
-.beside > * { max-width: 100%; }
-.beside > .compact { max-width: 402px; }
+.side-by-side { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
+.side-by-side > * { max-width: 100%; }
+.side-by-side > .compact { max-width: 402px; }
 .compact img { image-rendering: pixelated; border: 1px solid var(--line); }
 svg { display: block; width: 100%; height: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; }
@@ -87,7 +87,7 @@ tbody th { font-weight: 500; }
 .facts td { min-width: 11rem; }
 .facts tbody th, .recipe tbody th { white-space: nowrap; }
 td ul { margin: 0; padding-left: 1.1rem; }
-td.usual { color: var(--muted); }
+td.default { color: var(--muted); }
 .confusion td { text-align: center; padding: .2rem .3rem; min-width: 2.3rem; border: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
 .confusion tbody th { position: sticky; left: 0; background: var(--page); white-space: nowrap; }
@@ -102,7 +102,7 @@ td.usual { color: var(--muted); }
 .mistakes img.pixels { image-rendering: pixelated; }
 .mistakes strong, .mistakes span, .mistakes small { display: block; line-height: 1.35; }
 .mistakes strong { color: var(--text); }
-.mistakes .sure { display: inline; font-weight: 400; white-space: nowrap; }
+.mistakes .probability { display: inline; font-weight: 400; white-space: nowrap; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; color: var(--accent); }
 th button { all: unset; cursor: pointer; }

@@ -1,4 +1,4 @@
-"""An ablation's directory is recognised as it was left, and whatever was changed in it is named."""
+"""States of the runs in an ablation's directory, and errors for whatever was changed in it."""
 
 import dataclasses
 import errno
@@ -7,20 +7,20 @@ import os
 
 import pytest
 
-from keras_bot.ablation.ledger import BEGUN, DONE, LEFT, Ledger, Run
+from keras_bot.ablation.ledger import FINISHED, PENDING, STARTED, AblationRun, Ledger
 from keras_bot.ablation.rows import Row
-from keras_bot.ablation.validate import Trainer
+from keras_bot.ablation.validate import TrainerInfo
 from keras_bot.atomic_files import write_atomically
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 
 ROW = Row("1_base", "1_base.flags", Recipe(epochs=2))
-TRAINER = Trainer(("top1", "top5"), ("jit_compile", "data_dir"))
+TRAINER = TrainerInfo(("top1", "top5"), ("jit_compile", "data_dir"))
 
 
 @pytest.fixture
 def out(tmp_path):
-    """The directory of an ablation of one row by two seeds, begun."""
+    """The directory of a started ablation of one row with two seeds."""
     out = tmp_path / "out"
     out.mkdir()
     ledger = Ledger(out)
@@ -30,22 +30,23 @@ def out(tmp_path):
 
 
 def runs(out, row=ROW):
-    return [Run(row, seed, out) for seed in (0, 1)]
+    return [AblationRun(row, seed, out) for seed in (0, 1)]
 
 
-def leave(run, epochs=2, finished=True, **changes):
-    """What a training leaves in its directory, as far as it is looked at."""
+def write_run(run, epochs=2, finished=True, **changes):
+    """Writes the files of a training that the ledger reads."""
     recipe = dataclasses.replace(run.recipe, **changes)
     run.directory.mkdir(parents=True, exist_ok=True)
     (run.directory / "run.flags").write_text("# x\n" + "\n".join(recipe.flag_lines()))
-    told = {"recipe": recipe.as_text(), "result": {"top1": 0.5, "epochs": epochs}}
-    (run.directory / "metrics.json").write_text(json.dumps(told))
+    metrics = {"recipe": recipe.as_text(), "result": {"top1": 0.5, "epochs": epochs}}
+    (run.directory / "metrics.json").write_text(json.dumps(metrics))
     (run.directory / "history.csv").write_text("epoch\n" + "\n".join(map(str, range(1, epochs + 1))))
     if finished:
         (run.directory / "curves.png").write_text("")
 
 
-def changed(ledger, run, match):
+def expect_error(ledger, run, match):
+    """The run's state is an error that names the run directory, and nothing is written."""
     before = sorted((path, path.read_bytes()) for path in run.out.rglob("*") if path.is_file())
     with pytest.raises(MisuseError, match=match) as raised:
         ledger.state(run)
@@ -53,142 +54,141 @@ def changed(ledger, run, match):
     assert before == sorted((path, path.read_bytes()) for path in run.out.rglob("*") if path.is_file())
 
 
-def test_a_run_is_left_then_begun_then_done(out):
+def test_a_run_is_pending_then_started_then_finished(out):
     ledger, (run, other) = Ledger(out), runs(out)
-    assert ledger.state(run) == LEFT
-    leave(run, epochs=1, finished=False)
-    assert ledger.state(run) == BEGUN
-    leave(run, finished=False)  # killed between its last epoch and its end
-    assert ledger.state(run) == BEGUN
-    leave(run)
-    assert ledger.state(run) == DONE and ledger.state(other) == LEFT
+    assert ledger.state(run) == PENDING
+    write_run(run, epochs=1, finished=False)
+    assert ledger.state(run) == STARTED
+    write_run(run, finished=False)  # killed between its last epoch and its end
+    assert ledger.state(run) == STARTED
+    write_run(run)
+    assert ledger.state(run) == FINISHED and ledger.state(other) == PENDING
     ledger.record(run)
     again = Ledger(out)
-    assert again.state(run) == DONE and again.is_recorded(run) and not again.is_recorded(other)
+    assert again.state(run) == FINISHED and again.is_recorded(run) and not again.is_recorded(other)
 
 
-def test_it_tells_the_recipes_as_resolved(out):
-    told = json.loads((out / "ablation.json").read_text())
-    assert told["rows"]["1_base"] == {"file": "1_base.flags", "recipe": ROW.recipe.as_text()}
-    assert set(told["runs"]) == {"1_base/seed0", "1_base/seed1"}
-    assert (told["seeds"], told["metrics"], told["rows_in_order"]) == ([0, 1], ["top1", "top5"], ["1_base"])
+def test_it_contains_the_resolved_recipes(out):
+    content = json.loads((out / "ablation.json").read_text())
+    assert content["rows"]["1_base"] == {"file": "1_base.flags", "recipe": ROW.recipe.as_text()}
+    assert set(content["runs"]) == {"1_base/seed0", "1_base/seed1"}
+    assert (content["seeds"], content["metrics"], content["rows_in_order"]) == ([0, 1], ["top1", "top5"], ["1_base"])
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv"])
-def test_records_that_were_changed_are_told(name, out):
+def test_edited_and_missing_records_are_errors(name, out):
     ledger, run = Ledger(out), runs(out)[0]
-    leave(run)
+    write_run(run)
     ledger.record(run)
     path = run.directory / name
-    whole = path.read_text()
-    path.write_text(whole.replace("2", "3"))
-    changed(ledger, run, f"{name} isn't what the run left there")
+    original = path.read_text()
+    path.write_text(original.replace("2", "3"))
+    expect_error(ledger, run, f"{name} differs from the recorded SHA-256")
     path.unlink()
-    changed(Ledger(out), run, f"{name} isn't what the run left there")
-    path.write_text(whole)
-    assert ledger.state(run) == DONE
+    expect_error(Ledger(out), run, f"{name} is missing")
+    path.write_text(original)
+    assert ledger.state(run) == FINISHED
 
 
-def test_another_recipes_run_is_told(out):
+def test_a_run_of_another_recipe_is_an_error(out):
     ledger, run = Ledger(out), runs(out)[0]
-    leave(run, zero_gamma=True, jit_compile="on")  # jit_compile may differ
-    changed(ledger, run, "run.flags tells of another recipe: zero_gamma was true, is false")
+    write_run(run, zero_gamma=True, jit_compile="on")  # jit_compile may differ
+    expect_error(ledger, run, "run.flags contains another recipe: zero_gamma was true, is false")
     (run.directory / "run.flags").unlink()
-    changed(ledger, run, "metrics.json tells of another recipe: zero_gamma was true, is false")
-    leave(run, seed=7)
-    changed(ledger, run, "seed was 7, is 0")
+    expect_error(ledger, run, "metrics.json contains another recipe: zero_gamma was true, is false")
+    write_run(run, seed=7)
+    expect_error(ledger, run, "seed was 7, is 0")
     (run.directory / "metrics.json").write_text('{"recipe": 1')
     (run.directory / "run.flags").unlink()
-    changed(ledger, run, "metrics.json can't be read")
-    leave(run, jit_compile="on")
-    assert ledger.state(run) == DONE
+    expect_error(ledger, run, "metrics.json cannot be read")
+    write_run(run, jit_compile="on")
+    assert ledger.state(run) == FINISHED
 
 
-def test_a_run_without_its_flags_and_a_file_in_its_place_are_told(out):
+def test_a_run_without_flags_and_a_file_in_its_place_are_errors(out):
     ledger, (run, other) = Ledger(out), runs(out)
-    leave(run)
+    write_run(run)
     ledger.record(run)
     (run.directory / "run.flags").unlink()
-    changed(ledger, run, r"run\.flags is missing")
+    expect_error(ledger, run, r"run\.flags is missing")
     other.directory.write_text("mine")
-    changed(ledger, other, "found a file")
+    expect_error(ledger, other, "is a file where the ablation needs a directory")
 
 
-def test_a_directory_that_was_deleted_whole_is_run_again(out):
+def test_a_run_whose_directory_was_deleted_is_pending(out):
     ledger, run = Ledger(out), runs(out)[0]
-    leave(run)
+    write_run(run)
     ledger.record(run)
     for path in run.directory.iterdir():
         path.unlink()
     run.directory.rmdir()
-    assert Ledger(out).state(run) == LEFT
+    assert Ledger(out).state(run) == PENDING
 
 
-def test_a_row_whose_recipe_changed_is_refused_once_it_was_begun(out):
+def test_a_changed_recipe_is_rejected_once_a_run_has_started(out):
     other = Row("1_base", "1_base.flags", Recipe(epochs=3, jit_compile="off"))
-    assert Ledger(out).unchecked([other]) == [other]
-    leave(runs(out)[0], epochs=1, finished=False)
-    with pytest.raises(
-        MisuseError, match=r"row 1_base by another recipe \(epochs was 2, is 3\)\. Choose another --out"
-    ):
-        Ledger(out).unchecked([other])
+    assert Ledger(out).new_rows([other]) == [other]
+    write_run(runs(out)[0], epochs=1, finished=False)
+    message = r"row 1_base with another recipe \(epochs was 2, is 3\)\. Choose another --out"
+    with pytest.raises(MisuseError, match=message):
+        Ledger(out).new_rows([other])
     may_differ = Row("1_base", "1_base.flags", Recipe(epochs=2, jit_compile="off"))
     new = Row("2_new", "2.flags", Recipe(epochs=3))
-    assert Ledger(out).unchecked([may_differ, new]) == [new]
+    assert Ledger(out).new_rows([may_differ, new]) == [new]
 
 
-def test_rows_and_seeds_can_be_added_and_what_was_done_stays(out):
+def test_rows_and_seeds_can_be_added_to_finished_runs(out):
     ledger, run = Ledger(out), runs(out)[1]
-    leave(run)
+    write_run(run)
     ledger.record(run)
     new = Row("2_new", "2.flags", Recipe(epochs=3))
-    ledger.begin([Run(new, 5, out)], mode="cumulative", seeds=[5])
+    ledger.begin([AblationRun(new, 5, out)], mode="cumulative", seeds=[5])
     again = Ledger(out)
-    assert again.is_recorded(run) and again.unchecked([ROW, new]) == []
+    assert again.is_recorded(run) and again.new_rows([ROW, new]) == []
     assert json.loads((out / "ablation.json").read_text())["rows_in_order"] == ["2_new"]
 
 
-def test_what_is_no_ablations_directory_is_told(tmp_path):
+def test_directories_without_an_ablation_are_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(MisuseError, match=r"holds other files \(notes\.txt\)"):
+    with pytest.raises(MisuseError, match=r"contains files but no ablation \(notes\.txt\)"):
         Ledger(tmp_path)
-    with pytest.raises(MisuseError, match="received the file"):
+    with pytest.raises(MisuseError, match=r"notes\.txt is a file"):
         Ledger(tmp_path / "notes.txt")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".lock").write_text("")
     Ledger(tmp_path / "empty")
-    assert Ledger(tmp_path / "new").unchecked([ROW]) == [ROW] and not (tmp_path / "new").exists()
+    assert Ledger(tmp_path / "new").new_rows([ROW]) == [ROW] and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("", r"Can't read .*ablation\.json"),
-        ("[]", r"Expected .*ablation\.json as `keras-bot ablate` wrote it"),
-        ("{}", r"Expected .*ablation\.json as `keras-bot ablate` wrote it"),
+        ("", r"Cannot read .*ablation\.json"),
+        ("[]", r"ablation\.json was edited, or not written by `keras-bot ablate`"),
+        ("{}", r"ablation\.json was edited, or not written by `keras-bot ablate`"),
         (
             '{"metrics": ["top1"], "may_differ": [], "rows": {"a": 1}, "runs": {}}',
-            r"Expected .*ablation\.json as `keras-bot ablate` wrote it",
+            r"ablation\.json was edited, or not written by `keras-bot ablate`",
         ),
         (
             '{"metrics": [], "may_differ": [], "rows": {}, "runs": {}}',
-            r"Expected .*ablation\.json as `keras-bot ablate` wrote it",
+            r"ablation\.json was edited, or not written by `keras-bot ablate`",
         ),
     ],
 )
-def test_a_ledger_that_cannot_be_read_is_told(content, told, out):
+def test_a_damaged_ledger_is_an_error(content, message, out):
     (out / "ablation.json").write_text(content)
-    with pytest.raises(MisuseError, match=told):
+    with pytest.raises(MisuseError, match=message):
         Ledger(out)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     def full_disk(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "table.md"
     write_atomically(path, b"one")
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(RunError, match=r"Can't write .*table.md: No space left on device\."):
+    with pytest.raises(RunError, match=r"Cannot write .*table.md: No space left on device\."):
         write_atomically(path, b"two")
     assert path.read_bytes() == b"one"

@@ -1,4 +1,4 @@
-"""Calibration against plain loops, known values and the paper's figure."""
+"""Calibration compared with simple loops, known values and the paper."""
 
 import math
 
@@ -19,7 +19,7 @@ def ece_by_hand(confidence, correct, bins):
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
-def test_ece_is_that_of_a_plain_loop(bins):
+def test_ece_equals_a_simple_loop(bins):
     draw = np.random.default_rng(0)
     confidence = np.concatenate([draw.uniform(0, 1, 500), [0.0, 1.0, 0.2, 0.4, 0.6]])  # at edges too
     correct = draw.uniform(0, 1, len(confidence)) < confidence**2
@@ -38,14 +38,14 @@ def test_ece_of_known_networks():
     assert np.isnan(empty.accuracy[0]) and empty.counts[0] == 0
 
 
-def test_log_probabilities_are_a_softmax_that_does_not_overflow():
+def test_log_probabilities_do_not_overflow():
     logits = np.random.default_rng(1).normal(0, 3, (20, 7)).astype(np.float32)
     plain = [[math.exp(z) / sum(math.exp(other) for other in row) for z in row] for row in logits.tolist()]
     np.testing.assert_allclose(np.exp(log_probabilities(logits)), plain, rtol=1e-12)
     np.testing.assert_allclose(log_probabilities(np.array([[1e4, 0.0]])), [[0, -1e4]])
 
 
-def test_the_gap_is_the_largest_logit_less_the_mean_of_the_others():
+def test_gap_is_the_largest_logit_minus_the_mean_of_the_others():
     assert logit_gap(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 2.0]])).tolist() == [3.0, 0.0]
     logits = np.random.default_rng(2).normal(0, 2, (50, 9))
     for row, gap in zip(logits, logit_gap(logits), strict=True):
@@ -61,12 +61,12 @@ def test_the_optimal_gap_minimises_the_smoothed_loss(classes, epsilon):
     assert optimal_gap(classes, epsilon) == pytest.approx(grid[loss.argmin()], abs=1e-3)
 
 
-def test_the_optimal_gap_is_the_papers():
+def test_the_optimal_gap_equals_the_papers():
     assert optimal_gap(1000, 0.1) == pytest.approx(9.1, abs=0.01)
     assert optimal_gap(10, 0.0) == math.inf
 
 
-def test_histograms_of_several_samples_share_edges_that_hold_them_all():
+def test_shared_histogram_edges_cover_all_samples():
     samples = [np.random.default_rng(3).normal(4, 1, 300), np.array([9.0, 9.0])]
     edges = shared_edges(samples)
     assert edges[0] == samples[0].min() and edges[-1] == 9
