@@ -9,19 +9,19 @@ SHOWN = 5
 
 
 class MisuseError(ValueError):
-    """Error in what the user requested: an invalid flag, path or data format. Exit code 2."""
+    """Invalid request of the user: a flag, a path or a data format. Exit code 2."""
 
 
 class RunError(RuntimeError):
-    """Failure of a validly requested run: corrupt data, a non-finite loss. Exit code 1."""
+    """Failure of a valid run: corrupt data, a non-finite loss. Exit code 1."""
 
 
 class Terminated(Exception):
-    """Signals that the run received SIGTERM and has saved its state. Exit code 143."""
+    """SIGTERM received, after the run has saved its state. Exit code 143."""
 
 
 def first_few(names: Sequence[str], count: int | None = None) -> str:
-    """Returns the first `SHOWN` names, separated by commas, and the number of the others.
+    """Returns the first `SHOWN` names, separated by commas, and how many more there are.
 
     Args:
         names: all names, or the first ones.
@@ -40,7 +40,7 @@ def expect_at_least_one(**numbers: int):
     """Raises MisuseError for the first flag, passed as name=value, whose value is less than 1."""
     for name, value in numbers.items():
         if value < 1:
-            raise MisuseError(f"Expected --{name} of at least 1, received {value}.")
+            raise MisuseError(f"--{name} must be at least 1, received {value}.")
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> MisuseError:

@@ -1,4 +1,4 @@
-"""Every flagfile tells what it is, makes a recipe, repeats nothing, and trains."""
+"""Every flagfile has a header, gives a valid recipe, repeats nothing from its parent, and trains."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.cli.flagfiles import expand_flagfiles
+from keras_bot.cli.flags import Flags
 from keras_bot.recipe import Recipe
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags"
@@ -25,7 +26,7 @@ def name_of(path):
 
 def recipe_of(path, *overrides) -> Recipe:
     flags = Flags("train", "", recipe=True)
-    flags.expect_no_arguments([f"--flagfile={path}", *overrides])
+    flags.parse_only_flags([f"--flagfile={path}", *overrides])
     return flags.recipe()
 
 
@@ -34,7 +35,7 @@ def own_lines(path):
 
 
 def settings(lines):
-    """Flag names and values; `--x` and `--nox` become true and false."""
+    """Returns flag values by name; `--x` and `--nox` become true and false."""
     found = {}
     for line in lines:
         name, _, value = line[2:].partition("=")
@@ -45,14 +46,14 @@ def settings(lines):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_the_header_tells_what_it_is_and_how_to_run_it(path):
+def test_the_header_describes_the_recipe_and_the_command(path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert tuple(re.match(r"# (\w+):", line).group(1) for line in head) == HEADER
     assert f"--flagfile=flags/{name_of(path)}" in head[-1]
     assert "TODO" not in "".join(head)
 
 
-def test_commands_that_name_one_run_directory_are_of_one_recipe():
+def test_commands_with_the_same_run_directory_have_the_same_recipe():
     recipes = {}
     for path in FILES:
         if run_dir := re.search(r"--run_dir=(\S+)", path.read_text()):
@@ -62,20 +63,20 @@ def test_commands_that_name_one_run_directory_are_of_one_recipe():
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_child_gives_only_what_it_changes(path):
+def test_a_child_only_contains_its_changes(path):
     parents = [line for line in own_lines(path) if line.startswith("--flagfile")]
     inherited = settings(expand_flagfiles(parents, folder=path.parent))
     for name, value in settings(line for line in own_lines(path) if line not in parents).items():
-        assert inherited.get(name) != value, f"--{name}={value} stands in the parent already"
+        assert inherited.get(name) != value, f"--{name}={value} is already in the parent"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_it_makes_a_recipe_from_any_directory(path, tmp_path, monkeypatch):
+def test_it_gives_a_recipe_from_any_directory(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert isinstance(recipe_of(path), Recipe)
 
 
-def test_the_cells_of_the_paper_are_what_they_say():
+def test_recipes_of_the_paper_have_its_settings():
     mixup = recipe_of(FLAGS / "paper/table6/resnet50_d_mixup_distillation.flags")
     assert (mixup.model, mixup.batch_size, mixup.epochs) == ("resnet50_d", 1024, 200)
     assert (mixup.mixup_alpha, mixup.label_smoothing, mixup.schedule) == (0.2, 0.1, "cosine")
@@ -96,19 +97,19 @@ ROWS = ("efficient", "cosine", "smoothing", "distillation", "mixup", "mixup_dist
     ("family", "changes"),
     [("inception_v3", {"model": "inception_v3", "image_size": 299}), ("mobilenet", {"model": "mobilenet_v1"})],
 )
-def test_the_other_networks_have_resnets_rows_without_zero_gamma(family, changes):
-    def alike(ours, resnets, **more):
+def test_rows_of_other_networks_equal_those_of_resnet_without_zero_gamma(family, changes):
+    def assert_same(ours, resnets, **more):
         resnet = recipe_of(FLAGS / f"paper/{resnets}.flags")
         assert recipe_of(FLAGS / f"paper/{ours}.flags") == dataclasses.replace(resnet, **changes, **more)
 
-    alike(f"table2/{family}", "table2/resnet50")
-    alike(f"table3/{family}", "table3/resnet50", zero_gamma=False)
+    assert_same(f"table2/{family}", "table2/resnet50")
+    assert_same(f"table3/{family}", "table3/resnet50", zero_gamma=False)
     for row in ROWS:
-        alike(f"table6/{family}_{row}", f"table6/resnet50_d_{row}", zero_gamma=False)
+        assert_same(f"table6/{family}_{row}", f"table6/resnet50_d_{row}", zero_gamma=False)
 
 
-def unlike_another(files):
-    """One file for each recipe that differs once everything is made small."""
+def distinct_when_small(files):
+    """Returns one file for each recipe that is distinct after `small`."""
     seen = {}
     for path in files:
         seen.setdefault(str(small(path, "any.keras")), path)
@@ -116,7 +117,7 @@ def unlike_another(files):
 
 
 def small(path, teacher="", init_from="", scenes=None):
-    """The file's recipe for a narrow, shallow network, two steps, and little data: of `scenes` that of its task."""
+    """Returns the file's recipe with a narrow, shallow network, two steps and little data; `scenes` is data by task."""
     recipe = recipe_of(path)
     shallow = recipe.model
     for deep, other in SHALLOW:
@@ -142,11 +143,11 @@ def small_teacher(tmp_path_factory):
     from keras_bot import models
 
     path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
-    models.create("cifar_resnet8_d", num_classes=4, width=0.25).save(path)
+    models.create_model("cifar_resnet8_d", num_classes=4, width=0.25).save(path)
     return path
 
 
-OFTEN = (
+ALWAYS = (
     "paper/table6/inception_v3_mixup.flags",
     "paper/table2/mobilenet.flags",
     "paper/table8/resnet50_b_standard.flags",
@@ -156,24 +157,25 @@ OFTEN = (
 )
 
 
-def seldom(path):
-    """Of the paper's other networks, of boxes and masks, and of CIFAR's rows, the rest is behind `-m slow`."""
+def slow_marks(path):
+    """Marks as slow most files of other networks than ResNet, of detection and segmentation, and of CIFAR-10."""
     other = path.stem.startswith(("inception_v3", "mobilenet")) or {"cifar", "table8", "table9"} & set(path.parts)
-    return [pytest.mark.slow] if other and name_of(path) not in OFTEN else []
+    return [pytest.mark.slow] if other and name_of(path) not in ALWAYS else []
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, id=name_of(path), marks=seldom(path)) for path in unlike_another(FILES)]
+    "path", [pytest.param(path, id=name_of(path), marks=slow_marks(path)) for path in distinct_when_small(FILES)]
 )
-def test_it_trains_two_steps_of_a_narrow_shallow_net(path, tmp_path, small_teacher, scenes, monkeypatch):
+def test_it_trains_a_small_network_for_two_steps(path, tmp_path, small_teacher, scenes, monkeypatch):
     from keras_bot import models
-    from keras_bot import trainer as train_module
+    from keras_bot.trainer import train
+    from keras_bot.training import run
 
-    begun = tmp_path / "begun.keras"
-    recipe = small(path, small_teacher, begun, scenes)
+    initial = tmp_path / "initial.keras"
+    recipe = small(path, small_teacher, initial, scenes)
     if recipe.init_from:
-        models.create(recipe.model, num_classes=3, width=0.125).save(begun)
-    monkeypatch.setattr(train_module, "draw_curves", lambda *_, **__: None)  # dear, and not asked
-    result = train_module.train(recipe, tmp_path / "run", progress_bar=False)
+        models.create_model(recipe.model, num_classes=3, width=0.125).save(initial)
+    monkeypatch.setattr(run, "draw_curves", lambda *_, **__: None)  # slow, and not what is tested
+    result = train(recipe, tmp_path / "run", progress_bar=False)
     assert result["epochs"] == 1 and result["loss"] > 0
     assert (tmp_path / "run/model.keras").exists()

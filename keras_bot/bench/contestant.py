@@ -2,9 +2,9 @@
 
     python -c "from keras_bot.bench.contestant import main; main()" JSON
 
-It builds the `Contestant` given as JSON and prints the network's size as one line of JSON. For each line on standard
-input it runs a step and prints the step's seconds. At the end of input it prints its peak memory. This allows networks
-of several frameworks to be timed in turn.
+It builds the network of the `Contestant` in JSON and prints the network's size as one line of JSON. For each line on
+standard input, it runs a step and prints the step's seconds. At the end of the input, it prints its peak memory. This
+allows networks of several frameworks to be timed in turn.
 """
 
 import contextlib
@@ -25,43 +25,53 @@ PEERS = {  # peer name -> network
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Contestant:
-    """The network and settings to time.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """The step to time, the same for all networks.
+
+    Attributes:
+        mode: "train" or "forward" (inference).
+        batch_size: random images per step, which stay in memory.
+        image_size: their height and width.
+        dtype: dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
+        jit_compile: compile with XLA or torch.compile; always on with JAX.
+    """
+
+    mode: str = "train"
+    batch_size: int = 16
+    image_size: int = 224
+    dtype: str = "float32"
+    jit_compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contestant(StepSettings):
+    """The network to time and its step.
 
     Attributes:
         name: a network from `models.names()`, or one of `PEERS`.
         backend: "tensorflow", "jax" or "torch"; always "torch" for timm.
-        mode: "train" or "forward".
-        batch_size, image_size: shape of the random images, which stay in memory.
-        dtype: "float32", "mixed_bfloat16" or "mixed_float16".
-        jit: compile with XLA or torch.compile; always on with JAX.
         folded: fold batch norm into the convolutions of a keras_bot network; "forward" only.
     """
 
     name: str
     backend: str
-    mode: str = "train"
-    batch_size: int = 16
-    image_size: int = 224
-    dtype: str = "float32"
-    jit: bool = False
     folded: bool = False
 
 
 def main():
     """Runs the timing process."""
     contestant = Contestant(**json.loads(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keeps library output off the answer stream
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # sends library output to stderr
     build = _timm_step if contestant.name == "timm" else _keras_step
-    step, facts = build(contestant)
-    print(json.dumps(facts), file=answers, flush=True)
+    step, size = build(contestant)
+    print(json.dumps(size), file=results, flush=True)
     for _ in sys.stdin:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         step()
-        print(time.perf_counter() - begin, file=answers, flush=True)
-    print(_peak(contestant.backend), file=answers, flush=True)
+        print(time.perf_counter() - start, file=results, flush=True)
+    print(_peak_mib(contestant.backend), file=results, flush=True)
 
 
 def _keras_step(contestant: Contestant) -> tuple[Callable, dict]:
@@ -75,16 +85,16 @@ def _keras_step(contestant: Contestant) -> tuple[Callable, dict]:
     network.compile(
         optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=contestant.jit or contestant.backend == "jax",
+        jit_compile=contestant.jit_compile or contestant.backend == "jax",
     )
     images, labels = _batch(contestant)
     images, labels = (keras.ops.convert_to_tensor(part) for part in (images, labels))
-    facts = {"parameters": models.count_parameters(network)}
+    size = {"parameters": models.count_parameters(network)}
     with contextlib.suppress(ValueError):  # raised for nested models
-        facts["flops"] = models.count_flops(network, contestant.image_size)
+        size["flops"] = models.count_flops(network, contestant.image_size)
     if contestant.mode == "train":
-        return lambda: float(np.asarray(network.train_on_batch(images, labels))), facts
-    return lambda: network.predict_on_batch(images), facts
+        return lambda: float(np.asarray(network.train_on_batch(images, labels))), size
+    return lambda: network.predict_on_batch(images), size
 
 
 def _keras_network(contestant):
@@ -113,9 +123,9 @@ def _keras_network(contestant):
         )
         pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
         return keras.Model(backbone.input, keras.layers.Dense(NUM_CLASSES, dtype="float32")(pooled))
-    network = models.create(contestant.name, num_classes=NUM_CLASSES, input_shape=shape, dtype=contestant.dtype)
+    network = models.create_model(contestant.name, num_classes=NUM_CLASSES, input_shape=shape, dtype=contestant.dtype)
     if contestant.folded:
-        from keras_bot.models.fold import fold_batch_norm
+        from keras_bot.surgery import fold_batch_norm
 
         return fold_batch_norm(network)
     if contestant.backend == "tensorflow":
@@ -136,42 +146,42 @@ def _timm_step(contestant: Contestant) -> tuple[Callable, dict]:
     images, labels = (torch.from_numpy(part).to(device) for part in _batch(contestant))
     images = images.permute(0, 3, 1, 2)  # a view that stays channels last in memory
     half = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(contestant.dtype)
-    casting = torch.autocast(device, half, enabled=half is not None)
-    run = torch.compile(network) if contestant.jit else network
-    facts = {"parameters": sum(weight.numel() for weight in network.parameters())}
+    autocast = torch.autocast(device, half, enabled=half is not None)
+    run = torch.compile(network) if contestant.jit_compile else network
+    size = {"parameters": sum(weight.numel() for weight in network.parameters())}
     if contestant.mode == "forward":
         network.eval()
 
         def forward():
-            with torch.inference_mode(), casting:
+            with torch.inference_mode(), autocast:
                 return run(images).float().cpu().numpy()
 
-        return forward, facts
+        return forward, size
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
     scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
 
     def train():
         optimizer.zero_grad(set_to_none=True)
-        with casting:
+        with autocast:
             loss = torch.nn.functional.cross_entropy(run(images).float(), labels)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         return loss.item()
 
-    return train, facts
+    return train, size
 
 
 def _batch(contestant):
     import numpy as np
 
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shape = (contestant.batch_size, contestant.image_size, contestant.image_size, 3)
-    return draw.standard_normal(shape, dtype="float32"), draw.integers(NUM_CLASSES, size=contestant.batch_size)
+    return rng.standard_normal(shape, dtype="float32"), rng.integers(NUM_CLASSES, size=contestant.batch_size)
 
 
-def _peak(backend) -> float:
-    """Returns the peak memory in MiB: of the GPU if there is one, else of the process."""
+def _peak_mib(backend) -> float:
+    """Returns the peak memory in MiB, of the GPU if there is one, else of the process."""
     if backend == "torch":
         import torch
 

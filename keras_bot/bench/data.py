@@ -16,8 +16,8 @@ import tensorflow as tf
 from keras_bot import data
 from keras_bot.bench.jpegs import Jpegs, read_jpegs
 from keras_bot.bench.memory import IMAGES, bench_memory
-from keras_bot.bench.plain_pipeline import plain_pipeline
-from keras_bot.bench.torch_peer import TorchPeer, draw
+from keras_bot.bench.plain_pipeline import PlainConfig, plain_pipeline
+from keras_bot.bench.torch_peer import TorchPeer, time_batches
 from keras_bot.data.augment import color
 from keras_bot.data.augment import geometry as image
 from keras_bot.errors import MisuseError, expect_at_least_one
@@ -26,8 +26,8 @@ from keras_bot.training.failures import user_errors
 EVAL_CROP = 0.875
 PAIRS = (("ours", "limit"), ("ours", "plain"), ("ours", "torchvision"), ("ours_eval", "keras_eval"))
 
-_WARMUP_IMAGES = 512  # untimed in each turn, to drain what a pipeline prefetched while it was traced
-_SPARE_BATCHES = 16  # after the last timed one, so that no pipeline runs out while it is timed
+_WARMUP_IMAGES = 512  # untimed in each turn, to drain the batches prefetched during tracing
+_SPARE_BATCHES = 16  # after the last timed batch, so that no pipeline ends while it is timed
 _ENDLESS = 2**20
 _WINDOWS = 20  # per photo, for the `limit` arm
 
@@ -44,7 +44,7 @@ def bench_data(
     torch: bool = False,
     memory: bool = False,
 ) -> dict:
-    """Times input pipelines in turns on the same photos, so that a busy machine slows all of them.
+    """Times input pipelines in turn on the same photos, so that a busy machine slows all of them.
 
     Training, from memory: `ours` is `data.train_pipeline` with the paper's whole recipe. `limit` only decodes random
     windows from the same distribution, sampled in advance. `plain` is the recipe with `tf.image`. `torchvision` uses
@@ -70,10 +70,11 @@ def bench_data(
     """
     expect_at_least_one(image_size=image_size, batch_size=batch_size, repeats=repeats, count=count)
     if memory and batch_size > IMAGES[0]:
-        raise MisuseError(f"Expected --batch_size of at most {IMAGES[0]} with --memory, received {batch_size}.")
+        raise MisuseError(f"--batch_size must be at most {IMAGES[0]} with --memory, received {batch_size}.")
     jpegs = read_jpegs(folder)
-    _check_whole(jpegs)
+    _check_decodable(jpegs)
     batches = -(-count // batch_size)
+    count = batches * batch_size
     warmup = -(-_WARMUP_IMAGES // batch_size)
     with contextlib.ExitStack() as stack:
         arms = training_arms(jpegs, batch_size, image_size)
@@ -82,15 +83,15 @@ def bench_data(
         files = (warmup + batches + _SPARE_BATCHES) * batch_size
         linked = stack.enter_context(linked_folder(jpegs, files))
         pipelines = evaluation_pipelines(linked, batch_size, image_size)
-        arms |= {name: functools.partial(draw, made) for name, made in pipelines.items()}
+        arms |= {name: functools.partial(time_batches, dataset) for name, dataset in pipelines.items()}
         with user_errors(None):
             seconds = take_turns(arms, repeats, warmup, batches)
-    turns = [{name: batches * batch_size / took for name, took in turn.items()} for turn in seconds]
+    turns = [{name: count / duration for name, duration in turn.items()} for turn in seconds]
     report = {
         "photos": len(jpegs.paths),
         "image_size": image_size,
         "batch_size": batch_size,
-        "count": batches * batch_size,
+        "count": count,
         "repeats": repeats,
         "cpus": os.cpu_count(),
         **summarise(turns),
@@ -104,18 +105,18 @@ def training_arms(jpegs: Jpegs, batch_size: int, image_size: int) -> dict[str, A
     """Returns the endless pipelines `ours`, `limit` and `plain`."""
     copies = -(-10 * batch_size // len(jpegs.paths))  # makes the cost of an epoch's end negligible
     pipelines = {
-        "ours": data.train_pipeline(jpegs.source(_ENDLESS), batch_size=batch_size, image_size=image_size, epochs=1000),
+        "ours": data.train_pipeline(
+            jpegs.source(_ENDLESS), data.TrainConfig(batch_size=batch_size, image_size=image_size, epochs=1000)
+        ),
         "limit": decode_windows(jpegs, batch_size),
         "plain": plain_pipeline(
             jpegs.images * copies,
             jpegs.labels * copies,
             len(jpegs.class_names),
-            batch_size=batch_size,
-            image_size=image_size,
-            epochs=_ENDLESS,
+            PlainConfig(batch_size=batch_size, image_size=image_size, epochs=_ENDLESS),
         ),
     }
-    return {name: functools.partial(draw, batches) for name, batches in pipelines.items()}
+    return {name: functools.partial(time_batches, dataset) for name, dataset in pipelines.items()}
 
 
 def decode_windows(jpegs: Jpegs, batch_size: int) -> tf.data.Dataset:
@@ -155,10 +156,12 @@ def evaluation_pipelines(folder: pathlib.Path, batch_size: int, image_size: int)
     )
     crop = keras.layers.CenterCrop(image_size, image_size)
     normalise = keras.layers.Normalization(mean=color.MEAN, variance=np.square(color.STD))
-    made = squares.map(lambda images, labels: (normalise(crop(images)), labels), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = squares.map(lambda images, labels: (normalise(crop(images)), labels), num_parallel_calls=tf.data.AUTOTUNE)
     return {
-        "ours_eval": data.eval_pipeline(source, batch_size=batch_size, image_size=image_size, eval_crop=EVAL_CROP),
-        "keras_eval": made.prefetch(tf.data.AUTOTUNE),
+        "ours_eval": data.eval_pipeline(
+            source, data.EvalConfig(batch_size=batch_size, image_size=image_size, eval_crop=EVAL_CROP)
+        ),
+        "keras_eval": batches.prefetch(tf.data.AUTOTUNE),
     }
 
 
@@ -184,7 +187,7 @@ def take_turns(arms: dict[str, Arm], repeats: int, warmup: int, batches: int) ->
     for repeat in range(repeats):
         seconds = {}
         for name in list(arms)[:: -1 if repeat % 2 else 1]:
-            _wait_for_quiet()
+            _wait_for_idle()
             seconds[name] = arms[name](warmup, batches)
         rounds.append({name: seconds[name] for name in arms})
     return rounds
@@ -204,8 +207,8 @@ def summarise(turns: list[dict[str, float]]) -> dict:
     }
 
 
-def _wait_for_quiet(limit: float = 5.0):
-    """Waits until the previous turn's threads have stopped prefetching, at most `limit` seconds."""
+def _wait_for_idle(limit: float = 5.0):
+    """Waits until the threads of the previous turn have stopped prefetching, at most `limit` seconds."""
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         before = time.process_time()
@@ -214,12 +217,10 @@ def _wait_for_quiet(limit: float = 5.0):
             return
 
 
-def _check_whole(jpegs: Jpegs):
+def _check_decodable(jpegs: Jpegs):
     for path, encoded in zip(jpegs.paths, jpegs.images, strict=True):
         try:
             tf.image.extract_jpeg_shape(encoded)  # stricter than decode_jpeg
             tf.io.decode_jpeg(encoded, channels=3)
         except tf.errors.InvalidArgumentError:
-            raise MisuseError(
-                f"Expected whole JPEGs, but {path} can't be decoded. Remove it from the folder."
-            ) from None
+            raise MisuseError(f"{path} is not a valid JPEG. Remove it from the folder.") from None

@@ -32,7 +32,7 @@ class Jpegs:
     def source(self, size: int) -> Source:
         """Returns a Source of `size` records, where record i is photo i % len(paths).
 
-        It isn't `in_memory`: these images pass the guard against corrupt ones, as images from files do.
+        It is not marked `in_memory`, so that the images are checked for corruption like images from files.
         """
         images, labels = cpu_constant(list(self.images)), cpu_constant(np.array(self.labels, np.int64))
         names = cpu_constant([str(path) for path in self.paths])
@@ -41,8 +41,12 @@ class Jpegs:
             return tf.gather(names, index % len(self.paths))
 
         def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            at = index % len(self.paths)
-            return {"image": tf.gather(images, at), "label": tf.gather(labels, at), "name": tf.gather(names, at)}
+            photo = index % len(self.paths)
+            return {
+                "image": tf.gather(images, photo),
+                "label": tf.gather(labels, photo),
+                "name": tf.gather(names, photo),
+            }
 
         return Source(
             name=f"{len(self.paths)} photos, repeated",
@@ -62,14 +66,14 @@ def read_jpegs(folder: str | pathlib.Path) -> Jpegs:
         MisuseError: if the folder doesn't exist or contains no JPEG.
     """
     if not folder:
-        raise MisuseError("Expected a folder of JPEGs, received none. Name one with --images=FOLDER.")
+        raise MisuseError("--images is required: a folder of JPEGs.")
     root = pathlib.Path(folder).expanduser().absolute()
     if not root.is_dir():
-        raise MisuseError(f"Expected a folder of JPEGs, received {folder}, which is none. Check --images.")
-    found = (pathlib.Path(place, name) for place, _, names in os.walk(root) for name in names)
-    paths = tuple(sorted(path for path in found if path.suffix.lower() in SUFFIXES))
+        raise MisuseError(f"--images={folder} is not a folder.")
+    files = (pathlib.Path(parent, name) for parent, _, names in os.walk(root) for name in names)
+    paths = tuple(sorted(path for path in files if path.suffix.lower() in SUFFIXES))
     if not paths:
-        raise MisuseError(f"Expected {' or '.join(SUFFIXES)} files below {folder}, received none. Check --images.")
+        raise MisuseError(f"--images={folder} contains no {' or '.join(SUFFIXES)} files.")
     class_names = tuple(sorted({path.parent.name for path in paths}))
     number = {name: i for i, name in enumerate(class_names)}
     labels = tuple(number[path.parent.name] for path in paths)

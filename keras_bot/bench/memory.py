@@ -35,23 +35,23 @@ def bench_memory(
 def _peak_in_process(folder, image_size, batch_size, count):
     code = "from keras_bot.bench.memory import run_epoch; run_epoch()"
     settings = json.dumps([str(folder), image_size, batch_size, count])
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, settings], capture_output=True, encoding="utf-8", errors="replace"
     )
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines() or ["nothing was said"]
-        raise RunError(f"The process that measures memory with {count} images failed: {said[-1]}")
-    return round(json.loads(ended.stdout.splitlines()[-1]), 1)
+    if process.returncode:
+        error = (process.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise RunError(f"The process that measures memory with {count} images failed: {error}")
+    return round(json.loads(process.stdout.splitlines()[-1]), 1)
 
 
 def run_epoch():
-    """Runs one epoch with the settings in the process's argument and prints the peak memory in MiB."""
+    """Runs one epoch with the settings in `sys.argv[1]` and prints the peak memory in MiB."""
     from keras_bot import data
     from keras_bot.bench.jpegs import read_jpegs
 
     folder, image_size, batch_size, count = json.loads(sys.argv[1])
     source = read_jpegs(folder).source(count)
-    for _ in data.train_pipeline(source, batch_size=batch_size, image_size=image_size, epochs=1):
+    for _ in data.train_pipeline(source, data.TrainConfig(batch_size=batch_size, image_size=image_size, epochs=1)):
         pass
     print(peak_mib())
 

@@ -10,14 +10,16 @@ import keras
 import tensorflow as tf
 
 from keras_bot import data, tricks
-from keras_bot.bench.plain_pipeline import plain_pipeline
+from keras_bot.bench.plain_pipeline import PlainConfig, plain_pipeline
+from keras_bot.bench.trainee import build_trainee
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import Recipe
-from keras_bot.tasks.classification import build_trainee
-from keras_bot.training import assemble
+from keras_bot.tasks.classification import Classification
+from keras_bot.training.batches import build_batch_transform
 from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.evaluate import evaluate
 from keras_bot.training.failures import user_errors
+from keras_bot.training.schedule import count_steps
 
 ARMS = ("fast", "plain")
 NOISE = 2.0  # standard errors of the difference
@@ -28,7 +30,7 @@ def bench_pipelines(
     *,
     seeds: int = 3,
     arms: Sequence[str] = ARMS,
-    tell: Callable[[dict], None] = lambda finished: None,
+    on_trained: Callable[[dict], None] = lambda result: None,
 ) -> dict:
     """Trains the recipe once per seed and pipeline, and evaluates after the last epoch.
 
@@ -36,7 +38,7 @@ def bench_pipelines(
         recipe: must have JPEG images and the transform "imagenet". The first seed is `recipe.seed`.
         seeds: number of consecutive seeds.
         arms: "fast" (`data.train_pipeline`), "plain" or both; for a seed, both start from the same weights.
-        tell: called after each training with a dict of arm, seed, top1 and seconds.
+        on_trained: called after each training run with a dict of arm, seed, top1 and seconds.
 
     Returns:
         For each arm its top1 (fractions, one per seed), mean and sample std (None for one seed). With both arms also
@@ -44,45 +46,46 @@ def bench_pipelines(
         most two standard errors (both None for one seed).
 
     Raises:
-        MisuseError: for an unknown arm, no arm, no seed, or data that the plain pipeline can't read.
-        RunError: if a training fails.
+        MisuseError: for an unknown arm, no arm, no seed, or data that the plain pipeline does not support.
+        RunError: if a training run fails.
     """
     for arm in arms:
         if arm not in ARMS:
             raise unknown("arm", arm, ARMS)
     if not arms:
-        raise MisuseError(f"Expected at least one arm of {' and '.join(ARMS)}, received none.")
+        raise MisuseError(f"--arms is empty. Pass {', '.join(ARMS)} or both.")
     expect_at_least_one(seeds=seeds)
     _check_recipe(recipe)
     top1 = {arm: [] for arm in ARMS if arm in arms}
     for seed in range(recipe.seed, recipe.seed + seeds):
         for arm in top1:
-            began = time.perf_counter()
+            start = time.perf_counter()
             top1[arm].append(train_once(dataclasses.replace(recipe, seed=seed), arm))
-            took = round(time.perf_counter() - began, 1)
-            tell({"arm": arm, "seed": seed, "top1": top1[arm][-1], "seconds": took})
+            seconds = round(time.perf_counter() - start, 1)
+            on_trained({"arm": arm, "seed": seed, "top1": top1[arm][-1], "seconds": seconds})
     return {"seeds": seeds, "epochs": recipe.epochs, "model": recipe.model, **compare(top1)}
 
 
 def train_once(recipe: Recipe, arm: str) -> float:
     """Trains once with one pipeline and returns the top-1 accuracy (fraction) on all evaluation images."""
     keras.utils.clear_session()
-    train_source, eval_source = (assemble.open_source(recipe, split) for split in ("train", "eval"))
+    task = Classification()
+    train_source, eval_source = (task.open_source(recipe, split) for split in ("train", "eval"))
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    steps = assemble.steps_in_epoch(recipe, train_source)
-    make = assemble.training_data
+    steps = count_steps(recipe, train_source)
+    build_batches = task.training_data
     if arm == "plain":
-        recipe, make = dataclasses.replace(recipe, augment_on="host"), plain_training_data
+        recipe, build_batches = dataclasses.replace(recipe, augment_on="host"), plain_training_data
     strategy = build_strategy(recipe)
     keras.utils.set_random_seed(recipe.seed)
     with tricks.mixed_precision(recipe.precision), strategy.scope():
         model, trainee = build_trainee(recipe, train_source, strategy)
-        eval_data = assemble.evaluation_data(recipe, eval_source, corrupt)
+        eval_data = task.evaluation_data(recipe, eval_source, corrupt)
         strategy.build_from_spec(trainee, eval_data)
         try:
             with user_errors(corrupt):
                 trainee.fit(
-                    make(recipe, train_source, corrupt),
+                    build_batches(recipe, train_source, corrupt),
                     epochs=recipe.epochs,
                     steps_per_epoch=steps,
                     shuffle=False,
@@ -95,25 +98,14 @@ def train_once(recipe: Recipe, arm: str) -> float:
 
 
 def plain_training_data(recipe: Recipe, source: data.Source, corrupt: data.CorruptLog) -> tf.data.Dataset:
-    """`assemble.training_data` by the plain pipeline, with all records in memory; it knows no broken image."""
+    """Like `Classification.training_data`, with the plain pipeline: all records in memory, no corrupt images."""
     del corrupt
     records = list(source.records().as_numpy_iterator())
     if not all(isinstance(record["image"], bytes) and record["image"][:2] == b"\xff\xd8" for record in records):
-        raise MisuseError(f"Expected JPEGs for the plain pipeline, but {source.name} holds other images.")
-    return plain_pipeline(
-        [record["image"] for record in records],
-        [record["label"] for record in records],
-        source.num_classes,
-        batch_size=recipe.batch_size,
-        image_size=recipe.image_size,
-        epochs=recipe.epochs,
-        flip=recipe.flip,
-        color_jitter=recipe.color_jitter,
-        pca_noise=recipe.pca_noise,
-        min_area=recipe.min_area,
-        seed=recipe.seed,
-        batch_transform=assemble.build_batch_transform(recipe),
-    )
+        raise MisuseError(f"The plain pipeline requires JPEGs, but {source.name} contains other images.")
+    config = PlainConfig(**{field.name: getattr(recipe, field.name) for field in dataclasses.fields(PlainConfig)})
+    images, labels = ([record[part] for record in records] for part in ("image", "label"))
+    return plain_pipeline(images, labels, source.num_classes, config, build_batch_transform(recipe))
 
 
 def compare(top1: dict[str, list[float]]) -> dict:
@@ -139,8 +131,6 @@ def compare(top1: dict[str, list[float]]) -> dict:
 
 def _check_recipe(recipe):
     if recipe.teacher_cache:
-        raise MisuseError(
-            "Expected no --teacher_cache, received one: it is of other batches than the plain pipeline's."
-        )
+        raise MisuseError("--teacher_cache is not supported: the plain pipeline produces different batches. Drop it.")
     if recipe.transform != "imagenet":
-        raise MisuseError(f"Expected --transform=imagenet for the plain pipeline, received {recipe.transform}.")
+        raise MisuseError(f"The plain pipeline requires --transform=imagenet, received {recipe.transform}.")

@@ -1,4 +1,4 @@
-"""Cost of the tricks in `BAG` (no distillation): time of a training step compared with the same step without them."""
+"""Cost of the tricks (without distillation): time of a training step compared with the same step without them."""
 
 import dataclasses
 import statistics
@@ -7,30 +7,22 @@ import time
 import keras
 
 from keras_bot import data, tricks
+from keras_bot.bag import all_settings, without
+from keras_bot.bench.trainee import build_trainee
 from keras_bot.errors import expect_at_least_one
 from keras_bot.recipe import Recipe
-from keras_bot.training import assemble
+from keras_bot.tasks.classification import Classification
 from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.failures import user_errors
 
-BAG = {
-    "linear_scaling": True,
-    "warmup_epochs": 1,
-    "zero_gamma": True,
-    "no_bias_decay": True,
-    "schedule": "cosine",
-    "label_smoothing": 0.1,
-    "mixup_alpha": 0.2,
-}
-
 
 def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> dict:
-    """Times blocks of steps of one network with and without `BAG`, in turns, including the input pipeline.
+    """Times blocks of steps of one network with and without the bag of tricks, in turns, including the input pipeline.
 
     Args:
-        recipe: network, data and precision for both; the fields in `BAG` are overwritten.
+        recipe: network, data and precision for both; the fields in the bag of tricks are overwritten.
         steps: steps per block.
-        repeats: number of blocks with `BAG`, and of blocks without it.
+        repeats: number of blocks with the bag of tricks, and of blocks without it.
 
     Returns:
         Median seconds per step of `baseline` and `bag`, `ratio` (bag / baseline, the median over pairs of blocks) and
@@ -40,11 +32,10 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
         MisuseError: if a number isn't positive or the data can't be used.
     """
     expect_at_least_one(steps=steps, repeats=repeats)
-    plain = {name: Recipe.__dataclass_fields__[name].default for name in BAG}
-    recipes = {
-        "baseline": dataclasses.replace(recipe, epochs=1000, **plain),
-        "bag": dataclasses.replace(recipe, epochs=1000, **BAG),
-    }
+    bag = all_settings()
+    baseline = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in bag}
+    recipe = dataclasses.replace(without(recipe, "distillation"), epochs=1000)
+    recipes = {"baseline": dataclasses.replace(recipe, **baseline), "bag": dataclasses.replace(recipe, **bag)}
     corrupt = data.CorruptLog(recipe.max_corrupt)
     with tricks.mixed_precision(recipe.precision), user_errors(corrupt):
         runners = {name: _Runner(each, corrupt) for name, each in recipes.items()}
@@ -67,17 +58,16 @@ class _Runner:
 
     def __init__(self, recipe, corrupt):
         keras.utils.set_random_seed(recipe.seed)
-        source = assemble.open_source(recipe, "train")
-        schedule = assemble.build_schedule(recipe, assemble.steps_in_epoch(recipe, source))
-        model = assemble.build_model(recipe, source.num_classes)
-        trainee = assemble.compile_trainee(recipe, model, schedule, build_strategy(recipe), teacher=None)
+        task = Classification()
+        source = task.open_source(recipe, "train")
+        _, trainee = build_trainee(recipe, source, build_strategy(recipe))
         trainee.make_train_function()
         self._step = trainee.train_function
-        self._batches = iter(assemble.training_data(recipe, source, corrupt))
+        self._batches = iter(task.training_data(recipe, source, corrupt))
 
     def seconds(self, steps):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(steps):
             logs = self._step(self._batches)
         float(logs["loss"])  # waits for the device
-        return time.perf_counter() - began
+        return time.perf_counter() - start

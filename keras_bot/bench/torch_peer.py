@@ -36,13 +36,14 @@ class TorchPeer:
         missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
         if missing:
             raise MisuseError(
-                f"--torch needs {' and '.join(missing)}, which {sys.executable} lacks. Install or drop it."
+                f"--torch requires {' and '.join(missing)}, not installed in {sys.executable}. Install the missing "
+                "packages, or drop --torch."
             )
         code = "from keras_bot.bench.torch_peer import serve; serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
-        self._tell({"paths": [str(path) for path in paths], "batch_size": batch_size, "image_size": image_size})
+        self._send({"paths": [str(path) for path in paths], "batch_size": batch_size, "image_size": image_size})
 
     def __enter__(self) -> "TorchPeer":
         return self
@@ -57,18 +58,22 @@ class TorchPeer:
         self._process.stdout.close()
 
     def __call__(self, warmup: int, batches: int) -> float:
-        """Times `batches` batches after `warmup` untimed ones, with new workers. RunError if the process ended."""
-        self._tell({"warmup": warmup, "batches": batches})
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RunError("torchvision's process ended; what it said is above. Run again without --torch.")
-        return json.loads(answer)["seconds"]
+        """Times `batches` batches after `warmup` untimed ones, with new workers.
 
-    def _tell(self, message):
+        Raises:
+            RunError: if the process ended.
+        """
+        self._send({"warmup": warmup, "batches": batches})
+        line = self._process.stdout.readline()
+        if not line:
+            raise RunError("torchvision's process ended, see its output above. Run again without --torch.")
+        return json.loads(line)["seconds"]
+
+    def _send(self, message):
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:  # the process ended; `__call__` reports the missing answer
+        except BrokenPipeError:  # the process ended; `__call__` reports the missing result
             pass
 
 
@@ -90,7 +95,7 @@ class Repeated:
 
 
 def serve():
-    """Runs the process: reads settings from the first line of stdin, then one turn per line; prints its seconds."""
+    """Runs the process: reads the settings from the first line of stdin, then one turn per line; prints its seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -103,22 +108,22 @@ def serve():
         multiprocessing_context="fork",
     )
     for line in sys.stdin:
-        print(json.dumps({"seconds": draw(loader, **json.loads(line))}), flush=True)
+        print(json.dumps({"seconds": time_batches(loader, **json.loads(line))}), flush=True)
 
 
-def draw(loader: Iterable, warmup: int, batches: int) -> float:
+def time_batches(loader: Iterable, warmup: int, batches: int) -> float:
     """Returns the seconds for `batches` batches of a fresh iterator, after `warmup` untimed ones."""
     iterator = iter(loader)
     for _ in range(warmup):
         next(iterator)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(batches):
         next(iterator)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _transform(image_size):
-    """Builds the recipe without PCA noise, which torchvision lacks.
+    """Builds the recipe's augmentation, without PCA noise, which torchvision lacks.
 
     Hue 0.2 is a fraction of a full turn, +-72 degrees; the paper's 0.4 is a fraction of half a turn.
     """

@@ -1,10 +1,11 @@
-"""Recipe fields as absl flags, and flagfiles that may include others by relative path.
+"""Command-line flags: a command's own and the fields of the recipe, as absl flags.
 
 Each command parses into its own FlagValues, so that it has no flags of other libraries and changes no global state.
 """
 
 import dataclasses
 import difflib
+import functools
 import os
 import pathlib
 import re
@@ -13,9 +14,10 @@ import textwrap
 
 from absl import flags as absl_flags
 
-from keras_bot.errors import MisuseError
+from keras_bot.cli.flagfiles import expand_flagfiles
+from keras_bot.errors import MisuseError, unknown
 from keras_bot.paths import is_utf8
-from keras_bot.recipe import RENAMED, Recipe
+from keras_bot.recipe import RENAMED, TASKS, Recipe
 
 _DEFINE = {
     str: absl_flags.DEFINE_string,
@@ -26,6 +28,7 @@ _DEFINE = {
     tuple[int, ...]: absl_flags.DEFINE_list,
 }
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
 class Flags:
@@ -42,22 +45,30 @@ class Flags:
         self.usage = usage
         self._values = absl_flags.FlagValues()
         self._sections: list[tuple[str, list[str]]] = [("Options", [])]
+        self._old_names: dict[str, str] = {}
         self._has_recipe = recipe
-        if recipe:
-            for field in dataclasses.fields(Recipe):
-                if field.metadata["section"]:
-                    self._sections.append((field.metadata["section"], []))
-                self._define(field.type, field.name, field.default, field.metadata["help"], self._sections[-1][1])
+        for name, field in _FIELDS.items() if recipe else ():
+            if field.metadata["section"]:
+                self._sections.append((field.metadata["section"], []))
+            self._define(field.type, name, field.default, field.metadata["help"], self._sections[-1][1])
+        for old, name in RENAMED.items() if recipe else ():
+            self._define_old_name(old, name)
         self.add(bool, "help", False, "show this help")
 
-    def add(self, kind: type, name: str, default, help: str):
-        """Defines a flag that belongs to the command itself."""
+    def add(self, kind: type, name: str, default, help: str, *, old_name: str | None = None):
+        """Defines a flag of the command itself. `old_name`, its name in an earlier version, is accepted too."""
         self._define(kind, name, default, help, self._sections[0][1])
+        if old_name:
+            self._define_old_name(old_name, name)
 
     def _define(self, kind, name, default, help, section):
         default = [str(item) for item in default] if isinstance(default, tuple) else default
         _DEFINE[kind](name, default, help, flag_values=self._values)
         section.append(name)
+
+    def _define_old_name(self, old, name):
+        absl_flags.DEFINE_alias(old, name, flag_values=self._values)
+        self._old_names[old] = name
 
     def parse(self, argv: list[str]) -> list[str]:
         """Parses the arguments after the command's name; returns those that are not flags.
@@ -66,100 +77,107 @@ class Flags:
             MisuseError: if a flag is unknown, a value has the wrong type, or a flagfile cannot be read.
         """
         argv = ["--help" if argument == "-h" else _expand_home(argument) for argument in expand_flagfiles(argv)]
-        if self._has_recipe:
-            argv = [_with_current_name(argument) for argument in argv]
+        more = f"See `keras-bot {self.command} --help`."
         try:
-            return self._values([self.command, *argv])[1:]
+            arguments = self._values([self.command, *argv])[1:]
         except absl_flags.UnrecognizedFlagError as error:
-            near = difflib.get_close_matches(error.flagname, list(self._values), n=3)
+            names = [name for name in self._values if name not in self._old_names]
+            near = difflib.get_close_matches(error.flagname, names, n=3)
             hint = f"Did you mean {' or '.join('--' + name for name in near)}? " if near else ""
-            raise MisuseError(
-                f"Unknown flag --{error.flagname}. {hint}`keras-bot {self.command} --help` lists the flags."
-            ) from None
+            raise MisuseError(f"Unknown flag --{error.flagname}. {hint}{more}") from None
         except absl_flags.IllegalFlagValueError as error:
             name, value = re.match(r"flag --(\w+)=(.*?): ", f"{error}: ", re.DOTALL).groups()
             kind = _KINDS.get(self._values[name].flag_type(), "another value")
-            raise MisuseError(
-                f"Expected --{name} as {kind}, received {value!r}. `keras-bot {self.command} --help` tells more."
-            ) from None
+            raise MisuseError(f"--{name} must be {kind}, received {value!r}. {more}") from None
         except (absl_flags.Error, ValueError) as error:  # absl raises ValueError for --noflip=1
-            raise MisuseError(f"{error}. `keras-bot {self.command} --help` tells what a flag takes.") from None
+            raise MisuseError(f"{error}. {more}") from None
+        for old, name in self._old_names.items():
+            if self._values[old].present:
+                warn_renamed(f"--{old}", f"--{name}")
+        return arguments
 
     def __getattr__(self, name):
         return getattr(self._values, name)
 
-    def expect_no_arguments(self, argv: list[str]):
+    def parse_only_flags(self, argv: list[str]):
         """Parses arguments that must all be flags. Raises MisuseError otherwise."""
-        rest = self.parse(argv)
-        if rest:
-            raise MisuseError(f"Expected flags as --name=value, received {rest[0]!r}. {self.usage}")
+        arguments = self.parse(argv)
+        if arguments:
+            raise MisuseError(f"Unexpected argument {arguments[0]!r}. Write flags as --name=value. {self.usage}")
 
-    def help_wanted(self) -> bool:
-        """Prints the help if --help was given, and returns whether it was."""
+    def handle_help(self) -> bool:
+        """Prints the help if --help was passed, and returns whether it was."""
         if self._values["help"].value:
             print(self.help())
         return self._values["help"].value
 
-    def given_recipe(self) -> list[str]:
-        """Returns the recipe flags that were given, as arguments for another `parse`."""
-        given = (self._values[field.name] for field in dataclasses.fields(Recipe))
-        return [flag.serialize() for flag in given if flag.present]
+    def recipe_arguments(self) -> list[str]:
+        """Returns the recipe flags that were passed, as arguments for another `parse`."""
+        return [self._values[name].serialize() for name in _FIELDS if self._values[name].present]
 
-    def given_names(self) -> set[str]:
-        """Returns the names of the recipe flags that were given."""
-        return {field.name for field in dataclasses.fields(Recipe) if self._values[field.name].present}
+    def explicit_fields(self) -> set[str]:
+        """Returns the names of the recipe fields whose flags were passed."""
+        return {name for name in _FIELDS if self._values[name].present}
 
     def recipe(self) -> Recipe:
         """Builds the recipe from the flags. Raises MisuseError if it is invalid."""
-        values = {field.name: self._values[field.name].value for field in dataclasses.fields(Recipe)}
+        values = {name: self._values[name].value for name in _FIELDS}
         try:
             values["decay_epochs"] = tuple(int(epoch) for epoch in values["decay_epochs"])
         except ValueError:
+            epochs = ",".join(values["decay_epochs"])
             raise MisuseError(
-                f"Expected --decay_epochs as whole numbers with commas, received {','.join(values['decay_epochs'])!r}."
+                f"--decay_epochs must be whole numbers separated by commas, received {epochs!r}."
             ) from None
         return Recipe(**values)
 
     def help(self) -> str:
-        """Returns the command's help text, by section."""
+        """Returns the command's help by section, with the recipe fields of the task that `--task` selects."""
+        task = self._values["task"].value if self._has_recipe else None
+        if task and task not in TASKS:
+            raise unknown("task", task, TASKS)
         lines = [self.usage]
         for title, names in self._sections:
-            lines += ["", f"{title}:"]
-            for name in names:
-                flag = self._values[name]
-                default = (
-                    ""
-                    if flag.default in (None, "") or flag.default is False
-                    else f" [{flag.default_as_str.strip(chr(39))}]"
-                )
-                lines += textwrap.wrap(
-                    f"--{name:<21} {flag.help}{default}", 110, initial_indent="  ", subsequent_indent=" " * 26
-                )
-        if self._has_recipe:
-            lines += ["", "--flagfile=FILE reads flags from a file; a later flag wins over an earlier one."]
+            flags = [line for name in names for line in self._describe(name, task)]
+            lines += ["", f"{title}:", *flags] if flags else []
+        if task:
+            others = ", ".join(f"`--help --task={other}`" for other in TASKS if other != task)
+            lines += ["", f"Flags for other tasks: {others}."]
+            lines += ["--flagfile=FILE reads flags from a file, one per line. A later flag overrides an earlier one."]
+            lines += ["Brackets contain the default and, for numbers, the range."]
         return "\n".join(lines)
+
+    def _describe(self, name, task):
+        """Returns the help lines of a flag; none if it is a recipe field that the task does not use."""
+        flag, metadata = self._values[name], _FIELDS[name].metadata if self._has_recipe and name in _FIELDS else {}
+        if task not in (metadata.get("tasks") or (task,)):
+            return []
+        facts = [] if flag.default in (None, "") or flag.default is False else [flag.default_as_str.strip("'")]
+        if metadata and metadata["bounds"].as_symbols():
+            facts.append(metadata["bounds"].as_symbols())
+        facts = "; ".join(facts).replace(" ", "\xa0")  # keeps them on one line
+        text = f"--{name:<21} {flag.help}" + (f" [{facts}]" if facts else "")
+        lines = textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent=" " * 26)
+        return [line.replace("\xa0", " ") for line in lines]
+
+
+@functools.cache  # one line per name
+def warn_renamed(old: str, new: str):
+    """Prints to stderr that a flag has a new name."""
+    print(f"keras-bot: {old} is now {new}. The old name will be removed.", file=sys.stderr)
 
 
 def check_writable(recipe: Recipe, **others: str):
     """Raises MisuseError if run.flags cannot store a recipe value, or a path in `others` is not UTF-8."""
-    values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
-    texts = {name: value for name, value in (values | others).items() if isinstance(value, str)}
+    texts = {name: getattr(recipe, name) for name in _FIELDS} | others
+    texts = {name: value for name, value in texts.items() if isinstance(value, str)}
     for name, text in texts.items():
         if not is_utf8(text):
             raise MisuseError(f"--{name}={text!r} is not valid UTF-8. Rename the file or folder.")
-        if name in values and len(text.splitlines()) > 1:
-            raise MisuseError(f"--{name}={text!r} has a line break, which run.flags cannot hold. Rename it.")
-        if name in values and text != text.rstrip():
-            raise MisuseError(f"--{name}={text!r} ends with a blank, which run.flags cannot hold. Rename it.")
-
-
-def _with_current_name(argument):
-    """Replaces a flag's old name by its new one and prints a line about it to stderr."""
-    old, equals, value = argument.lstrip("-").partition("=")
-    if not argument.startswith("-") or old not in RENAMED:
-        return argument
-    print(f"keras-bot: --{old} is now --{RENAMED[old]}. The old name will be removed.", file=sys.stderr)
-    return f"--{RENAMED[old]}{equals}{value}"
+        if name in _FIELDS and len(text.splitlines()) > 1:
+            raise MisuseError(f"--{name}={text!r} has a line break, which run.flags cannot store. Rename it.")
+        if name in _FIELDS and text != text.rstrip():
+            raise MisuseError(f"--{name}={text!r} ends with whitespace, which run.flags cannot store. Rename it.")
 
 
 def _expand_home(argument):
@@ -168,67 +186,24 @@ def _expand_home(argument):
     return f"{name}={os.path.expanduser(value)}" if equals and name.startswith("-") else argument
 
 
-def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple = ()) -> list[str]:
-    """Replaces every `--flagfile=FILE` with the lines of the file.
-
-    FILE is relative to the current directory. Inside a flagfile, the folder of that flagfile is tried first. Blank
-    lines and lines that begin with # or // are skipped.
-
-    Raises:
-        MisuseError: if a file cannot be read or includes itself.
-    """
-    expanded, rest = [], list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--":
-            return [*expanded, argument, *rest]
-        name, has_value, value = argument.partition("=")
-        if name not in ("--flagfile", "-flagfile"):
-            expanded.append(argument)
-            continue
-        if not has_value:
-            if not rest:
-                raise MisuseError("Expected a file after --flagfile, received nothing.")
-            value = rest.pop(0)
-        path = _find(value, folder)
-        if path in chain:
-            raise MisuseError(f"Flagfile {path} includes itself. Take its --flagfile line out.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            named = f", named in {chain[-1]}" if chain else ""
-            raise MisuseError(f"Can't read the flagfile {value}{named}: {_reason(error)}.") from None
-        lines = [line.strip() for line in text.splitlines()]
-        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
-        expanded += expand_flagfiles(lines, folder=path.parent, chain=(*chain, path))
-    return expanded
-
-
-def _find(value, folder):
-    beside = folder / value if folder else None
-    return (beside if beside and beside.exists() else pathlib.Path(value).expanduser()).resolve()
-
-
-def _reason(error):
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is no text"
-
-
 def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
     """Returns the recipe of a run directory, with `overrides` applied. Raises MisuseError if there is none."""
     path = pathlib.Path(run_dir) / "run.flags"
     if not path.exists():
         runs = sorted(path.parent.glob("*/seed*/run.flags"))
-        hint = f"Name one of its runs, as {runs[0].parent}." if runs else "`keras-bot train` makes one."
-        raise MisuseError(f"Expected a run directory with run.flags, received {run_dir}. {hint}")
+        hint = f"Pass one of its runs, such as {runs[0].parent}." if runs else "`keras-bot train` creates one."
+        raise MisuseError(f"{run_dir} is not a run directory: it contains no run.flags. {hint}")
     lines = expand_flagfiles([f"--flagfile={path}"])
     try:
         if not lines:
-            raise MisuseError("Expected the flags of a run, received none.")
-        flags = Flags("train", "", recipe=True)
-        flags.expect_no_arguments(lines)
-        flags.recipe()
+            raise MisuseError("It contains no flags.")
+        _parse_recipe(lines)
     except MisuseError as error:
-        raise MisuseError(f"{path} isn't as a run left it: {error}") from None
+        raise MisuseError(f"{path} was changed after training: {error}") from None
+    return _parse_recipe([*lines, *overrides])
+
+
+def _parse_recipe(argv):
     flags = Flags("train", "", recipe=True)
-    flags.expect_no_arguments([*lines, *overrides])
+    flags.parse_only_flags(argv)
     return flags.recipe()

@@ -1,4 +1,4 @@
-"""`keras-bot COMMAND …`: runs the command and turns a user's error into one line and an exit code."""
+"""`keras-bot COMMAND …`: runs the command; reports a user's error as one line with an exit code."""
 
 import contextlib
 import importlib
@@ -8,19 +8,19 @@ import sys
 from keras_bot.errors import MisuseError, RunError, Terminated, unknown
 
 COMMANDS = {
-    "train": "train a network by a recipe of flags",
-    "ablate": "a table of recipes like the paper's, over seeds",
-    "finetune": "train on from a trained network, on other data",
-    "launch": "train in several worker processes on this machine",
-    "evaluate": "how good a trained network is",
-    "report": "an HTML page about one or several runs",
-    "export": "write a SavedModel, .keras, .onnx or .tflite of a run",
-    "import-weights": "another library's weights as a .keras file of ours",
-    "inspect": "what an exported SavedModel holds",
-    "predict": "what a SavedModel sees in image files: classes, boxes or masks",
+    "train": "train a model",
+    "ablate": "run an ablation: several recipes over several seeds, with a results table",
+    "finetune": "fine-tune a trained model on other data",
+    "launch": "run a command in several worker processes on this machine",
+    "evaluate": "evaluate a trained model",
+    "report": "write an HTML page about one or several runs",
+    "export": "export a trained model as a SavedModel, .keras, .onnx, .tflite or timm's .safetensors file",
+    "import-weights": "convert weights from timm, torchvision, keras-hub, … to a .keras file",
+    "inspect": "describe an exported model: signatures, classes, preprocessing",
+    "predict": "run an exported model on image files: classes, boxes or masks",
     "models": "list the networks with parameters and FLOPs",
-    "data": "show what a data source holds, with a picture; convert a folder to TFRecord shards",
-    "bench": "speed of training steps and input pipelines beside a peer's",
+    "data": "describe a data set, draw augmented samples, or convert a folder to TFRecord shards",
+    "bench": "benchmark training steps and input pipelines against other libraries",
 }
 
 USAGE = """keras-bot: the Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3
@@ -29,7 +29,8 @@ usage: keras-bot COMMAND [--flag=value …] [--flagfile=FILE]
 
 {commands}
 
-`keras-bot COMMAND --help` tells the flags. First run: keras-bot train --flagfile=flags/quickstart.flags
+`keras-bot COMMAND --help` lists the flags of a command.
+To start: keras-bot train --flagfile=flags/quickstart.flags
 """
 
 
@@ -51,20 +52,20 @@ def main(argv: list[str] | None = None) -> int:
             raise unknown("command", command, COMMANDS)
         return importlib.import_module(f"keras_bot.cli.commands.{command.replace('-', '_')}").main(arguments) or 0
     except MisuseError as error:
-        return _tell(error, 2)
+        return _report(error, 2)
     except BrokenPipeError:  # as in `keras-bot models | head`
         sys.stdout = None
         return 1
     except (RunError, OSError) as error:
-        return _tell(error, 1)
+        return _report(error, 1)
     except Terminated as error:
-        return _tell(error, 143)
+        return _report(error, 143)
     except KeyboardInterrupt:
-        return _tell("interrupted", 130)
+        return _report("interrupted", 130)
 
 
 def _prepare_streams():
-    """Makes stdout and stderr accept any text in any encoding; opens the null device for those that are closed."""
+    """Makes stdout and stderr accept any text in any encoding; replaces closed ones with the null device."""
     for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
         stream = getattr(sys, name)
         if stream is None:
@@ -73,10 +74,11 @@ def _prepare_streams():
             stream.reconfigure(errors=errors)
 
 
-def _tell(error, code):
-    with contextlib.suppress(OSError):  # such as a full disk; if that made the command fail, `error` reports it
+def _report(error, code):
+    """Prints the error as one line to stderr and returns the exit code."""
+    with contextlib.suppress(OSError):  # such as a full disk, which `error` reports if the command failed
         sys.stdout.flush()
-    is_of_system = isinstance(error, OSError) and error.strerror and error.filename
-    told = f"{error.filename}: {error.strerror}." if is_of_system else str(error)
-    print(f"keras-bot: {' '.join(told.split())}", file=sys.stderr)
+    has_path = isinstance(error, OSError) and error.strerror and error.filename
+    message = f"{error.filename}: {error.strerror}." if has_path else str(error)
+    print(f"keras-bot: {' '.join(message.split())}", file=sys.stderr)
     return code

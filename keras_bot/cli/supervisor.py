@@ -1,4 +1,4 @@
-"""Supervision of several processes: prefixed output lines, one exit code, no process left behind."""
+"""Supervision of parallel processes: prefixed output lines, one exit code, no orphans."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from keras_bot.subprocesses import is_heeded, kill_with_parent
+from keras_bot.subprocesses import is_ignored, kill_with_parent
 
-LONGEST_LINE = 1 << 16
-PROGRESS_SECONDS = 1.0  # between two displayed states of a progress bar
+MAX_LINE = 1 << 16
+PROGRESS_SECONDS = 1.0  # between two updates of a progress bar
 _TERMINATION = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
@@ -24,8 +24,8 @@ def supervise(
     """Runs processes in parallel until all have ended. Call it from the main thread, before starting other threads.
 
     When a process fails, the others receive SIGTERM and, `grace` seconds later, SIGKILL. SIGTERM and SIGINT are
-    forwarded to all processes once, without a deadline. A second SIGINT kills them, and so does the death of this
-    process (on Linux).
+    forwarded to all processes once, without a deadline. A second SIGINT kills them. On Linux, they are also killed
+    if this process dies.
 
     Args:
         commands: arguments of each process.
@@ -48,33 +48,34 @@ class _Supervisor:
         self._processes: list[subprocess.Popen] = []
         self._readers: list[threading.Thread] = []
         self._running: set[int] = set()
-        self._handed_on: set[int] = set()
+        self._forwarded: set[int] = set()
         self._deadline = None
-        self._code = 0
-        self._broken = None
+        self._exit_code = 0
+        self._output_error = None
 
     def run(self, commands, environments):
-        with self._heeding_signals():
+        with self._queue_signals():
             try:
                 for command, environment in zip(commands, environments, strict=True):
                     self._processes.append(_start(command, environment))
                 for index in range(len(commands)):  # starts threads, hence after the last fork
                     self._watch(index)
                 while self._running:
-                    self._step()
+                    self._handle_next_event()
             finally:
                 self._kill()
         for reader in self._readers:
             reader.join(timeout=5)
-        if self._broken:
-            raise self._broken
-        return self._code
+        if self._output_error:
+            raise self._output_error
+        return self._exit_code
 
     @contextlib.contextmanager
-    def _heeding_signals(self):
-        wanted = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if is_heeded(number)]
+    def _queue_signals(self):
+        """Within the context, SIGTERM, SIGINT and SIGHUP become events, unless they are ignored."""
+        numbers = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if not is_ignored(number)]
         before = {
-            number: signal.signal(number, lambda number, _: self._events.put(("signal", number))) for number in wanted
+            number: signal.signal(number, lambda number, _: self._events.put(("signal", number))) for number in numbers
         }
         try:
             yield
@@ -85,49 +86,54 @@ class _Supervisor:
     def _watch(self, index):
         process = self._processes[index]
         self._running.add(index)
-        threading.Thread(target=lambda: self._events.put(("end", (index, process.wait()))), daemon=True).start()
+        threading.Thread(target=lambda: self._events.put(("exit", (index, process.wait()))), daemon=True).start()
         for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
-            arguments = (stream, out.buffer, f"[worker {index}] ".encode(), self._tell_broken)
+            arguments = (stream, out.buffer, f"[worker {index}] ".encode(), self._queue_output_error)
             self._readers.append(threading.Thread(target=copy_lines, args=arguments, daemon=True))
             self._readers[-1].start()
 
-    def _tell_broken(self, error):
-        self._events.put(("broken", error))
+    def _queue_output_error(self, error):
+        self._events.put(("output_error", error))
 
-    def _step(self):
-        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+    def _handle_next_event(self):
+        timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         try:
-            kind, what = self._events.get(timeout=left)
+            kind, value = self._events.get(timeout=timeout)
         except queue.Empty:
-            self._say(f"killing what has not ended within {self._grace:g} s")
+            self._print(f"killing the workers that did not end within {self._grace:g} s")
             self._deadline = None
             self._kill()
             return
-        {"signal": self._take_signal, "end": self._take_end, "broken": self._take_broken}[kind](what)
+        handlers = {
+            "signal": self._handle_signal,
+            "exit": self._handle_exit,
+            "output_error": self._handle_output_error,
+        }
+        handlers[kind](value)
 
-    def _take_signal(self, number):
-        if number == signal.SIGINT and number in self._handed_on:
-            self._code = 128 + number
+    def _handle_signal(self, number):
+        if number == signal.SIGINT and number in self._forwarded:
+            self._exit_code = 128 + number
             self._kill()
-        elif number not in self._handed_on:
-            self._handed_on.add(number)
+        elif number not in self._forwarded:
+            self._forwarded.add(number)
             # A closed terminal ends the workers as gracefully as SIGTERM does.
             self._send(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    def _take_end(self, end):
-        index, code = end
+    def _handle_exit(self, ended):
+        index, code = ended
         self._running.discard(index)
-        _kill_group(self._processes[index])  # its remaining child processes
+        _kill_group(self._processes[index])  # kills its remaining child processes
         code = 128 - code if code < 0 else code
         if code == 0:
             return
-        self._code = self._code or code
-        if self._deadline is None and not (self._handed_on and code in _TERMINATION):  # else it was asked to stop
-            self._say(f"worker {index} ended with exit code {code}{', the others are stopped' * bool(self._running)}")
+        self._exit_code = self._exit_code or code
+        if self._deadline is None and not (self._forwarded and code in _TERMINATION):  # not stopped on request
+            self._print(f"worker {index} failed with exit code {code}{'; stopping the others' * bool(self._running)}")
             self._stop()
 
-    def _take_broken(self, error):
-        self._broken = self._broken or error
+    def _handle_output_error(self, error):
+        self._output_error = self._output_error or error
         self._stop()
 
     def _stop(self):
@@ -144,7 +150,7 @@ class _Supervisor:
             if process.returncode is None:
                 _kill_group(process)
 
-    def _say(self, text):
+    def _print(self, text):
         with contextlib.suppress(OSError):
             print(f"keras-bot: {text}", file=sys.stderr, flush=True)
 
@@ -167,19 +173,19 @@ def _kill_group(process):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambda error: None):
+def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, on_error=lambda error: None):
     """Copies a stream line by line, with a prefix before each line.
 
-    A carriage return also ends a line, as in a progress bar. Of such lines at most one per second is
-    written, and always the last.
+    A carriage return also ends a line, as in a progress bar. At most one such line per second is written, and always
+    the last one.
 
     Args:
         source: stream to read to its end, even if `out` fails.
-        out: stream to write to; each line is written whole.
+        out: stream to write to, one whole line at a time.
         prefix: prefix of each line.
-        tell_broken: called once with the OSError if `out` cannot be written to.
+        on_error: called once with the OSError if `out` cannot be written to.
     """
-    broken, shown, rest = False, 0.0, b""
+    broken, last_shown, rest = False, 0.0, b""
 
     def write(line):
         nonlocal broken
@@ -189,20 +195,20 @@ def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambd
                 out.flush()
             except OSError as error:
                 broken = True
-                tell_broken(error)
+                on_error(error)
 
     with source:
-        while chunk := source.read1(LONGEST_LINE):
+        while chunk := source.read1(MAX_LINE):
             *lines, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
             for line in lines:
                 write(_last_state(line))
             states, _, unfinished = rest.rpartition(b"\r")
             state = _last_state(states)
             rest = unfinished or (state + b"\r" if state else b"")
-            if state and time.monotonic() - shown >= PROGRESS_SECONDS:
+            if state and time.monotonic() - last_shown >= PROGRESS_SECONDS:
                 write(state)
-                shown = time.monotonic()
-            if len(rest) > LONGEST_LINE:
+                last_shown = time.monotonic()
+            if len(rest) > MAX_LINE:
                 write(rest)
                 rest = b""
         if rest.strip():
@@ -210,4 +216,5 @@ def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, tell_broken=lambd
 
 
 def _last_state(line):
+    """Returns the last non-empty part of a line split at carriage returns; b"" if there is none."""
     return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")

@@ -1,4 +1,4 @@
-"""`bench data`: the report agrees with itself, and all pipelines are given the same task."""
+"""`bench data`: the report is consistent, and all pipelines do the same work."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ from keras_bot.errors import MisuseError, RunError
 TINY = {"image_size": 16, "batch_size": 4, "count": 5, "repeats": 2}
 
 
-def test_the_report_agrees_with_itself(image_folder, capsys):
+def test_the_report_is_consistent(image_folder, capsys):
     flags = [f"--{name}={value}" for name, value in TINY.items()]
     assert main(["bench", "data", f"--images={image_folder()}", *flags]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -42,17 +42,17 @@ def test_ratios_are_medians_of_paired_turns():
 
 @pytest.mark.parametrize("name", TINY)
 def test_numbers_must_be_positive(name, image_folder):
-    with pytest.raises(MisuseError, match=f"--{name} of at least 1, received 0"):
+    with pytest.raises(MisuseError, match=f"--{name} must be at least 1, received 0"):
         bench_data(image_folder(), **{**TINY, name: 0})
 
 
-def test_a_folder_of_whole_jpegs_is_needed(tmp_path, image_folder, capsys):
+def test_a_folder_of_valid_jpegs_is_required(tmp_path, image_folder, capsys):
     assert main(["bench", "data"]) == 2
-    assert "Name one with --images=FOLDER" in capsys.readouterr().err
-    with pytest.raises(MisuseError, match="which is none"):
+    assert "--images is required" in capsys.readouterr().err
+    with pytest.raises(MisuseError, match="nowhere is not a folder"):
         bench_data(tmp_path / "nowhere", **TINY)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MisuseError, match=r"Expected \.jpg or \.jpeg files below .*empty"):
+    with pytest.raises(MisuseError, match=r"empty contains no \.jpg or \.jpeg files"):
         bench_data(tmp_path / "empty", **TINY)
     broken = next(image_folder().rglob("*.jpg"))
     broken.write_bytes(broken.read_bytes()[:40])
@@ -90,12 +90,12 @@ def test_ours_and_keras_evaluate_the_same_picture(tmp_path):
         keras, keras_labels = next(iter(made["keras_eval"]))
     assert not folder.exists()
     np.testing.assert_array_equal(labels, keras_labels)
-    apart = np.abs(ours.numpy() - keras.numpy())  # a pixel of the gradient is 0.06
-    assert apart.mean() < 0.03 and apart.max() < 0.12, (apart.mean(), apart.max())
+    difference = np.abs(ours.numpy() - keras.numpy())  # a pixel of the gradient is 0.06
+    assert difference.mean() < 0.03 and difference.max() < 0.12, (difference.mean(), difference.max())
 
 
 @pytest.mark.slow
-def test_memory_is_measured_in_processes_of_their_own(image_folder):
+def test_memory_is_measured_in_separate_processes(image_folder):
     folder = image_folder()
     report = bench_memory(folder, image_size=16, batch_size=4, images=(8, 40))
     few, many = report["peak_mib"]["8"], report["peak_mib"]["40"]
@@ -106,7 +106,7 @@ def test_memory_is_measured_in_processes_of_their_own(image_folder):
 
 
 def peer(monkeypatch, code):
-    """A TorchPeer whose process runs `code`, also where PyTorch isn't installed."""
+    """Returns a TorchPeer whose process runs `code`, even if PyTorch is not installed."""
     start = torch_peer.subprocess.Popen
     monkeypatch.setattr(torch_peer.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(
@@ -116,11 +116,11 @@ def peer(monkeypatch, code):
 
 
 def test_memory_needs_a_batch_of_at_most_the_fewest_images(image_folder):
-    with pytest.raises(MisuseError, match="at most 1000 with --memory, received 1001"):
+    with pytest.raises(MisuseError, match="must be at most 1000 with --memory, received 1001"):
         bench_data(image_folder(), memory=True, **{**TINY, "batch_size": 1001})
 
 
-def test_torchs_process_is_asked_by_turns(monkeypatch):
+def test_the_torch_process_is_timed_in_turns(monkeypatch):
     code = "import json, sys; sys.stdin.readline()\nfor line in iter(sys.stdin.readline, ''):\n"
     code += "    print(json.dumps({'seconds': json.loads(line)['batches'] / 2}), flush=True)"
     with peer(monkeypatch, code) as arm:
@@ -128,9 +128,9 @@ def test_torchs_process_is_asked_by_turns(monkeypatch):
     assert arm._process.returncode == 0
 
 
-def test_torch_missing_or_ended_is_told(monkeypatch, image_folder):
+def test_a_missing_torch_or_an_ended_process_is_reported(monkeypatch, image_folder):
     with peer(monkeypatch, "pass") as arm, pytest.raises(RunError, match="torchvision's process ended"):
         arm(1, 8)
     monkeypatch.setattr(torch_peer.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MisuseError, match="needs torch and torchvision"):
+    with pytest.raises(MisuseError, match="--torch requires torch and torchvision"):
         bench_data(image_folder(), torch=True, **TINY)

@@ -1,4 +1,4 @@
-"""`bench pipelines`: the plain pipeline draws what the paper says, and trainings are compared as they should be."""
+"""`bench pipelines`: the plain pipeline samples from the paper's distributions; trainings are compared correctly."""
 
 import io
 import json
@@ -24,12 +24,11 @@ def jpeg(pixels):
 
 
 def plain(images, count, **options):
-    """`count` images of the plain pipeline, back in 0..1, with their labels; without augmentation but `options`."""
+    """Returns `count` images of the plain pipeline, in 0..1, and their labels; only `options` augment."""
     off = {"flip": False, "color_jitter": 0.0, "pca_noise": 0.0, "min_area": 0.99}
     labels = list(range(len(images)))
-    batches = plain_pipeline.plain_pipeline(
-        images, labels, len(images), batch_size=1, image_size=8, epochs=count, **{**off, **options}
-    )
+    config = plain_pipeline.PlainConfig(batch_size=1, image_size=8, epochs=count, **{**off, **options})
+    batches = plain_pipeline.plain_pipeline(images, labels, len(images), config)
     drawn = list(batches.take(count).as_numpy_iterator())
     means, stds = np.array(plain_pipeline.MEAN) / 255, np.array(plain_pipeline.STD) / 255
     return np.concatenate([images for images, _ in drawn]) * stds + means, np.concatenate([each for _, each in drawn])
@@ -52,7 +51,7 @@ def test_plain_hue_turns_by_up_to_72_degrees_and_saturation_is_scaled():
     turned = (hue + 0.5) % 1.0 - 0.5
     assert -0.2 <= turned.min() < -0.195 and 0.195 < turned.max() <= 0.2001
     assert 0.199 < saturation.min() < 0.205 and 0.46 < saturation.max() < 0.467
-    assert np.abs(np.corrcoef([turned, saturation, value]) - np.eye(3)).max() < 0.1  # draws of their own
+    assert np.abs(np.corrcoef([turned, saturation, value]) - np.eye(3)).max() < 0.1  # independent samples
 
 
 def test_plain_flips_half_and_keeps_labels_with_their_images():
@@ -86,14 +85,14 @@ def test_plain_pca_noise_has_the_papers_spread():
     np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05 * expected.max())
 
 
-def test_plain_batches_are_repeatable_and_tell_the_transform_the_epoch():
+def test_plain_batches_are_repeatable_and_the_transform_receives_the_epoch():
     images = [jpeg(np.full((16, 16, 3), 20 * i)) for i in range(9)]
 
     def run(seed):
         tf.random.set_seed(0)
         batches = plain_pipeline.plain_pipeline(
             *(images, range(9), 9),
-            **{"batch_size": 4, "image_size": 8, "epochs": 2, "seed": seed},
+            plain_pipeline.PlainConfig(batch_size=4, image_size=8, epochs=2, seed=seed),
             batch_transform=lambda images, labels, seed, epoch: (images, labels, seed, epoch),
         )
         return list(batches.as_numpy_iterator())
@@ -117,10 +116,10 @@ def test_both_pipelines_train_and_are_compared(trainings, capsys):
     flags = [line for line in trainings.flag_lines() if line.partition("=")[2]]
     assert main(["bench", "pipelines", *flags, "--seeds=2"]) == 0
     out, err = capsys.readouterr()
-    report, told = json.loads(out), [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-    assert [(each["arm"], each["seed"]) for each in told] == [("fast", 0), ("plain", 0), ("fast", 1), ("plain", 1)]
+    report, logged = json.loads(out), [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert [(each["arm"], each["seed"]) for each in logged] == [("fast", 0), ("plain", 0), ("fast", 1), ("plain", 1)]
     for arm in ("fast", "plain"):
-        assert report[arm]["top1"] == [each["top1"] for each in told if each["arm"] == arm]
+        assert report[arm]["top1"] == [each["top1"] for each in logged if each["arm"] == arm]
         assert all(0 <= top1 <= 1 and (9 * top1) % 1 == pytest.approx(0, abs=1e-4) for top1 in report[arm]["top1"])
     assert report["difference"] == pytest.approx(report["fast"]["mean"] - report["plain"]["mean"])
 
@@ -139,17 +138,17 @@ def test_seed_noise_is_two_standard_errors():
     assert pipelines.compare({"fast": [0.7], "plain": [0.6]})["within_noise"] is None
 
 
-def test_what_the_plain_pipeline_cant_train_is_refused(trainings, npz_file, tmp_path):
+def test_data_that_the_plain_pipeline_does_not_support_is_refused(trainings, npz_file, tmp_path):
     refused = [
         ({"arms": ("fst",)}, "Unknown arm 'fst'. Did you mean fast"),
-        ({"arms": ()}, "at least one arm"),
-        ({"seeds": 0}, "--seeds of at least 1, received 0"),
+        ({"arms": ()}, "--arms is empty"),
+        ({"seeds": 0}, "--seeds must be at least 1, received 0"),
     ]
     for options, message in refused:
         with pytest.raises(MisuseError, match=message):
             pipelines.bench_pipelines(trainings, **options)
-    with pytest.raises(MisuseError, match="--transform=imagenet"):
+    with pytest.raises(MisuseError, match="plain pipeline requires --transform=imagenet, received cifar"):
         pipelines.bench_pipelines(Recipe(dataset="digits", transform="cifar", **TRAININGS))
     arrays = data.open_source(str(npz_file()), "train")
-    with pytest.raises(MisuseError, match="Expected JPEGs for the plain pipeline"):
+    with pytest.raises(MisuseError, match="The plain pipeline requires JPEGs"):
         pipelines.plain_training_data(Recipe(**TRAININGS), arrays, None)

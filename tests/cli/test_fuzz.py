@@ -1,4 +1,4 @@
-"""A hundred random folders through every command: no traceback, no hang, nothing skipped without notice."""
+"""All commands on a hundred random folders: no traceback, no hang, nothing skipped silently."""
 
 import json
 import os
@@ -68,7 +68,7 @@ class Commands:
 
 
 def skipped(text: str, split: str) -> int:
-    """How many entries of a split were said to be skipped; every such line names at least one of them."""
+    """Returns the reported number of skipped entries of a split; the line must name at least one of them."""
     found = re.findall(rf"skipped (\d+) entries of .*/{split} that are not images \(.+\): .+", text)
     assert len(found) <= 1
     return int(found[0]) if found else 0
@@ -93,7 +93,7 @@ def training_flags(draw, folder, run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(COUNT))
-def test_a_random_folder_goes_through_every_command(seed, tmp_path):
+def test_all_commands_accept_a_random_folder(seed, tmp_path):
     maker, draw = Maker(tmp_path, seed), random.Random(seed)
     folder = maker.make()
     run, exports = tmp_path / f"{maker.name(control=False)} run", tmp_path / f"{maker.name(control=False)} exports"
@@ -125,7 +125,7 @@ def test_a_random_folder_goes_through_every_command(seed, tmp_path):
         assert {split: skipped(commands.text(number, "err"), split) for split in ("train", "val")} == folder.skipped
     if not folder.is_trainable:
         commands.check(train, 2)
-        assert "at least 2 classes" in commands.text(train, "err") and not run.exists()
+        assert "at least 2" in commands.text(train, "err") and not run.exists()
         return
     commands.check(train)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def test_a_random_folder_goes_through_every_command(seed, tmp_path):
         commands.check(number)
     assert json.loads(commands.text(later["evaluate"], "out"))["images"] == len(good)
     refused = commands.code(made["savedmodel"]) == 2
-    if refused:  # TensorFlow can't load from such a path, and it is said before any work
+    if refused:  # TensorFlow cannot load from such a path, which is reported before the export
         assert is_pattern(exports / "it")
         assert "Cannot export a SavedModel to" in commands.text(made["savedmodel"], "err")
         assert not (exports / "it").exists()

@@ -1,4 +1,4 @@
-"""Every command in a folder whose name is full of wildcards and mathtext; what can't be written is refused at once."""
+"""All commands in a folder with wildcards and mathtext in its name; paths that cannot be stored are refused."""
 
 import json
 import os
@@ -21,14 +21,14 @@ def folder(tmp_path_factory):
     return folder
 
 
-def told(capsys):
-    """What went to stderr, which must be one line and no traceback."""
+def error_line(capsys):
+    """Returns stderr, which must be a single line."""
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
 
 @pytest.mark.slow
-def test_a_run_there_is_evaluated_resumed_reported_and_trained_on_from(folder, capsys):
+def test_a_run_there_is_evaluated_resumed_reported_and_finetuned(folder, capsys):
     run = folder / "run"
     assert main(["evaluate", f"--run_dir={run}"]) == 0
     assert main(["train", *TINY, f"--run_dir={run}", "--resume"]) == 0
@@ -39,10 +39,10 @@ def test_a_run_there_is_evaluated_resumed_reported_and_trained_on_from(folder, c
     assert capsys.readouterr().err == ""
 
 
-def test_a_savedmodel_goes_elsewhere_and_may_be_moved_there(folder, tmp_path, capsys):
+def test_a_savedmodel_is_exported_elsewhere_and_can_be_moved_there(folder, tmp_path, capsys):
     export = ["export", f"--run_dir={folder / 'run'}", "--name=net"]
     assert main([*export, f"--output_dir={folder}"]) == 2
-    assert "TensorFlow could not load it from there" in told(capsys) and not (folder / "net").exists()
+    assert "TensorFlow could not load it from there" in error_line(capsys) and not (folder / "net").exists()
     assert main([*export, f"--output_dir={tmp_path}"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out.splitlines()[-1])["worst_difference"] <= 1e-5
     (tmp_path / "net").rename(folder / "moved")
@@ -50,12 +50,12 @@ def test_a_savedmodel_goes_elsewhere_and_may_be_moved_there(folder, tmp_path, ca
     Image.new("RGB", (9, 9)).save(image)
     assert main(["predict", f"--savedmodel={folder / 'moved'}", str(image)]) == 0
     assert main(["inspect", str(folder / "moved")]) == 0
-    given = [f"--init_from={folder / 'moved'}", f"--run_dir={folder / 'from_moved'}"]
-    assert main(["finetune", *TINY, *given]) == 0
+    paths = [f"--init_from={folder / 'moved'}", f"--run_dir={folder / 'from_moved'}"]
+    assert main(["finetune", *TINY, *paths]) == 0
 
 
 @pytest.mark.parametrize("form", ["keras", "onnx", "litert"])
-def test_the_other_formats_go_there(form, folder, capsys):
+def test_the_other_formats_are_exported_there(form, folder, capsys):
     for package in {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}.get(form, ()):
         pytest.importorskip(package)
     assert main(["export", f"--run_dir={folder / 'run'}", f"--output_dir={folder}", f"--format={form}"]) == 0
@@ -89,18 +89,18 @@ def test_a_pattern_below_a_folder_with_wildcards_in_its_name(tmp_path):
     [
         (["--run_dir=raw\udcff"], "--run_dir='raw\\udcff' is not valid UTF-8"),
         (["--run_dir=run", "--dataset=raw\udcff"], "--dataset='raw\\udcff' is not valid UTF-8"),
-        (["--run_dir=run", "--dataset=photos "], "--dataset='photos ' ends with a blank"),
+        (["--run_dir=run", "--dataset=photos "], "--dataset='photos ' ends with whitespace"),
         (["--run_dir=run", "--dataset=new\nline"], "--dataset='new\\nline' has a line break"),
     ],
 )
-def test_names_that_no_run_can_keep_are_refused(arguments, message, tmp_path, capsys, monkeypatch):
+def test_names_that_run_flags_cannot_store_are_refused(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *TINY, *arguments]) == 2
-    assert message in told(capsys)
+    assert message in error_line(capsys)
     (tmp_path / "a.flags").write_text("\n".join(TINY))
     if "--run_dir=run" in arguments:
         assert main(["ablate", "--recipes=a.flags", f"--set={arguments[1][2:]}", "--out=out"]) == 2
     else:
         assert main(["ablate", "--recipes=a.flags", "--out=raw\udcff"]) == 2
-    reasons = ("not valid UTF-8", "line break", "ends with a blank")
-    assert any(reason in message and reason in told(capsys) for reason in reasons) and os.listdir() == ["a.flags"]
+    reasons = ("not valid UTF-8", "line break", "ends with whitespace")
+    assert any(reason in message and reason in error_line(capsys) for reason in reasons) and os.listdir() == ["a.flags"]

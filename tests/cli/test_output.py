@@ -1,4 +1,4 @@
-"""The commands print on streams of any encoding, and on none."""
+"""The commands print to streams of any encoding, and to closed ones."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 from keras_bot import models
-from keras_bot.ablation import validate as checking
 from keras_bot.ablation.rows import Row
+from keras_bot.ablation.validate import check_recipes
 from keras_bot.cli.commands.import_weights import _write
 from keras_bot.cli.main import COMMANDS
 from keras_bot.errors import RunError
@@ -23,7 +23,7 @@ LOCALES = {
 
 
 def run(*arguments, redirect="", **environment):
-    """The command by a shell, so that its streams can be closed."""
+    """Runs a command in a shell, so that its streams can be closed."""
     command = ["sh", "-c", f'exec "$0" -m keras_bot "$@" {redirect}', sys.executable, *arguments]
     inherited = {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(command, capture_output=True, env={**os.environ, **inherited, **environment})
@@ -38,12 +38,12 @@ def test_help_is_printed_in_any_encoding(command, locale):
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_an_error_about_any_name_is_one_line(locale):
+def test_an_error_with_any_name_is_one_line(locale):
     done = run("inspect", "--n\xf6nsense\u2026", "--flagfile=x\n\u732b", **LOCALES[locale])
     assert done.returncode == 2 and done.stderr.startswith(b"keras-bot: ") and done.stderr.count(b"\n") == 1
 
 
-def test_a_name_that_is_no_utf8_is_printed(tmp_path):
+def test_a_name_that_is_not_utf8_is_printed(tmp_path):
     done = run("launch", "--workers=1", "--", "inspect", os.fsdecode(b"gone\xff"), PYTHONIOENCODING="utf-8")
     assert done.returncode == 2 and b"gone\\udcff" in done.stderr and b"Traceback" not in done.stderr
 
@@ -64,11 +64,15 @@ def test_a_full_disk_under_stdout_is_one_line():
 def test_output_of_a_process_in_another_encoding_is_read():
     program = "import sys; sys.stderr.buffer.write(b'caf\\xe9 burnt down\\n'); sys.exit(3)"
     with pytest.raises(RunError, match="caf� burnt down"):
-        checking.check_recipes([Row("a", "a.flags", Recipe())], (sys.executable, "-c", program))
+        check_recipes([Row("a", "a.flags", Recipe())], (sys.executable, "-c", program))
 
 
 def test_the_card_of_imported_weights_takes_any_name(tmp_path):
-    _write(models.create("cifar_resnet8_a", num_classes=2, width=0.1), {"file": "half\udcff é"}, tmp_path / "net.keras")
+    _write(
+        models.create_model("cifar_resnet8_a", num_classes=2, width=0.1),
+        {"file": "half\udcff é"},
+        tmp_path / "net.keras",
+    )
     with zipfile.ZipFile(tmp_path / "net.keras") as archive:
         assert archive.read("model.json") == (tmp_path / "net.json").read_bytes()
     assert '"half\\udcff é"' in (tmp_path / "net.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Several processes as one, whatever becomes of them or of what supervises them."""
+"""Supervised processes: output, exit codes and signals, also when they or the supervisor are killed."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ signal.signal(signal.SIGTERM, end)
 
 @pytest.fixture
 def supervised(tmp_path):
-    """Starts the supervisor of some Python children, each given a folder to tell its pid in and its own index."""
+    """Starts the supervisor of Python processes, each with a folder for a file named by its pid, and its index."""
     started = []
 
     def start(*children, grace=10.0):
@@ -59,12 +59,12 @@ def supervised(tmp_path):
 def wait_until(true, seconds=10):
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.02)
 
 
 def pids(process, count):
-    """Of the children, when `count` have begun."""
+    """Returns the pids of the processes once `count` have started."""
     wait_until(lambda: len(list(process.folder.iterdir())) == count)
     return [int(path.name) for path in process.folder.iterdir()]
 
@@ -77,7 +77,7 @@ def is_alive(pid):
         return False
 
 
-def test_all_well_is_0_and_lines_have_prefixes(supervised):
+def test_success_is_0_and_lines_have_prefixes(supervised):
     code = "import sys; print('out', sys.argv[2]); print('err', sys.argv[2], file=sys.stderr); print('last', end='')"
     process = supervised(code, code)
     out, err = process.communicate(timeout=10)
@@ -91,7 +91,7 @@ def test_all_well_is_0_and_lines_have_prefixes(supervised):
     assert sorted(err.splitlines()) == ["[worker 0] err 0", "[worker 1] err 1"]
 
 
-def test_lines_come_as_they_are_written(supervised):
+def test_lines_are_printed_immediately(supervised):
     process = supervised("import time; print('soon', flush=True); time.sleep(30)")
     began = time.monotonic()
     assert process.stdout.readline() == "[worker 0] soon\n"
@@ -102,25 +102,25 @@ def test_lines_come_as_they_are_written(supervised):
     ("end", "code"),
     [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137), ("import os; os.abort()", 134)],
 )
-def test_one_that_fails_ends_the_others_with_its_exit_code(supervised, end, code):
+def test_a_failed_worker_stops_the_others_and_sets_the_exit_code(supervised, end, code):
     process = supervised(f"{READY}\n{NAP}", f"{READY}\nimport time; time.sleep(0.5)\n{end}", f"{READY}\n{NAP}")
     children = pids(process, 3)
     began = time.monotonic()
     _, err = process.communicate(timeout=10)
     assert process.returncode == code and time.monotonic() - began < 5
-    assert err.splitlines() == [f"keras-bot: worker 1 ended with exit code {code}, the others are stopped"]
+    assert err.splitlines() == [f"keras-bot: worker 1 failed with exit code {code}; stopping the others"]
     assert not any(map(is_alive, children))
 
 
-def test_what_ignores_sigterm_is_killed_after_the_grace(supervised):
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(supervised):
     process = supervised(f"{DEAF}\n{READY}\n{NAP}", "import time; time.sleep(0.8); raise SystemExit(3)", grace=0.5)
     (child,) = pids(process, 1)
     _, err = process.communicate(timeout=10)
-    assert process.returncode == 3 and "killing what has not ended within 0.5 s" in err
+    assert process.returncode == 3 and "killing the workers that did not end within 0.5 s" in err
     assert not is_alive(child)
 
 
-def test_what_a_worker_has_started_ends_with_it(supervised):
+def test_child_processes_of_a_worker_end_with_it(supervised):
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {f'{READY}; {NAP}'!r}, sys.argv[1]])"
     process = supervised(
         f"{code}\nimport time, pathlib\nwhile not any(pathlib.Path(sys.argv[1]).iterdir()): time.sleep(0.05)"
@@ -131,13 +131,13 @@ def test_what_a_worker_has_started_ends_with_it(supervised):
     wait_until(lambda: not is_alive(grandchild), 2)
 
 
-def test_one_that_ends_well_leaves_the_others_alone(supervised):
+def test_a_worker_that_succeeds_does_not_stop_the_others(supervised):
     process = supervised("", "import time; time.sleep(1); print('done')")
     out, _ = process.communicate(timeout=10)
     assert process.returncode == 0 and out == "[worker 1] done\n"
 
 
-def test_sigterm_is_handed_on_and_nobody_is_hurried(supervised):
+def test_sigterm_is_forwarded_without_a_deadline(supervised):
     # Worker 0 saves at once, worker 1 for longer than the grace: neither is killed.
     process = supervised(*[f"{SAVING}\n{READY}\n{NAP}"] * 2, grace=0.1)
     pids(process, 2)
@@ -146,7 +146,7 @@ def test_sigterm_is_handed_on_and_nobody_is_hurried(supervised):
     assert process.returncode == 143 and err == ""
 
 
-def test_ctrl_c_comes_to_each_worker_once_and_a_second_one_kills(supervised):
+def test_ctrl_c_reaches_each_worker_once_and_a_second_one_kills(supervised):
     count = """
     import pathlib, signal, sys, time
     signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
@@ -170,8 +170,8 @@ def test_an_interrupted_job_ends_with_130(supervised):
     assert process.returncode == 130
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child that its parent has died")
-def test_a_killed_launcher_leaves_no_orphans(supervised):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux signals a process when its parent dies")
+def test_a_killed_supervisor_leaves_no_orphans(supervised):
     process = supervised(*[f"{DEAF}\n{READY}\n{NAP}"] * 3)
     children = pids(process, 3)
     assert all(map(is_alive, children))
@@ -179,7 +179,7 @@ def test_a_killed_launcher_leaves_no_orphans(supervised):
     wait_until(lambda: not any(map(is_alive, children)), 3)
 
 
-def test_a_reader_that_leaves_ends_the_job(supervised):
+def test_a_closed_stdout_ends_the_job(supervised):
     process = supervised(
         f"{READY}\nimport time\nwhile True: print('x', flush=True); time.sleep(0.01)", f"{READY}\n{NAP}"
     )
@@ -216,7 +216,7 @@ def test_lines_of_any_kind(written, shown):
         assert result == shown
 
 
-def test_of_states_that_end_with_a_carriage_return_few_are_shown_too():
+def test_few_of_many_states_with_carriage_returns_are_shown():
     lines = copied(b"".join(b"%d%%\r" % state for state in range(30_000))).splitlines()
     assert 1 <= len(lines) <= 3 and lines[-1] == b"> 29999%"
     assert all(len(line) < 10 for line in lines)

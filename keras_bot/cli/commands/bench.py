@@ -1,16 +1,16 @@
-"""`keras-bot bench …`: speed of training steps and input pipelines compared with peers, measured in the same run."""
+"""`keras-bot bench …`: training steps and input pipelines compared with other libraries, measured in the same run."""
 
 import json
 import sys
 
+from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
-from keras_bot.cli.stderr import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
 
-USAGE = """usage: keras-bot bench model [NETWORK]      a network beside Keras', KerasHub's, timm's (default resnet50_d)
-       keras-bot bench refinements          a step with the bag of tricks beside one without, by a recipe's flags
-       keras-bot bench data --images=FOLDER the input pipelines beside plain tf.image, Keras' and torchvision's
-       keras-bot bench pipelines            accuracy with our input pipeline and a plain one, by a recipe's flags"""
+USAGE = """usage: keras-bot bench model [NETWORK]       step times of a network and of its peers (default resnet50_d)
+       keras-bot bench refinements           step times with and without the bag of tricks, for a recipe's flags
+       keras-bot bench data --images=FOLDER  throughput of the input pipelines and of tf.image, Keras and torchvision
+       keras-bot bench pipelines             accuracy with the input pipeline and with tf.image, for a recipe's flags"""
 
 
 def main(argv):
@@ -22,7 +22,7 @@ def main(argv):
         "pipelines": bench_pipelines,
     }
     if not argv or argv[0] in ("--help", "-h"):
-        print(USAGE)
+        print(f"{USAGE}\n\n`keras-bot bench NAME --help` lists the flags of a benchmark.")
         return 0 if argv else 2
     if argv[0] not in benches:
         raise unknown("benchmark", argv[0], benches)
@@ -30,58 +30,64 @@ def main(argv):
 
 
 def bench_model(argv):
-    """Prints images per second of one of our networks and of its peers."""
-    flags = Flags("bench model", USAGE)
-    flags.add(
-        str,
-        "peers",
-        "keras_applications",
-        "with commas: keras_applications (its ResNet50), keras_hub (ResNet-50-vd), timm (resnet50d), others of ours",
-    )
-    flags.add(str, "backends", "tensorflow", "with commas: tensorflow, jax, torch, for ours and the peers of Keras")
-    flags.add(int, "batch_size", 16, "images in a step")
-    flags.add(int, "image_size", 224, "their height and width in pixels")
-    flags.add(str, "precision", "float32", "dtype policy of both: float32, mixed_bfloat16, mixed_float16")
-    flags.add(int, "repeats", 5, "timed steps of each")
-    flags.add(str, "mode", "train", "train or forward")
-    flags.add(bool, "jit", False, "compile with XLA, or torch.compile; on JAX always")
-    flags.add(bool, "folded", False, "also ours with batch norm folded into the convolutions, in inference")
+    """Prints the speed of one of our networks and of its peers, in images per second."""
+    flags = Flags("bench model", "usage: keras-bot bench model [NETWORK] [--flag=value …]")
+    _add_model_flags(flags)
     names = flags.parse(argv)
-    if flags.help_wanted():
+    if flags.handle_help():
         return
     if len(names) > 1:
-        raise MisuseError(f"Expected one network, received {' '.join(names)}.")
-    import_tensorflow()
+        raise MisuseError(f"Pass one network, received {' '.join(names)}. Use --peers for the others.")
+    start_tensorflow()
 
+    from keras_bot.bench.contestant import StepSettings
     from keras_bot.bench.model import bench_model, table
 
-    peers, backends = (tuple(filter(None, given.split(","))) for given in (flags.peers, flags.backends))
-    report = bench_model(
-        *names,
-        peers=peers,
-        backends=backends,
+    peers, backends = (tuple(filter(None, text.split(","))) for text in (flags.peers, flags.backends))
+    settings = StepSettings(
         mode=flags.mode,
         batch_size=flags.batch_size,
         image_size=flags.image_size,
         dtype=flags.precision,
-        repeats=flags.repeats,
-        jit=flags.jit,
-        folded=flags.folded,
+        jit_compile=flags.jit_compile,
+    )
+    report = bench_model(
+        *names, peers=peers, backends=backends, settings=settings, repeats=flags.repeats, folded=flags.folded
     )
     print(table(report), file=sys.stderr)
     print(json.dumps(report, indent=2))
 
 
+def _add_model_flags(flags):
+    help = (
+        "peers, separated by commas: keras_applications (ResNet50), keras_hub (ResNet-50-vd), timm (resnet50d), or "
+        "networks of keras_bot"
+    )
+    flags.add(str, "peers", "keras_applications", help)
+    help = "backends for our networks and Keras peers, separated by commas: tensorflow, jax, torch"
+    flags.add(str, "backends", "tensorflow", help)
+    flags.add(int, "batch_size", 16, "images per step")
+    flags.add(int, "image_size", 224, "height and width of the images in pixels")
+    flags.add(str, "precision", "float32", "dtype policy: float32, mixed_bfloat16 or mixed_float16")
+    flags.add(int, "repeats", 5, "timed steps per network")
+    flags.add(str, "mode", "train", "train or forward (inference)")
+    help = "compile with XLA, or with torch.compile on PyTorch; always on with JAX"
+    flags.add(bool, "jit_compile", False, help, old_name="jit")
+    flags.add(
+        bool, "folded", False, "also time our network with batch norm folded into the convolutions, for inference"
+    )
+
+
 def bench_refinements(argv):
-    """Prints seconds per step with and without the tricks."""
-    flags = Flags("bench refinements", USAGE, recipe=True)
-    flags.add(int, "steps", 10, "steps in a timed block")
-    flags.add(int, "repeats", 7, "blocks of each")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    """Prints the seconds per training step with and without the bag of tricks."""
+    flags = Flags("bench refinements", "usage: keras-bot bench refinements [--flag=value …]", recipe=True)
+    flags.add(int, "steps", 10, "steps per timed block")
+    flags.add(int, "repeats", 7, "number of blocks with and without the tricks")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
     recipe = flags.recipe()
-    import_tensorflow()
+    start_tensorflow()
 
     from keras_bot.bench.refinements import bench_refinements
 
@@ -89,19 +95,19 @@ def bench_refinements(argv):
 
 
 def bench_data(argv):
-    """Prints images per second of our input pipelines and of the usual alternatives."""
-    flags = Flags("bench data", USAGE)
-    flags.add(str, "images", "", "a folder of JPEGs, at any depth; they are held in memory")
-    flags.add(int, "image_size", 224, "height and width of what the pipelines make, in pixels")
-    flags.add(int, "batch_size", 64, "images in a batch")
-    flags.add(int, "repeats", 5, "timed turns of each pipeline")
-    flags.add(int, "count", 2048, "images timed in a turn")
-    flags.add(bool, "torch", False, "measure torchvision too, which must be installed")
-    flags.add(bool, "memory", False, "measure peak memory with 1,000 and 100,000 images too: minutes")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    """Prints the speed of our input pipelines and of common alternatives, in images per second."""
+    flags = Flags("bench data", "usage: keras-bot bench data --images=FOLDER [--flag=value …]")
+    flags.add(str, "images", "", "folder of JPEGs, at any depth; they are read into memory")
+    flags.add(int, "image_size", 224, "height and width of the output images in pixels")
+    flags.add(int, "batch_size", 64, "images per batch")
+    flags.add(int, "repeats", 5, "timed turns per pipeline")
+    flags.add(int, "count", 2048, "images timed per turn")
+    flags.add(bool, "torch", False, "also time torchvision, which must be installed")
+    flags.add(bool, "memory", False, "also measure peak memory with 1,000 and 100,000 images; takes minutes")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
-    import_tensorflow()
+    start_tensorflow()
 
     from keras_bot.bench.data import bench_data
 
@@ -118,20 +124,20 @@ def bench_data(argv):
 
 
 def bench_pipelines(argv):
-    """Prints top-1 accuracy after training with our input pipeline and a plain one; logs each training to stderr."""
-    flags = Flags("bench pipelines", USAGE, recipe=True)
-    flags.add(int, "seeds", 3, "trainings by each pipeline, with seeds from --seed on")
-    flags.add(str, "arms", "fast,plain", "which pipelines to train with: fast (ours), plain, or both with a comma")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    """Prints top-1 accuracy after training with our input pipeline and a plain one; logs each run to stderr."""
+    flags = Flags("bench pipelines", "usage: keras-bot bench pipelines [--flag=value …]", recipe=True)
+    flags.add(int, "seeds", 3, "training runs per pipeline, with consecutive seeds starting at --seed")
+    flags.add(str, "arms", "fast,plain", "pipelines to train with: fast (ours), plain, or both separated by a comma")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
     recipe = flags.recipe()
-    import_tensorflow()
+    start_tensorflow()
 
     from keras_bot.bench.pipelines import bench_pipelines
 
-    def tell(finished):
-        print(json.dumps(finished), file=sys.stderr, flush=True)
+    def log(result):
+        print(json.dumps(result), file=sys.stderr, flush=True)
 
     arms = [arm for arm in flags.arms.split(",") if arm]
-    print(json.dumps(bench_pipelines(recipe, seeds=flags.seeds, arms=arms, tell=tell), indent=2))
+    print(json.dumps(bench_pipelines(recipe, seeds=flags.seeds, arms=arms, on_trained=log), indent=2))

@@ -1,36 +1,39 @@
-"""`keras-bot data`: summary of a data source, grid of augmented samples, conversion of folders to TFRecord shards."""
+"""`keras-bot data`: summary of a data set, grid of augmented samples, conversion of folders to TFRecord shards."""
 
+import dataclasses
 import pathlib
 import sys
 
+from keras_bot.bag import without
+from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
-from keras_bot.cli.stderr import import_tensorflow
 from keras_bot.errors import MisuseError, one_line
 
-USAGE = """usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value of the recipe …]
+USAGE = """usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value …]
        keras-bot data convert FOLDER OUT [--shards=N]"""
 CONVERT_USAGE = "usage: keras-bot data convert FOLDER OUT [--shards=N] [--validation_shards=N] [--seed=0]"
 
 
 def main(argv):
-    """Prints sizes and classes; writes the grid of samples if --grid is given."""
+    """Prints sizes and classes; writes a grid of samples if --grid is set."""
     if argv[:1] == ["convert"]:
         return convert(argv[1:])
     flags = Flags("data", USAGE, recipe=True)
-    flags.add(str, "grid", "", "a PNG file to write up to 32 augmented training samples to")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    flags.add(str, "grid", "", "PNG file for a grid of up to 32 augmented training samples")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
     recipe = flags.recipe()
     if flags.grid and pathlib.Path(flags.grid).suffix.lower() != ".png":
-        raise MisuseError(f"Expected --grid as a .png file, received {flags.grid}. What is there would be replaced.")
-    import_tensorflow()
+        raise MisuseError(f"--grid must end in .png, received {flags.grid}, which would be overwritten.")
+    start_tensorflow()
 
     from keras_bot import data
-    from keras_bot.training import assemble
+    from keras_bot.tasks.classification import Classification
     from keras_bot.training.failures import user_errors
 
-    train, evaluation = (assemble.open_source(recipe, split) for split in ("train", "eval"))
+    task = Classification()
+    train, evaluation = (task.open_source(recipe, split) for split in ("train", "eval"))
     names = ", ".join(map(one_line, train.class_names[:20])) + (", …" if train.num_classes > 20 else "")
     print(f"{train.name}: {train.size} training images, {evaluation.size} evaluation images")
     print(f"{train.num_classes} classes: {names}")
@@ -39,30 +42,31 @@ def main(argv):
         rows = min(4, train.size // columns)
         pathlib.Path(flags.grid).parent.mkdir(parents=True, exist_ok=True)
         corrupt = data.CorruptLog(recipe.max_corrupt)
-        batches = assemble.training_data(recipe, train, corrupt, batch_size=rows * columns, augment_on="host")
+        shown = dataclasses.replace(without(recipe, "distillation"), batch_size=rows * columns, augment_on="host")
+        batches = task.training_data(shown, train, corrupt)
         with user_errors(corrupt):
             data.sample_grid(batches, train.class_names, flags.grid, rows=rows, columns=columns)
-        print(f"{rows * columns} samples as the network sees them: {flags.grid}")
+        print(f"{rows * columns} augmented samples: {flags.grid}")
 
 
 def convert(argv):
-    """Writes an image folder to TFRecord shards; continues where an earlier run ended."""
+    """Converts an image folder to TFRecord shards; continues an interrupted conversion."""
     flags = Flags("data convert", CONVERT_USAGE)
-    flags.add(int, "shards", 0, "files to shuffle the training images over; 0 is one for each 128 MiB")
-    flags.add(int, "validation_shards", 0, "files of the evaluation images; 0 is one for each 128 MiB")
-    flags.add(int, "seed", 0, "of the shuffle")
+    flags.add(int, "shards", 0, "number of shards for the training images; 0 uses one per 128 MiB")
+    flags.add(int, "validation_shards", 0, "number of shards for the evaluation images; 0 uses one per 128 MiB")
+    flags.add(int, "seed", 0, "seed of the shuffle")
     flags.add(int, "first_label", 0, "label of the first class, 0 or 1")
     arguments = flags.parse(argv)
-    if flags.help_wanted():
+    if flags.handle_help():
         return
     if len(arguments) != 2:
-        raise MisuseError(f"Expected a folder of images and one to write to, received {arguments}. {CONVERT_USAGE}")
-    import_tensorflow()
+        raise MisuseError(f"Pass the image folder and the output folder, received {arguments}. {CONVERT_USAGE}")
+    start_tensorflow()
 
     from keras_bot.data.convert.conversion import convert
     from keras_bot.data.sources.manifest import MANIFEST
 
-    print(f"Looking at the files of {arguments[0]}", flush=True)
+    print(f"Scanning {arguments[0]}", flush=True)
     with _Progress() as progress:
         manifest = convert(
             *arguments,
@@ -87,9 +91,10 @@ class _Progress:
         return self
 
     def __call__(self, done, images, shard):
+        """Shows that `done` of `images` are written; `shard` is the name of a shard that is complete, or empty."""
         if not sys.stderr.isatty():
             if shard:
-                print(f"{shard} is whole: {done} of {images} images", flush=True)
+                print(f"{shard} is complete: {done} of {images} images", flush=True)
             return
         if self._bar is None:
             from tqdm import tqdm

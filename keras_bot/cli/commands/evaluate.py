@@ -1,33 +1,33 @@
-"""`keras-bot evaluate`: evaluates a trained network on its own data set or another."""
+"""`keras-bot evaluate`: evaluates a trained network on the data set of its run or on another one."""
 
 import json
 import math
 import pathlib
 
+from keras_bot.cli.backend import start_backend
 from keras_bot.cli.flags import Flags, read_recipe
-from keras_bot.cli.stderr import start_backend
 from keras_bot.errors import MisuseError
 
 USAGE = (
-    "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value to override the run's recipe …]"
+    "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value, overriding the run's recipe …]"
 )
 
 
 def main(argv):
     """Evaluates the network and prints the result as one line of JSON."""
     flags = Flags("evaluate", USAGE, recipe=True)
-    flags.add(str, "run_dir", "", "the run whose network is evaluated, by its recipe")
-    flags.add(str, "model_file", "", "another .keras file to evaluate; empty is the run's model.keras")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    flags.add(str, "run_dir", "", "run directory with the network and its recipe")
+    flags.add(str, "model_file", "", ".keras file to evaluate; empty uses model.keras of the run")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
     if not (flags.run_dir or flags.model_file):
-        raise MisuseError("Expected --run_dir or --model_file, received neither.")
-    recipe = read_recipe(flags.run_dir, flags.given_recipe()) if flags.run_dir else flags.recipe()
+        raise MisuseError("--run_dir or --model_file is required.")
+    recipe = read_recipe(flags.run_dir, flags.recipe_arguments()) if flags.run_dir else flags.recipe()
     start_backend()
 
     from keras_bot import data
-    from keras_bot.tasks.lookup import find_task
+    from keras_bot.tasks import find_task
     from keras_bot.training.failures import user_errors
 
     path = pathlib.Path(flags.model_file or pathlib.Path(flags.run_dir) / "model.keras")
@@ -35,12 +35,12 @@ def main(argv):
     source = task.open_source(recipe, "eval", class_names=_class_names(flags.run_dir))
     corrupt = data.CorruptLog(recipe.max_corrupt)
     with user_errors(corrupt):
-        figures = task.evaluate(recipe, path, source, corrupt)
-    print(json.dumps(_plain({**figures, "images": source.size - len(corrupt.names), "model_file": str(path)})))
+        metrics = task.evaluate(recipe, path, source, corrupt)
+    print(json.dumps(_plain({**metrics, "images": source.size - len(corrupt.names), "model_file": str(path)})))
 
 
 def _class_names(run_dir: str) -> tuple[str, ...]:
-    """Returns the class names that a run was trained on, in order; () without a run."""
+    """Returns the class names of a run, in the order of its logits; () without a run."""
     from keras_bot.training.checkpoints.run_directory import read_metrics
 
     return tuple(read_metrics(run_dir)["dataset"]["class_names"]) if run_dir else ()

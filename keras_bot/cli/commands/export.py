@@ -1,43 +1,43 @@
-"""`keras-bot export`: writes a run's network as a SavedModel, preprocessing included, or as a single file."""
+"""`keras-bot export`: exports a run's network as a SavedModel with preprocessing, or as a single file."""
 
 import json
 import pathlib
 
+from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags, read_recipe
-from keras_bot.cli.stderr import import_tensorflow
 from keras_bot.errors import MisuseError, unknown
-from keras_bot.export.place import check_place, check_text
+from keras_bot.export.path_checks import check_savedmodel_path, check_utf8
 
 USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels] [--format=savedmodel]"
 SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite", "timm": ".safetensors"}
 
 
 def main(argv):
-    """Exports, and prints a line of JSON: path, metrics and, except for timm, largest difference in the outputs."""
+    """Exports and prints one line of JSON: path, metrics and, except for timm, the largest output difference."""
     flags = Flags("export", USAGE)
-    flags.add(str, "run_dir", "", "the run whose network is exported")
-    flags.add(str, "name", "", "name of the export, without a suffix; empty is the run directory's")
-    flags.add(str, "output_dir", "savedmodels", "the directory that it goes into")
-    flags.add(str, "format", "savedmodel", f"{', '.join(SUFFIXES)}; see the README")
-    flags.add(bool, "overwrite", False, "replace an export of that name")
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    flags.add(str, "run_dir", "", "run directory with the network")
+    flags.add(str, "name", "", "name of the export, without a suffix; empty uses the name of the run directory")
+    flags.add(str, "output_dir", "savedmodels", "directory for the export")
+    flags.add(str, "format", "savedmodel", f"format: {', '.join(SUFFIXES)}")
+    flags.add(bool, "overwrite", False, "replace an existing export with this name")
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
     if not flags.run_dir:
-        raise MisuseError("Expected --run_dir, the run to export, received nothing.")
+        raise MisuseError("--run_dir is required: the run to export.")
     if flags.name in (".", "..") or pathlib.Path(flags.name).name != flags.name:
-        raise MisuseError(f"Expected --name as one name without a path, received {flags.name!r}. See --output_dir.")
+        raise MisuseError(f"--name must not contain a path, received {flags.name!r}. Use --output_dir for the path.")
     if flags.format not in SUFFIXES:
         raise unknown("format", flags.format, SUFFIXES)
     if pathlib.Path(flags.output_dir).is_file():
-        raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
+        raise MisuseError(f"--output_dir={flags.output_dir} is a file. Choose a directory.")
     run_dir = pathlib.Path(flags.run_dir)
     recipe = read_recipe(run_dir)
     path = pathlib.Path(flags.output_dir) / ((flags.name or run_dir.resolve().name) + SUFFIXES[flags.format])
     if flags.format == "savedmodel":
-        check_place(path, flags.overwrite)
-    check_text(path)
-    import_tensorflow()
+        check_savedmodel_path(path, flags.overwrite)
+    check_utf8(path)
+    start_tensorflow()
 
     from keras_bot.training.checkpoints.run_directory import read_metrics
 
@@ -45,12 +45,12 @@ def main(argv):
     description = {"class_names": metrics["dataset"]["class_names"], **metrics}
     write = {"savedmodel": _write_savedmodel, "timm": _write_timm}.get(flags.format, _write_file)
     line = write(run_dir / "model.keras", path, recipe, description, flags)
-    told = [name for name in ("top1", "map", "mean_iou") if name in metrics["result"]]
-    print(json.dumps({**line, **{name: metrics["result"][name] for name in told}}))
+    result = {name: metrics["result"][name] for name in ("top1", "map", "mean_iou") if name in metrics["result"]}
+    print(json.dumps({**line, **result}))
 
 
 def _write_savedmodel(source, path, recipe, description, flags):
-    from keras_bot.model_files import DESCRIPTION
+    from keras_bot.model_files import SAVEDMODEL_DESCRIPTION
 
     if recipe.task == "classification":
         from keras_bot.export.savedmodel import export_savedmodel
@@ -69,8 +69,8 @@ def _write_savedmodel(source, path, recipe, description, flags):
         from keras_bot.tasks.serving import export_trained, load_trained
 
         export_trained(load_trained(source, recipe.task), path, recipe, description, overwrite=flags.overwrite)
-    told = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    return {"savedmodel": str(path), "worst_difference": told["worst_difference"]}
+    written = json.loads((path / SAVEDMODEL_DESCRIPTION).read_text(encoding="utf-8"))
+    return {"savedmodel": str(path), "worst_difference": written["worst_difference"]}
 
 
 def _write_timm(source, path, recipe, description, flags):
@@ -99,5 +99,7 @@ def _write_file(source, path, recipe, description, flags):
         elif flags.format == "keras":
             worst = write_file(model, path, model, description, sizes=[(1, size, size), (2, size, size)], **options)
         else:
-            raise MisuseError("Expected --format=savedmodel or keras for a detector: its NMS has no other form.")
+            raise MisuseError(
+                f"--format={flags.format} does not support detectors, because of their NMS. Use savedmodel or keras."
+            )
     return {"format": flags.format, "path": str(path), "worst_difference": worst}

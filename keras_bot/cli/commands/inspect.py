@@ -1,23 +1,23 @@
-"""`keras-bot inspect`: contents of an exported SavedModel or file."""
+"""`keras-bot inspect`: describes an exported SavedModel or file."""
 
 import pathlib
 
+from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
-from keras_bot.cli.stderr import import_tensorflow
 from keras_bot.errors import MisuseError
 
-USAGE = "usage: keras-bot inspect EXPORT"
+USAGE = "usage: keras-bot inspect SAVEDMODEL_OR_FILE"
 
 
 def main(argv):
-    """Prints endpoints, shapes, classes, preprocessing, recipe and size."""
+    """Prints signatures, shapes, classes, preprocessing, recipe and size."""
     flags = Flags("inspect", USAGE)
     paths = flags.parse(argv)
-    if flags.help_wanted():
+    if flags.handle_help():
         return
     if len(paths) != 1:
-        raise MisuseError(f"Expected one SavedModel or file, received {len(paths)}. {USAGE}")
-    import_tensorflow()
+        raise MisuseError(f"Pass one SavedModel or file, received {len(paths)}. {USAGE}")
+    start_tensorflow()
     from keras_bot.export.inspect import inspect
 
     if paths[0].endswith(".keras"):

@@ -7,7 +7,8 @@ import random
 import socket
 import sys
 
-from keras_bot.cli.flags import Flags, expand_flagfiles
+from keras_bot.cli.flagfiles import expand_flagfiles
+from keras_bot.cli.flags import Flags
 from keras_bot.cli.supervisor import supervise
 from keras_bot.errors import MisuseError, expect_at_least_one, unknown
 from keras_bot.subprocesses import child_environment
@@ -22,18 +23,18 @@ def main(argv):
     from keras_bot.cli.main import COMMANDS
 
     flags = Flags("launch", USAGE)
-    flags.add(int, "workers", 2, "how many processes")
-    flags.add(float, "grace", 10.0, "seconds that the others get to end, after one has failed, before they are killed")
-    if "--" not in argv and (named := [argument for argument in argv if argument in COMMANDS]):
-        raise MisuseError(f"Expected -- before {named[0]}, received none. {USAGE}")
+    flags.add(int, "workers", 2, "number of worker processes")
+    flags.add(float, "grace", 10.0, "seconds between SIGTERM and SIGKILL for the other workers after one has failed")
+    if "--" not in argv and (commands := [argument for argument in argv if argument in COMMANDS]):
+        raise MisuseError(f"Put -- before {commands[0]}. {USAGE}")
     command = flags.parse(argv)
-    if flags.help_wanted():
+    if flags.handle_help():
         return 0
     expect_at_least_one(workers=flags.workers)
     if not flags.grace >= 0:
-        raise MisuseError(f"Expected --grace of at least 0 seconds, received {flags.grace:g}.")
+        raise MisuseError(f"--grace must be at least 0 seconds, received {flags.grace:g}.")
     if os.name != "posix":
-        raise MisuseError("Expected Linux or macOS for launch. Start each worker with its TF_CONFIG instead.")
+        raise MisuseError("launch requires Linux or macOS. Start each worker with its own TF_CONFIG instead.")
     check_command(command)
     command = [sys.executable, "-m", "keras_bot", *command]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(flags.workers)]
@@ -42,14 +43,14 @@ def main(argv):
 
 
 def check_command(command: list[str]):
-    """Raises MisuseError for an unknown command or unreadable flagfile, so that not every worker reports it."""
+    """Raises MisuseError for an unknown command or unreadable flagfile before any worker starts."""
     from keras_bot.cli.main import COMMANDS
 
     if not command:
-        raise MisuseError(f"Expected a command after --, received nothing. {USAGE}")
+        raise MisuseError(f"The command after -- is missing. {USAGE}")
     name, *arguments = command
     if name == "launch":
-        raise MisuseError("Expected a command other than launch after --, received launch.")
+        raise MisuseError("launch cannot run launch. Put another command after --.")
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     expand_flagfiles(arguments)
@@ -67,24 +68,24 @@ def worker_environment(addresses: list[str], index: int) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns unused loopback ports, if possible below the range that the system uses for outgoing connections."""
+    """Returns unused loopback ports, if possible below the range of ephemeral ports."""
     try:
         end = int(PORT_RANGE.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         end = 32768
     candidates = random.SystemRandom().sample(range(LOWEST_PORT, end), 1000) if end > LOWEST_PORT + 1000 else []
-    held = []
+    sockets = []
     try:
         for port in [*candidates, *[0] * count]:
-            if len(held) == count:
+            if len(sockets) == count:
                 break
             try:
-                held.append(socket.create_server(("127.0.0.1", port)))
+                sockets.append(socket.create_server(("127.0.0.1", port)))
             except OSError:
                 continue
-        if len(held) < count:
-            raise MisuseError(f"Expected {count} free ports for the workers, found {len(held)}. Give fewer --workers.")
-        return [listener.getsockname()[1] for listener in held]
+        if len(sockets) < count:
+            raise MisuseError(f"Found only {len(sockets)} free ports for {count} workers. Use fewer --workers.")
+        return [listener.getsockname()[1] for listener in sockets]
     finally:
-        for listener in held:
+        for listener in sockets:
             listener.close()

@@ -1,12 +1,12 @@
-"""`keras-bot predict`: runs a SavedModel on image files; prints top classes, or draws boxes or masks."""
+"""`keras-bot predict`: runs a SavedModel on image files; prints the top classes, or draws boxes or masks."""
 
 import itertools
 import pathlib
 import sys
 
+from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
-from keras_bot.cli.stderr import import_tensorflow
-from keras_bot.errors import MisuseError, RunError, one_line
+from keras_bot.errors import MisuseError, RunError, expect_at_least_one, one_line
 
 USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
 
@@ -14,20 +14,21 @@ USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …
 def main(argv):
     """Prints the predictions for each image; reports images that failed and returns 1 if there are any."""
     flags = Flags("predict", USAGE)
-    flags.add(str, "savedmodel", "", "a SavedModel that `keras-bot export` wrote")
-    flags.add(int, "top", 5, "how many classes to print")
-    flags.add(str, "output_dir", "predictions", "where pictures of boxes or masks go, for detectors and segmenters")
-    flags.add(float, "min_score", 0.3, "boxes with a lower score are left out")
+    flags.add(str, "savedmodel", "", "SavedModel written by `keras-bot export`")
+    flags.add(int, "top", 5, "number of most likely classes to print")
+    flags.add(
+        str, "output_dir", "predictions", "directory for images with boxes or masks, for detectors and segmenters"
+    )
+    flags.add(float, "min_score", 0.3, "smallest score of a box to draw")
     images = flags.parse(argv)
-    if flags.help_wanted():
+    if flags.handle_help():
         return 0
     if not (flags.savedmodel and images):
-        raise MisuseError("Expected --savedmodel and at least one image file. " + USAGE)
-    if flags.top < 1:
-        raise MisuseError(f"Expected --top at least 1, received {flags.top}.")
+        raise MisuseError(f"--savedmodel and at least one image file are required. {USAGE}")
+    expect_at_least_one(top=flags.top)
     if pathlib.Path(flags.output_dir).is_file():
-        raise MisuseError(f"Expected --output_dir as a directory, received the file {flags.output_dir}.")
-    import_tensorflow()
+        raise MisuseError(f"--output_dir={flags.output_dir} is a file. Choose a directory.")
+    start_tensorflow()
 
     from keras_bot.export.savedmodel import load_savedmodel
 
@@ -36,7 +37,7 @@ def main(argv):
     failed = 0
     for path, picture in zip(images, pictures, strict=True):
         try:
-            lines = look(loaded.serve, description, path, picture, flags)
+            lines = predict_image(loaded.serve, description, path, picture, flags)
         except RunError as error:
             failed = 1
             print(f"keras-bot: {error}", file=sys.stderr)
@@ -57,12 +58,12 @@ def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]
     return files
 
 
-def look(serve, description, path, picture, flags) -> list[str]:
-    """Returns the predictions for an image, one per line; for detectors and segmenters, also draws `picture`."""
+def predict_image(serve, description, path, picture, flags) -> list[str]:
+    """Returns the predictions for an image, one per line; for detectors and segmenters, also writes `picture`."""
     from keras_bot.export.prediction import predict_file
 
     if "task" in description:
-        from keras_bot.tasks.image_files import draw_file
+        from keras_bot.tasks.prediction import draw_file
 
         return draw_file(serve, description, path, picture, flags.min_score)
     prediction = predict_file(serve, description.get("class_names", []), path, top=flags.top)

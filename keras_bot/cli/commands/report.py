@@ -1,32 +1,32 @@
-"""`keras-bot report`: one HTML page about one or several runs."""
+"""`keras-bot report`: writes an HTML page about one or several runs."""
 
 import json
 import pathlib
 import sys
 
+from keras_bot.cli.backend import start_backend
 from keras_bot.cli.flags import Flags, read_recipe
-from keras_bot.cli.stderr import start_backend
 from keras_bot.errors import MisuseError, RunError
 
 USAGE = (
     "usage: keras-bot report RUN_DIR [RUN_DIR …] [--output=report.html] "
-    "[--flag=value to evaluate classifiers on other data, as --dataset or --data_dir]"
+    "[--dataset=… or --data_dir=…, to evaluate classifiers on other data]"
 )
 
 
 def main(argv):
-    """Writes the page, prints its figures as one line of JSON, and reports missing parts on stderr."""
+    """Writes the page, prints its metrics as one line of JSON, and reports missing parts on stderr."""
     flags = Flags("report", USAGE, recipe=True)
-    flags.add(str, "output", "report.html", "the page; one that is there is replaced")
+    flags.add(str, "output", "report.html", "HTML file to write; an existing one is replaced")
     folders = [pathlib.Path(argument) for argument in flags.parse(argv)]
-    if flags.help_wanted():
+    if flags.handle_help():
         return
     if not folders:
-        raise MisuseError(f"Expected at least one run directory, received none. {USAGE}")
+        raise MisuseError(f"Pass at least one run directory. {USAGE}")
     output = pathlib.Path(flags.output)
     _check_output(output)
     recipes = [read_recipe(folder) for folder in folders]
-    overrides = flags.given_recipe()
+    overrides = flags.recipe_arguments()
     start_backend()
 
     from keras_bot.atomic_files import write_atomically
@@ -38,22 +38,22 @@ def main(argv):
     check_one_task(runs)
     task = runs[0].recipe.task
     if task == "classification":
-        runs = [_look(run, overrides) for run in runs]
+        runs = [_with_predictions(run, overrides) for run in runs]
     elif overrides:
-        raise MisuseError(f"Expected no flags of other data for a report on {task}, received {overrides[0]}. Drop it.")
+        raise MisuseError(f"{overrides[0]} is only supported for classification, but the runs are for {task}. Drop it.")
     runs, page = build_page(runs)
     write_atomically(output, page)
     for run in runs:
         for note in run.notes:
             print(f"keras-bot: {run.path}: {note}", file=sys.stderr)
-    told = {run.name: run.predictions.figures() if run.predictions else run.metrics["result"] for run in runs}
-    print(json.dumps({"output": str(output), "runs": told}))
+    results = {run.name: run.predictions.metrics() if run.predictions else run.metrics["result"] for run in runs}
+    print(json.dumps({"output": str(output), "runs": results}))
 
 
-def _look(run, overrides):
+def _with_predictions(run, overrides):
     """Returns the run with its network's predictions, or with a note if the data or the network is missing.
 
-    If the user selected other data by flags, the error is raised instead.
+    With `overrides`, which select other data, the error is raised instead.
     """
     from keras_bot.report.predictions import predict
 
@@ -63,15 +63,14 @@ def _look(run, overrides):
     except (MisuseError, RunError, OSError) as error:
         if overrides:
             raise
-        parts = "calibration, the gap between logits, confused classes and mistakes"
-        return run.with_note(f"Without {parts}: {error}")
+        return run.with_note(f"No calibration, logit gap, confused classes and mistakes: {error}")
 
 
 def _check_output(path):
     """Raises MisuseError unless `path` is an .html or .htm file, or could be, in an existing folder."""
     if path.is_dir():
-        raise MisuseError(f"Expected --output as a file, received the directory {path}.")
+        raise MisuseError(f"--output={path} is a directory. Choose an .html file.")
     if path.suffix.lower() not in (".html", ".htm"):
-        raise MisuseError(f"Expected --output as an .html file, received {path}.")
+        raise MisuseError(f"--output must end in .html or .htm, received {path}.")
     if not path.parent.is_dir():
-        raise MisuseError(f"Expected --output in a folder that is there, received {path}. Make {path.parent} first.")
+        raise MisuseError(f"The folder of --output={path} does not exist. Create {path.parent} first.")

@@ -1,10 +1,10 @@
-"""`keras-bot train`: trains a network by a recipe of flags."""
+"""`keras-bot train`: trains a network with the recipe that the flags describe."""
 
 import json
 import time
 
+from keras_bot.cli.backend import start_backend
 from keras_bot.cli.flags import Flags, check_writable
-from keras_bot.cli.stderr import start_backend
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 
@@ -15,10 +15,10 @@ def main(argv):
     """Trains and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
     add_run_flags(flags)
-    flags.expect_no_arguments(argv)
-    if flags.help_wanted():
+    flags.parse_only_flags(argv)
+    if flags.handle_help():
         return
-    expect_run_dir(flags)
+    check_run_dir(flags)
     recipe = flags.recipe()
     check_writable(recipe, run_dir=flags.run_dir)
     start_backend()
@@ -26,8 +26,8 @@ def main(argv):
 
 
 def run(recipe: Recipe, flags: Flags, *, name: str):
-    """Trains and prints the result, or with --dry_run the plan; `name` starts the default run directory's name."""
-    from keras_bot.tasks.lookup import find_task
+    """Trains and prints the result, or with --dry_run the plan; `name` is the prefix of the default run directory."""
+    from keras_bot.tasks import find_task
     from keras_bot.trainer import train
 
     if flags.dry_run:
@@ -37,22 +37,27 @@ def run(recipe: Recipe, flags: Flags, *, name: str):
         return
     run_dir = flags.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
-    if "run_dir" in result:  # the chief's
+    if "run_dir" in result:  # only on the chief worker
         print(json.dumps(result))
 
 
 def add_run_flags(flags: Flags):
     """Adds the flags of a command that trains into a run directory."""
-    flags.add(str, "run_dir", "", "where the records go; empty is a new directory in runs/, by model and time")
-    flags.add(bool, "resume", False, "go on from the newest checkpoint of the run that run_dir holds, if any")
-    flags.add(bool, "overwrite", False, "delete the run that run_dir holds")
     flags.add(
-        bool, "dry_run", False, "print what would be done: recipe, tricks, steps, learning rates, decayed variables"
+        str, "run_dir", "", "directory for checkpoints, metrics and the trained network; empty creates runs/MODEL-TIME"
+    )
+    flags.add(bool, "resume", False, "resume the run in run_dir from its newest checkpoint, if there is one")
+    flags.add(bool, "overwrite", False, "delete the run in run_dir and start a new one")
+    flags.add(
+        bool,
+        "dry_run",
+        False,
+        "print the recipe, active tricks, steps, learning rates and decayed variables without training",
     )
 
 
-def expect_run_dir(flags: Flags):
-    """Raises MisuseError if --resume or --overwrite is given without --run_dir."""
+def check_run_dir(flags: Flags):
+    """Raises MisuseError for --resume or --overwrite without --run_dir."""
     for name in ("resume", "overwrite"):
         if getattr(flags, name) and not flags.run_dir:
-            raise MisuseError(f"Expected --run_dir with --{name}, the directory of the run, received none.")
+            raise MisuseError(f"--{name} requires --run_dir.")

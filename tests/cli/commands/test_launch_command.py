@@ -1,4 +1,4 @@
-"""`keras-bot launch`: which commands it takes, and what it makes of them (their supervision: test_supervise.py)."""
+"""`keras-bot launch`: the commands it accepts and the workers it starts (supervision: tests/cli/test_supervisor.py)."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from keras_bot.cli.commands import launch
 from keras_bot.cli.main import main
 
 
-def test_the_workers_are_known_to_each_other():
+def test_tf_config_lists_all_workers():
     environment = launch.worker_environment(["127.0.0.1:1", "127.0.0.1:2"], 1)
     config = json.loads(environment["TF_CONFIG"])
     assert config == {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 1}}
@@ -42,20 +42,20 @@ def test_misuse_in_the_workers_is_misuse(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--workers=0", "--", "train"], "--workers of at least 1, received 0"),
+        (["--workers=0", "--", "train"], "--workers must be at least 1, received 0"),
         (["--workers=-2", "--", "train"], "received -2"),
         (["--workers=two", "--", "train"], "workers"),
-        (["--grace=-1", "--", "train"], "--grace of at least 0"),
-        (["--workers=2"], "Expected a command after --, received nothing."),
-        (["--workers=2", "train", "--dataset=digits"], "Expected -- before train, received none."),
-        (["--workers=2", "--"], "Expected a command after --, received nothing."),
-        (["--", "launch", "--", "train"], "a command other than launch"),
+        (["--grace=-1", "--", "train"], "--grace must be at least 0"),
+        (["--workers=2"], "The command after -- is missing."),
+        (["--workers=2", "train", "--dataset=digits"], "Put -- before train."),
+        (["--workers=2", "--"], "The command after -- is missing."),
+        (["--", "launch", "--", "train"], "launch cannot run launch"),
         (["--", "trian"], "Unknown command 'trian'. Did you mean train?"),
-        (["--", "train", "--flagfile=nowhere.flags"], "Can't read the flagfile nowhere.flags"),
+        (["--", "train", "--flagfile=nowhere.flags"], "Cannot read the flagfile nowhere.flags"),
         (["--wokers=2", "--", "train"], "Did you mean --workers?"),
     ],
 )
-def test_misuse_is_one_clear_line_and_exit_code_2(argv, message, capsys):
+def test_misuse_is_reported_in_one_line_with_exit_code_2(argv, message, capsys):
     assert main(["launch", *argv]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0]

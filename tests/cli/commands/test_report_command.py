@@ -1,4 +1,4 @@
-"""`keras-bot report` as a user runs it: a real network's figures, what is missing, what is refused, a browser."""
+"""`keras-bot report` as a user runs it: a real network's results, missing files, rejected flags, a browser."""
 
 import base64
 import html
@@ -22,11 +22,10 @@ IMAGES = 30  # no multiple of the batch
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with a data set of noise and the run of an untrained network on it, as `train` leaves one."""
-    from keras_bot.tasks.classification import CLASSIFICATION
+def example(tmp_path_factory):
+    """A folder with a data set of noise and a run directory of an untrained network, as `train` writes it."""
+    from keras_bot.tasks.classification import Classification
     from keras_bot.trainer import describe
-    from keras_bot.training import assemble
     from keras_bot.training.checkpoints.run_directory import run_flags
 
     folder = tmp_path_factory.mktemp("report")
@@ -34,14 +33,15 @@ def made(tmp_path_factory):
     arrays = {f"x_{part}": draw.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8) for part in ("train", "test")}
     labels = draw.integers(0, 4, IMAGES)
     np.savez(folder / "set.npz", **arrays, y_train=labels, y_test=labels[::-1], class_names=np.array(NAMES))
-    knobs = {"image_size": 16, "transform": "cifar", "model": "cifar_resnet8_d", "width": 0.25, "batch_size": 8}
-    recipe = Recipe(dataset=str(folder / "set.npz"), **knobs, epochs=2, decay_epochs=(1,), label_smoothing=0.1)
+    fields = {"image_size": 16, "transform": "cifar", "model": "cifar_resnet8_d", "width": 0.25, "batch_size": 8}
+    recipe = Recipe(dataset=str(folder / "set.npz"), **fields, epochs=2, decay_epochs=(1,), label_smoothing=0.1)
     run = folder / "run"
     run.mkdir()
     (run / "run.flags").write_text(run_flags(recipe))
-    sources = [assemble.open_source(recipe, split) for split in ("train", "eval")]
-    network = assemble.build_model(recipe, 4)
-    CLASSIFICATION.save(network, run / "model.keras")
+    task = Classification()
+    sources = [task.open_source(recipe, split) for split in ("train", "eval")]
+    network = task.build_network(recipe, sources[0])
+    task.save(network, run / "model.keras")
     rows = [[1, 1.4, 0.25, 0.9, 1.5, 0.2, 0.95, 0.1, 2, 15], [2, 1.2, 0.5, 1, 1.3, 0.3, 1, 0.01, 2, 15]]
     columns = "epoch,loss,top1,top5,val_loss,val_top1,val_top5,learning_rate,seconds,images_per_second"
     (run / "history.csv").write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
@@ -53,28 +53,28 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def run(made, tmp_path):
-    """A copy of the run to spoil."""
-    return shutil.copytree(made / "run", tmp_path / "run")
+def run(example, tmp_path):
+    """A copy of the run that a test may damage."""
+    return shutil.copytree(example / "run", tmp_path / "run")
 
 
 def report(capsys, *arguments):
-    """What the command says and the page it wrote; the exit code must be 0."""
+    """Returns the printed results, the output to stderr and the page; the exit code must be 0."""
     output = next(a.removeprefix("--output=") for a in map(str, arguments) if a.startswith("--output="))
     assert main(["report", *map(str, arguments)]) == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     with open(output, encoding="utf-8") as file:
-        return json.loads(told.out.strip().splitlines()[-1])["runs"], told.err, file.read()
+        return json.loads(printed.out.strip().splitlines()[-1])["runs"], printed.err, file.read()
 
 
-def test_the_page_tells_what_the_network_says_of_every_image(made, tmp_path, capsys):
+def test_the_page_shows_the_networks_predictions(example, tmp_path, capsys):
     from keras_bot.data.augment.color import MEAN, STD
     from keras_bot.model_files import load_network
 
-    told, warned, page = report(capsys, made / "run", f"--output={tmp_path / 'page.html'}")
-    arrays = np.load(made / "set.npz")
+    results, warnings, page = report(capsys, example / "run", f"--output={tmp_path / 'page.html'}")
+    arrays = np.load(example / "set.npz")
     images = ((arrays["x_test"] - np.array(MEAN)) / np.array(STD)).astype(np.float32)
-    logits = np.asarray(load_network(made / "run/model.keras")(images), float)
+    logits = np.asarray(load_network(example / "run/model.keras")(images), float)
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels, answers, sure = arrays["y_test"], logits.argmax(axis=1), odds.max(axis=1)
     right = answers == labels
@@ -87,15 +87,15 @@ def test_the_page_tells_what_the_network_says_of_every_image(made, tmp_path, cap
         "nll": -np.log(odds[np.arange(IMAGES), labels]).mean(),
         "mean_gap": np.mean([max(row) - (sum(row) - max(row)) / 3 for row in logits]),
     }
-    assert told["run"] == pytest.approx(expected, rel=1e-4)
+    assert results["run"] == pytest.approx(expected, rel=1e-4)
     shown = [
-        f"{told['run']['ece'] * 100:.2f} %",
-        f"{told['run']['nll']:.4f}",
-        f"{told['run']['mean_gap']:.2f}",
+        f"{results['run']['ece'] * 100:.2f} %",
+        f"{results['run']['nll']:.4f}",
+        f"{results['run']['mean_gap']:.2f}",
         "3.296",
     ]
     assert [part for part in shown if part not in page] == []  # log(3 * 0.9 / 0.1)
-    assert warned == "" and EVIL not in page and "&lt;script&gt;document" in page
+    assert warnings == "" and EVIL not in page and "&lt;script&gt;document" in page
     worst = max(np.flatnonzero(~right), key=lambda i: sure[i])
     first = re.search(r'<img src="data:image/png;base64,([^"]+)" alt="(test\[\d+\])', page)
     assert first[2] == f"test[{worst}]"
@@ -103,74 +103,81 @@ def test_the_page_tells_what_the_network_says_of_every_image(made, tmp_path, cap
     np.testing.assert_array_equal(pixels, arrays["x_test"][worst])
 
 
-def test_other_data_may_be_named_by_flags_and_must_then_be_there(made, tmp_path, capsys):
-    arrays = dict(np.load(made / "set.npz"))
+def test_flags_can_select_other_data_which_must_exist(example, tmp_path, capsys):
+    arrays = dict(np.load(example / "set.npz"))
     np.savez(tmp_path / "few.npz", **{**arrays, "x_test": arrays["x_test"][:9], "y_test": arrays["y_test"][:9]})
     output = f"--output={tmp_path / 'page.html'}"
-    _, _, page = report(capsys, made / "run", f"--dataset={tmp_path / 'few.npz'}", output)
-    assert "few.npz test by model.keras of run" in page and "in 9 images" in page
-    assert main(["report", str(made / "run"), "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}"]) == 2
+    _, _, page = report(capsys, example / "run", f"--dataset={tmp_path / 'few.npz'}", output)
+    assert "model.keras of run on " in page and "few.npz test" in page and "in 9 images" in page
+    assert main(["report", str(example / "run"), "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}"]) == 2
     assert "gone.npz" in capsys.readouterr().err and not (tmp_path / "other.html").exists()
 
 
-def test_without_data_or_network_the_page_is_made_of_the_run_directory(run, tmp_path, capsys):
+def test_without_data_or_network_the_page_shows_the_run_directory(run, tmp_path, capsys):
     flags = (run / "run.flags").read_text()
     (run / "run.flags").write_text(re.sub("--dataset=.*", "--dataset=gone.npz", flags))
     other = shutil.copytree(run, tmp_path / "other")
     (other / "run.flags").write_text(flags)
     (other / "model.keras").unlink()
     (other / "history.csv").write_text("epoch,loss\n1,many\n")
-    told, warned, page = report(capsys, run, other, f"--output={tmp_path / 'page.html'}")
-    lines = warned.strip().splitlines()
-    assert len(lines) == 3 and all("Without" in line for line in lines)
-    assert (
-        "No file 'gone.npz'" in lines[0] and "history.csv" in lines[1] and "A finished run has model.keras" in lines[2]
-    )
-    assert told["run"]["top1"] == 0.3 and "No file &#x27;gone.npz" in page.replace("'", "&#x27;")
-    assert "Loss over the epochs" in page and "Calibration" not in page
+    results, warnings, page = report(capsys, run, other, f"--output={tmp_path / 'page.html'}")
+    lines = warnings.strip().splitlines()
+    assert len(lines) == 3 and all(": No calibration" in line or ": No curves" in line for line in lines)
+    assert "No file 'gone.npz'" in lines[0] and "history.csv" in lines[1]
+    assert "A finished run contains model.keras" in lines[2]
+    assert results["run"]["top1"] == 0.3 and "No file &#x27;gone.npz" in page.replace("'", "&#x27;")
+    assert "Loss by epoch" in page and "Calibration" not in page
 
 
-def spoil(name, text):
+def write(name, text):
     return lambda run: (run / name).write_text(text)
 
 
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (None, [], "Expected at least one run directory"),
-        (None, ["{run}", "--output={run}/no/page.html"], "in a folder that is there"),
-        (None, ["{run}", "--output={run}"], "as a file, received the directory"),
-        (None, ["{run}", "--output={run}/model.keras"], "as an .html file"),
-        (None, ["{run}", "{run}/../run"], "received {run}/../run twice"),
-        (None, ["{run}/.."], "Expected a run directory with run.flags"),
-        (None, ["nowhere"], "Expected a run directory with run.flags, received nowhere"),
+        (None, [], "Pass at least one run directory"),
+        (None, ["{run}", "--output={run}/no/page.html"], "/no/page.html does not exist. Create {run}/no first"),
+        (None, ["{run}", "--output={run}"], "--output={run} is a directory"),
+        (None, ["{run}", "--output={run}/model.keras"], "--output must end in .html"),
+        (None, ["{run}", "{run}/../run"], "{run}/../run was given twice"),
+        (None, ["{run}/.."], "is not a run directory: it contains no run.flags"),
+        (None, ["nowhere"], "nowhere is not a run directory"),
         (None, ["{run}", "--outptu=x.html"], "Did you mean --output?"),
         (lambda run: (run / "metrics.json").unlink(), ["{run}"], "metrics.json"),
-        (spoil("metrics.json", '{"result": '), ["{run}"], "Can't read {run}/metrics.json"),
-        (spoil("metrics.json", "[]"), ["{run}"], "Can't read {run}/metrics.json"),
-        (spoil("metrics.json", '{"result": {}, "dataset": {"class_names": ["a"]}}'), ["{run}"], "result isn't what"),
+        (write("metrics.json", '{"result": '), ["{run}"], "Cannot read {run}/metrics.json"),
+        (write("metrics.json", "[]"), ["{run}"], "Cannot read {run}/metrics.json"),
         (
-            spoil("metrics.json", '{"result": {"best_top1": "x"}, "dataset": {"class_names": ["a"]}}'),
+            write("metrics.json", '{"result": {}, "dataset": {"class_names": ["a"]}}'),
             ["{run}"],
-            "result.best_top1 isn't what",
+            "result has an invalid value",
         ),
         (
-            spoil("run.flags", "--nonsense=1\n"),
+            write("metrics.json", '{"result": {"best_top1": "x"}, "dataset": {"class_names": ["a"]}}'),
             ["{run}"],
-            "{run}/run.flags isn't as a run left it: Unknown flag --nonsense",
+            "result.best_top1 has an invalid value",
         ),
-        (spoil("run.flags", "junk\n"), ["{run}"], "{run}/run.flags isn't as a run left it: Expected flags as"),
-        (spoil("run.flags", "\n"), ["{run}"], "Expected the flags of a run, received none"),
-        (spoil("seed0.flags", ""), ["{run}/row"], "`keras-bot train` makes one"),
-        (lambda run: (run / "out/row/seed0").mkdir(parents=True), ["{run}/out"], "`keras-bot train` makes one"),
+        (
+            write("run.flags", "--nonsense=1\n"),
+            ["{run}"],
+            "{run}/run.flags was changed after training: Unknown flag --nonsense",
+        ),
+        (
+            write("run.flags", "junk\n"),
+            ["{run}"],
+            "{run}/run.flags was changed after training: Unexpected argument 'junk'",
+        ),
+        (write("run.flags", "\n"), ["{run}"], "It contains no flags"),
+        (write("seed0.flags", ""), ["{run}/row"], "`keras-bot train` creates one"),
+        (lambda run: (run / "out/row/seed0").mkdir(parents=True), ["{run}/out"], "`keras-bot train` creates one"),
         (
             lambda run: shutil.copytree(run, run / "out/row/seed0"),
             ["{run}/out"],
-            "received {run}/out. Name one of its runs, as {run}/out/row/seed0.",
+            "it contains no run.flags. Pass one of its runs, such as {run}/out/row/seed0.",
         ),
     ],
 )
-def test_misuse_is_one_clear_line_and_exit_code_2(change, arguments, message, run, capsys, monkeypatch):
+def test_misuse_is_one_line_and_exit_code_2(change, arguments, message, run, capsys, monkeypatch):
     monkeypatch.chdir(run)
     if change:
         change(run)
@@ -194,11 +201,11 @@ parent.postMessage({
 </script></body>"""
 FRAME = """<!doctype html><body style="margin:0">
 <iframe src="measured.html" style="width:{width}px; height:900px; border:0"></iframe>
-<script>onmessage = told => document.body.dataset.told = JSON.stringify(told.data);</script></body>"""
+<script>onmessage = event => document.body.dataset.measured = JSON.stringify(event.data);</script></body>"""
 
 
 def browse(page, *options):
-    """What Chromium has after the page's scripts, what it complains of, and a picture as wide as the first option."""
+    """Returns the page after its scripts, the console messages, and a screenshot, all from Chromium."""
     picture = page.with_suffix(".png")
     common = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
     common += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=2000", *options]
@@ -209,20 +216,23 @@ def browse(page, *options):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` gives one")
-def test_a_browser_shows_the_page_on_a_desk_and_on_a_telephone(made, tmp_path, capsys):
-    runs = [made / "run", shutil.copytree(made / "run", tmp_path / "a_run_with_a_rather_long_name_of_its_own")]
+def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path, capsys):
+    runs = [
+        example / "run",
+        shutil.copytree(example / "run", tmp_path / "a_run_with_a_rather_long_name_of_its_own"),
+    ]
     _, _, page = report(capsys, *runs, f"--output={tmp_path / 'page.html'}")
     (tmp_path / "measured.html").write_text(page.replace("</body>", MEASURE), encoding="utf-8")
     for width, *options in ((1200,), (400,), (400, "--blink-settings=preferredColorScheme=0")):
         (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window can't be narrower than 500
-        shown, complaints, _ = browse(tmp_path / "frame.html", f"--window-size={max(width, 500)},900", *options)
-        told = json.loads(html.unescape(re.search(r'data-told="([^"]*)"', shown)[1]))
-        assert complaints == []
-        assert told["width"] == width and told["sorted"] == "ascending" and told["dark"] == bool(options)
-        assert told["title"].startswith("2 runs: ")  # the class's script did not run
-        assert "The most confident mistakes" in told["text"] and EVIL in told["text"]
-        shown, complaints, pixels = browse(tmp_path / "page.html", f"--window-size={width},900", *options)
-        assert complaints == [] and "Reliability diagram of" in shown
+        shown, messages, _ = browse(tmp_path / "frame.html", f"--window-size={max(width, 500)},900", *options)
+        measured = json.loads(html.unescape(re.search(r'data-measured="([^"]*)"', shown)[1]))
+        assert messages == []
+        assert measured["width"] == width and measured["sorted"] == "ascending" and measured["dark"] == bool(options)
+        assert measured["title"].startswith("2 runs: ")  # the class's script did not run
+        assert "Most confident mistakes" in measured["text"] and EVIL in measured["text"]
+        shown, messages, pixels = browse(tmp_path / "page.html", f"--window-size={width},900", *options)
+        assert messages == [] and "Reliability diagram of" in shown
         assert pixels.shape == (900, width, 3) and len(zlib.compress(pixels.tobytes())) > 10_000, "an empty picture"
         assert (pixels.mean() < 100) == bool(options)
 
