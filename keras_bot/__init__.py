@@ -6,28 +6,35 @@ The names below are imported on first use, so that `import keras_bot` is fast an
 import importlib
 import sys
 
+from keras_bot.deprecation import renamed_names
 from keras_bot.moved import MovedModules
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULE_OF = {
     "Recipe": "keras_bot.recipe",
-    "train": "keras_bot.trainer",
+    "create_model": "keras_bot.models",
     "evaluate": "keras_bot.training.evaluate",
-    "export_savedmodel": "keras_bot.export.savedmodel",
-    "create": "keras_bot.models",
+    "export_model": "keras_bot.export.model",
+    "load_backbone": "keras_bot.tasks.backbone",
+    "load_weights_from": "keras_bot.training.finetune",
+    "train": "keras_bot.trainer",
 }
-_PACKAGES = ("models", "tricks", "data", "training", "export", "interop")
+_MODULES = ("data", "detection", "export", "interop", "models", "segmentation", "training", "tricks")
 
-__all__ = [*_HOME, *_PACKAGES, "__version__"]
+__all__ = [*_MODULE_OF, *_MODULES, "__version__"]
+
+_old_name = renamed_names(
+    __name__, {"create": "keras_bot.create_model", "export_savedmodel": "keras_bot.export.savedmodel.export_savedmodel"}
+)
 
 
 def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _PACKAGES:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if name in _MODULES:
         return importlib.import_module(f"keras_bot.{name}")
-    raise AttributeError(f"module 'keras_bot' has no attribute {name!r}")
+    return _old_name(name, stacklevel=3)
 
 
 def __dir__():

@@ -42,9 +42,9 @@ def test_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def two_replicas() -> "tf.distribute.MirroredStrategy":
     """On two logical CPUs. TensorFlow can't have strategies of other numbers of replicas in this process too."""
-    from keras_bot.training.distributed.on_tensorflow import mirrored
+    from keras_bot.training.distributed.on_tensorflow import mirrored_strategy
 
-    return mirrored(tuple(device.name for device in tf.config.list_logical_devices("CPU")))
+    return mirrored_strategy(tuple(device.name for device in tf.config.list_logical_devices("CPU")))
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 
-from keras_bot.models import create, features
+from keras_bot.models import create_model, features
 from keras_bot.tasks.detection.faster_rcnn import FasterRCNN
 from keras_bot.tasks.detection.retinanet import RetinaNet
 
 
 def small_backbone(width=0.125):
     keras.utils.set_random_seed(0)
-    return features(create("resnet10_d", include_top=False, width=width))
+    return features(create_model("resnet10_d", include_top=False, width=width))
 
 
 def retinanet(**options):

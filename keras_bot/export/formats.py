@@ -22,11 +22,20 @@ import keras
 import numpy as np
 
 from keras_bot.errors import MisuseError, RunError, unknown
-from keras_bot.model_files import CARD, read_card
+from keras_bot.model_files import ARCHIVED_DESCRIPTION, read_description
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class Contents:
+    """Inputs and outputs of a file, in words, and its description."""
+
+    inputs: list[str]
+    outputs: list[str]
+    description: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFormat:
     """A file format.
 
     Args:
@@ -35,7 +44,7 @@ class Form:
         packages: packages needed in addition to keras_bot's own; `keras_bot[name]` installs them.
         write: (model, path, description, image size for formats with a fixed one) -> writes the file.
         run: path -> function from images float32 (B, H, W, 3) to outputs, in the format's own runtime.
-        read: path -> lines describing the inputs, lines describing the outputs, and the description.
+        read: path -> the contents.
     """
 
     name: str
@@ -43,27 +52,27 @@ class Form:
     packages: tuple[str, ...]
     write: Callable[[keras.Model, pathlib.Path, dict, int | None], None]
     run: Callable[[pathlib.Path], Callable]
-    read: Callable[[pathlib.Path], tuple[list[str], list[str], dict]]
+    read: Callable[[pathlib.Path], Contents]
 
 
-def find_form(path: str | os.PathLike) -> Form:
+def find_format(path: str | os.PathLike) -> FileFormat:
     """Returns the format of a path's suffix. Raises MisuseError if it is unknown or its packages are not installed."""
     suffix = pathlib.Path(path).suffix
-    if suffix not in FORMS:
-        raise unknown("suffix", suffix, FORMS)
-    form = FORMS[suffix]
-    missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+    if suffix not in FORMATS:
+        raise unknown("suffix", suffix, FORMATS)
+    format = FORMATS[suffix]
+    missing = [package for package in format.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise MisuseError(
-            f"Expected {', '.join(missing)} to be installed, for {suffix} files. "
-            f"`pip install 'keras_bot[{form.name}]'` does it."
+            f"{suffix} files need {', '.join(missing)}, which is not installed. "
+            f"Run `pip install 'keras_bot[{format.name}]'`."
         )
-    return form
+    return format
 
 
 def _write_keras(model, path, description, size):
     model.save(path)
-    _append_card(path, description)
+    _append_description(path, description)
 
 
 def _run_keras(path):
@@ -73,16 +82,16 @@ def _run_keras(path):
 def _read_keras(path):
     model = _load_keras(path)
     model = getattr(model, "network", model)  # a detector's network
-    forms = [
-        [f"{tensor._keras_history.operation.name} {_form(tensor.dtype, tensor.shape)}" for tensor in tensors or ()]
+    inputs, outputs = (
+        [f"{tensor._keras_history.operation.name} {_describe(tensor.dtype, tensor.shape)}" for tensor in tensors or ()]
         for tensors in (getattr(model, "inputs", ()), getattr(model, "outputs", ()))
-    ]
-    return *forms, read_card(path)
+    )
+    return Contents(inputs, outputs, read_description(path))
 
 
 def _load_keras(path):
     if not zipfile.is_zipfile(path):
-        raise RunError(f"Can't read {path} as a .keras file: it is damaged, or of another kind.")
+        raise RunError(f"Cannot read {path} as a .keras file: it is damaged, or of another format.")
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
@@ -132,13 +141,13 @@ def _read_onnx(path):
 
     proto = onnx.load(path)
 
-    def told(value):
+    def describe(value):
         tensor = value.type.tensor_type
         shape = [size.dim_param or size.dim_value for size in tensor.shape.dim]
-        return f"{value.name} {_form(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)}"
+        return f"{value.name} {_describe(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)}"
 
-    inputs, outputs = ([told(value) for value in part] for part in (proto.graph.input, proto.graph.output))
-    return inputs, outputs, {prop.key: _value(prop.value) for prop in proto.metadata_props}
+    inputs, outputs = ([describe(value) for value in part] for part in (proto.graph.input, proto.graph.output))
+    return Contents(inputs, outputs, {prop.key: _value(prop.value) for prop in proto.metadata_props})
 
 
 def _value(text):
@@ -155,17 +164,17 @@ def _write_litert(model, path, description, size):
     named = keras.Model(model.input, {"probabilities": model.output}, name=model.name)
     builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}  # Keras would also allow TensorFlow ops
     named.export(path, format="litert", verbose=False, input_signature=signature, target_spec=builtin)
-    _append_card(path, description)
+    _append_description(path, description)
 
 
 def _run_litert(path):
     interpreter = _interpreter(path)
 
     def run(images):
-        (place,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-        interpreter.resize_tensor_input(place["index"], images.shape)
+        (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(source["index"], images.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(place["index"], images)
+        interpreter.set_tensor(source["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(result["index"])
 
@@ -174,20 +183,18 @@ def _run_litert(path):
 
 def _read_litert(path):
     interpreter = _interpreter(path)
-    forms = []
-    for details, names in zip(
-        (interpreter.get_input_details(), interpreter.get_output_details()), ("inputs", "outputs"), strict=True
-    ):
-        signature = next(iter(interpreter.get_signature_list().values()), {}).get(names, [])
-        named = signature if len(signature) == len(details) == 1 else [detail["name"] for detail in details]
-        shapes = [[None if side < 0 else int(side) for side in detail["shape_signature"]] for detail in details]
-        forms.append(
-            [
-                f"{name} {_form(np.dtype(detail['dtype']).name, shape)}"
-                for name, detail, shape in zip(named, details, shapes, strict=True)
-            ]
-        )
-    return *forms, read_card(path)
+    signature = next(iter(interpreter.get_signature_list().values()), {})
+    inputs = _describe_litert(interpreter.get_input_details(), signature.get("inputs", []))
+    outputs = _describe_litert(interpreter.get_output_details(), signature.get("outputs", []))
+    return Contents(inputs, outputs, read_description(path))
+
+
+def _describe_litert(details, signature):
+    names = signature if len(signature) == len(details) == 1 else [detail["name"] for detail in details]
+    shapes = [[None if side < 0 else int(side) for side in detail["shape_signature"]] for detail in details]
+    dtypes = [np.dtype(detail["dtype"]).name for detail in details]
+    parts = zip(names, dtypes, shapes, strict=True)
+    return [f"{name} {_describe(dtype, shape)}" for name, dtype, shape in parts]
 
 
 def _interpreter(path):
@@ -196,17 +203,17 @@ def _interpreter(path):
     return Interpreter(os.fspath(path))
 
 
-def _append_card(path, description):
+def _append_description(path, description):
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(CARD, json.dumps(description, indent=2) + "\n")
+        archive.writestr(ARCHIVED_DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 
-def _form(dtype, shape):
+def _describe(dtype, shape):
     return f"{dtype} ({', '.join('?' if side is None else str(side) for side in shape)})"
 
 
-FORMS = {
-    ".keras": Form("keras", True, (), _write_keras, _run_keras, _read_keras),
-    ".onnx": Form("onnx", True, ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _run_onnx, _read_onnx),
-    ".tflite": Form("litert", False, ("ai_edge_litert",), _write_litert, _run_litert, _read_litert),
+FORMATS = {
+    ".keras": FileFormat("keras", True, (), _write_keras, _run_keras, _read_keras),
+    ".onnx": FileFormat("onnx", True, ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _run_onnx, _read_onnx),
+    ".tflite": FileFormat("litert", False, ("ai_edge_litert",), _write_litert, _run_litert, _read_litert),
 }

@@ -4,7 +4,7 @@ import math
 import pathlib
 
 from keras_bot.errors import RunError, first_few, first_line
-from keras_bot.export.formats import FORMS, find_form
+from keras_bot.export.formats import FORMATS, find_format
 from keras_bot.export.savedmodel import load_savedmodel
 
 
@@ -16,37 +16,37 @@ def inspect(path: str | pathlib.Path) -> str:
         RunError: if it can't be read.
     """
     path = pathlib.Path(path)
-    if path.suffix in FORMS and path.is_file():
-        inputs, outputs, description = _read_file(path)
+    if path.suffix in FORMATS and path.is_file():
+        contents = _read_file(path)
         size = [f"{path.stat().st_size / 1e6:.1f} MB on disk"]
-        return _sections({"inputs": inputs, "outputs": outputs, "size": size}, description)
+        return _sections({"inputs": contents.inputs, "outputs": contents.outputs, "size": size}, contents.description)
     loaded, description = load_savedmodel(path)
     endpoints = []
     for name, signature in sorted(loaded.signatures.items()):
         if name != "serving_default":
             (images,) = signature.structured_input_signature[1].values()
-            outputs = {key: _form(spec) for key, spec in sorted(signature.structured_outputs.items())}
-            results = ", ".join(f"{key} {form}" if len(outputs) > 1 else form for key, form in outputs.items())
-            endpoints.append(f"{name}: images {_form(images)} -> {results}")
+            outputs = {key: _describe(spec) for key, spec in sorted(signature.structured_outputs.items())}
+            results = ", ".join(f"{key} {text}" if len(outputs) > 1 else text for key, text in outputs.items())
+            endpoints.append(f"{name}: images {_describe(images)} -> {results}")
     weights = sum(math.prod(variable.shape) for variable in loaded.variables)
     trainable = sum(math.prod(variable.shape) for variable in loaded.trainable_variables)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    told = [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"]
-    return _sections({"endpoints": endpoints, "weights": told}, description)
+    counts = [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"]
+    return _sections({"endpoints": endpoints, "weights": counts}, description)
 
 
 def _read_file(path):
-    """Returns the lines on inputs, the lines on outputs, and the description of a file in one of the `FORMS`."""
-    form, damaged = find_form(path), f"Can't read {path} as a {path.suffix} file"
+    """Returns the contents of a file in one of the `FORMATS`."""
+    format, damaged = find_format(path), f"Cannot read {path} as a {path.suffix} file"
     try:
-        inputs, outputs, description = form.read(path)
+        contents = format.read(path)
     except RunError:
         raise
     except Exception as error:  # the packages raise arbitrary exceptions for damaged files
         raise RunError(f"{damaged}: {first_line(error)}") from None
-    if not (inputs and outputs):
-        raise RunError(f"{damaged}: it has no inputs and outputs. It is empty or cut short.")
-    return inputs, outputs, description
+    if not (contents.inputs and contents.outputs):
+        raise RunError(f"{damaged}: it has no inputs and outputs. It is empty or truncated.")
+    return contents
 
 
 def _sections(sections, description):
@@ -61,7 +61,7 @@ def _sections(sections, description):
     )
 
 
-def _form(spec):
+def _describe(spec):
     shape = ", ".join("?" if size is None else str(size) for size in spec.shape)
     return f"{spec.dtype.name} ({shape})"
 

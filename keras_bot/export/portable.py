@@ -18,10 +18,10 @@ import keras
 from keras_bot.data.augment import color
 from keras_bot.data.augment.geometry import eval_edge
 from keras_bot.errors import MisuseError, RunError, first_line
-from keras_bot.export.formats import find_form
-from keras_bot.export.place import check_text
-from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
-from keras_bot.model_files import takes_pixels
+from keras_bot.export.formats import find_format
+from keras_bot.export.path_checks import check_utf8
+from keras_bot.export.verification import check_difference, sample_sizes, worst_difference
+from keras_bot.model_files import with_preprocessing
 
 
 def export_file(
@@ -59,8 +59,8 @@ def export_file(
     def expected(images):
         return keras.ops.softmax(network(color.normalise(images), training=False))
 
-    sizes = check_sizes(image_size)
-    return write_file(takes_pixels(network), path, expected, description, sizes=sizes, overwrite=overwrite)
+    model, sizes = with_preprocessing(network), sample_sizes(image_size)
+    return write_file(model, path, expected, description, sizes=sizes, overwrite=overwrite)
 
 
 def write_file(
@@ -86,25 +86,27 @@ def write_file(
         MisuseError, RunError: as `export_file`.
     """
     path = pathlib.Path(path)
-    form = find_form(path)
-    check_text(path)
+    format = find_format(path)
+    check_utf8(path)
     if path.is_dir():
-        raise MisuseError(f"Expected {path} as a file to write, there is a directory. Choose another --name.")
+        raise MisuseError(f"{path} is a directory, so no file can be written there. Choose another name.")
     if path.exists() and not overwrite:
-        raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
+        raise MisuseError(
+            f"{path} already exists. Choose another name, or replace it with --overwrite (overwrite=True)."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         partial = folder / path.name
-        checked = sizes if form.any_size else [size for size in sizes if size[1:] == sizes[0][1:]]
+        checked = sizes if format.any_size else [size for size in sizes if size[1:] == sizes[0][1:]]
         try:
-            form.write(model, partial, description, sizes[0][1])
-            run = form.run(partial)
+            format.write(model, partial, description, sizes[0][1])
+            run = format.run(partial)
             with keras.device("cpu:0"):  # a GPU may round the inputs of convolutions
                 worst = worst_difference(run, expected, checked)
         except Exception as error:  # converters and runtimes raise arbitrary exceptions
-            raise RunError(f"Can't write {model.name} as {form.name}: {first_line(error)}") from error
-        refuse_difference(worst, model.name, form.name)
+            raise RunError(f"Cannot write {model.name} as {format.name}: {first_line(error)}") from error
+        check_difference(worst, model.name, format.name)
         partial.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -115,6 +117,6 @@ def _preprocessing(size, transform, eval_crop):
     edge = eval_edge(size, eval_crop)
     crop = f"the shorter edge to {edge}, bilinear without antialiasing; then the middle {size}x{size}"
     resize = "none" if transform is None else crop if transform == "imagenet" else f"to {size}x{size}, bilinear"
-    told = {"image_size": size, "transform": transform, "eval_crop": eval_crop, "resize": resize}
-    told = {name: value for name, value in told.items() if value is not None}
-    return {**told, "range": [0, 255], "channels": "RGB", "normalisation": "inside"}
+    settings = {"image_size": size, "transform": transform, "eval_crop": eval_crop, "resize": resize}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**settings, "range": [0, 255], "channels": "RGB", "normalisation": "inside"}

@@ -42,5 +42,5 @@ def read_image(path: str | pathlib.Path) -> tf.Tensor:
         return decode(tf.io.read_file(os.fsencode(path)))
     except tf.errors.OpError:
         if not pathlib.Path(path).is_file():
-            raise RunError(f"Expected an image file, received {path}, which is none.") from None
-        raise RunError(f"Can't read {path} as an image: expected a whole {', '.join(SUFFIXES)} file.") from None
+            raise RunError(f"{path} is not a file. Pass image files.") from None
+        raise RunError(f"Cannot read {path} as an image: it is damaged, or not a {', '.join(SUFFIXES)} file.") from None

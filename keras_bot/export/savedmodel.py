@@ -12,8 +12,8 @@
 
 Outputs are float32; feature map sizes are rounded up. `variables`, `trainable_variables` and
 `non_trainable_variables` are in the network's order. In `assets.extra/`, model.json contains classes, preprocessing and
-training settings; network.json is the Keras configuration, from which `network.read_network` builds the model without
-running this graph.
+training settings; network.json is the Keras configuration, from which `model_files.read_network` builds the model
+without running this graph.
 """
 
 import json
@@ -30,9 +30,9 @@ import tensorflow as tf
 from keras_bot import data, models
 from keras_bot.data.augment import color
 from keras_bot.errors import MisuseError, RunError, first_line
-from keras_bot.export.place import check_place
-from keras_bot.export.readback import check_sizes, refuse_difference, worst_difference
-from keras_bot.model_files import DESCRIPTION, NETWORK, check_finite, check_savedmodel
+from keras_bot.export.path_checks import check_savedmodel_path
+from keras_bot.export.verification import check_difference, sample_sizes, worst_difference
+from keras_bot.model_files import SAVEDMODEL_CONFIG, SAVEDMODEL_DESCRIPTION, check_finite, check_savedmodel
 from keras_bot.paths import loadable
 
 ENDPOINTS = ("serve", "logits", "features", "features_train")
@@ -69,11 +69,11 @@ def export_savedmodel(
             load a SavedModel from there.
         RunError: if it can't be written, or its outputs differ from the network's when it is read back.
     """
-    preprocessing = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
-    told = {**preprocessing, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
-    endpoints = _endpoints(model, **preprocessing)
-    told = {**(description or {}), "preprocessing": told}
-    return write_savedmodel(path, model, endpoints, told, sizes=check_sizes(image_size), overwrite=overwrite)
+    settings = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop}
+    endpoints = _endpoints(model, **settings)
+    preprocessing = {**settings, "range": [0, 255], "channels": "RGB", "mean": color.MEAN, "std": color.STD}
+    description = {**(description or {}), "preprocessing": preprocessing}
+    return write_savedmodel(path, model, endpoints, description, sizes=sample_sizes(image_size), overwrite=overwrite)
 
 
 def write_savedmodel(
@@ -102,7 +102,7 @@ def write_savedmodel(
         MisuseError, RunError: as `export_savedmodel`.
     """
     path = pathlib.Path(path)
-    check_place(path, overwrite)
+    check_savedmodel_path(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -110,15 +110,15 @@ def write_savedmodel(
         try:
             _save(partial, model, traced)
         except tf.errors.OpError as error:
-            raise RunError(f"Can't write {path}: {first_line(error)} Nothing is kept of it.") from None
+            raise RunError(f"Cannot write {path}: {first_line(error)} No files were left.") from None
         worst = _read_back(partial, model, traced, sizes)
-        refuse_difference(worst, model.name, "SavedModel")
+        check_difference(worst, model.name, "SavedModel")
         description = {**description, "worst_difference": worst}
-        (partial / DESCRIPTION).parent.mkdir()
-        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        (partial / NETWORK).write_text(model.to_json() + "\n", encoding="utf-8")
+        (partial / SAVEDMODEL_DESCRIPTION).parent.mkdir()
+        (partial / SAVEDMODEL_DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (partial / SAVEDMODEL_CONFIG).write_text(model.to_json() + "\n", encoding="utf-8")
         partial.chmod(0o755)
-        _take_place(partial, path)
+        _replace(path, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
@@ -141,7 +141,7 @@ def _read_back(path, model, traced, sizes):
         loaded = tf.saved_model.load(path)
         pairs = zip(loaded.variables, model.variables, strict=True)
         if not all(np.array_equal(ours.numpy(), keras.ops.convert_to_numpy(theirs)) for ours, theirs in pairs):
-            raise RunError("its weights are not the network's.")
+            raise RunError("its weights differ from the network's.")
         worst = []
         for name in traced.keys() - {"features_train"}:  # it would update batch norm statistics
             for dtype in (tf.float32, tf.uint8) if name == "serve" else (tf.float32,):
@@ -150,7 +150,7 @@ def _read_back(path, model, traced, sizes):
                 run, expected = (_casting(function, dtype) for function in (getattr(loaded, name), saved))
                 worst.append(worst_difference(run, expected, sizes))
     except Exception as error:  # TensorFlow raises arbitrary exceptions
-        raise RunError(f"Can't read back the SavedModel of {model.name}: {first_line(error)}") from error
+        raise RunError(f"The SavedModel of {model.name} failed verification: {first_line(error)}") from error
     return float(np.max(worst))
 
 
@@ -158,7 +158,8 @@ def _casting(function, dtype):
     return lambda images: function(tf.cast(images, dtype))
 
 
-def _take_place(partial, path):
+def _replace(path, partial):
+    """Moves the directory `partial` to `path`; if that fails, an existing directory stays there."""
     replaced = partial.with_suffix(".old")
     if path.exists():
         path.rename(replaced)
@@ -179,12 +180,12 @@ def _endpoints(model, image_size, transform, eval_crop):
 
     functions = {"serve": lambda images: tf.nn.softmax(logits(images)), "logits": logits}
     try:
-        ends = models.features(model)
+        features = models.features(model)
     except ValueError:  # not a keras_bot architecture
-        ends = None
-    if ends:
-        functions["features"] = lambda images: ends(color.normalise(images), training=False)
-        functions["features_train"] = lambda images: ends(color.normalise(images), training=True)
+        features = None
+    if features:
+        functions["features"] = lambda images: features(color.normalise(images), training=False)
+        functions["features_train"] = lambda images: features(color.normalise(images), training=True)
     return functions
 
 
@@ -204,17 +205,19 @@ def load_savedmodel(path: str | pathlib.Path):
     """
     path = pathlib.Path(path)
     check_savedmodel(path)
-    if not (path / DESCRIPTION).exists():
-        raise MisuseError(f"Expected a SavedModel of `keras-bot export`, received {path}, which has no {DESCRIPTION}.")
+    if not (path / SAVEDMODEL_DESCRIPTION).exists():
+        raise MisuseError(f"{path} contains no {SAVEDMODEL_DESCRIPTION}. Pass a SavedModel that keras_bot exported.")
     try:
-        with loadable(path) as place:
-            loaded = tf.saved_model.load(place)
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        with loadable(path) as folder:
+            loaded = tf.saved_model.load(folder)
+        description = json.loads((path / SAVEDMODEL_DESCRIPTION).read_text(encoding="utf-8"))
     except Exception as error:  # TensorFlow raises arbitrary exceptions for damaged files
-        raise RunError(f"Can't load the SavedModel {path}: {first_line(error)}") from None
+        raise RunError(f"Cannot load the SavedModel {path}: {first_line(error)}") from None
     if not isinstance(description, dict) or not isinstance(description.get("class_names", []), list):
-        raise RunError(f"Can't read {path / DESCRIPTION}: expected an object with class_names. It was changed by hand.")
+        raise RunError(
+            f"{path / SAVEDMODEL_DESCRIPTION} must contain an object with class_names. Was it edited? Export again."
+        )
     if not hasattr(loaded, "serve"):
-        raise MisuseError(f"The SavedModel {path} has no serve endpoint: keras-bot didn't export it.")
+        raise MisuseError(f"{path} has no serve endpoint. Pass a SavedModel that keras_bot exported.")
     check_finite(loaded.variables, path)
     return loaded, description

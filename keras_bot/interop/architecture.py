@@ -5,13 +5,11 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_bot.models.inception import COUNTS_ZEROS
-from keras_bot.models.layers import bottleneck
-from keras_bot.models.mobilenet import FORMS, Form
+from keras_bot.models import inception, mobilenet
 from keras_bot.models.resnet import DEPTHS
 
 
-def find_name(layers: Iterable[str], variant: str) -> str | None:
+def find_resnet(layers: Iterable[str], variant: str) -> str | None:
     """Returns the name of the ResNet with these layers, or None if it is not one of ours.
 
     Args:
@@ -20,29 +18,29 @@ def find_name(layers: Iterable[str], variant: str) -> str | None:
     """
     layers = set(layers)
     blocks, deep = _blocks(layers), variant in ("c", "d")
-    for depth, form in DEPTHS.items():
-        same_path = (form.block is bottleneck) == ("stage1_block1_3_conv" in layers)
-        if variant and form.blocks == blocks and same_path and ("stem_1_conv" in layers) == deep:
-            projects = form.block is not bottleneck and "stage1_block1_shortcut_conv" in layers
-            return f"resnet{depth}_{'v' if projects and variant == 'd' else ''}{variant}"
+    for number, depth in DEPTHS.items():
+        same_path = depth.has_bottlenecks == ("stage1_block1_3_conv" in layers)
+        if variant and depth.blocks == blocks and same_path and ("stem_1_conv" in layers) == deep:
+            projects = not depth.has_bottlenecks and "stage1_block1_shortcut_conv" in layers
+            return f"resnet{number}_{'v' if projects and variant == 'd' else ''}{variant}"
     return None
 
 
-def of_model(model: keras.Model) -> str | None:
+def identify(model: keras.Model) -> str | None:
     """Returns a model's network name, ignoring `model.name` and width, or None if it is not one of ours."""
     layers = {layer.name: layer for layer in model.layers}
     if "stage4_block3_3x3dbl_3b_conv" in layers:
-        counts_zeros = layers["stage2_block1_average"].padding == "valid"
-        return next(name for name, counts in COUNTS_ZEROS.items() if counts == counts_zeros)
+        inside = inception.Architecture(counts_padding=layers["stage2_block1_average"].padding == "valid")
+        return next(name for name, known in inception.ARCHITECTURES.items() if known == inside)
     if "stem_block_depthwise_conv" in layers:
         uneven = layers["stage1_block1_depthwise_conv"].padding == "same"
         padding = "same" if uneven else "symmetric"
-        form = Form(layers["stem_relu"].max_value, padding, layers["stem_bn"].epsilon)
-        return next((name for name, known in FORMS.items() if known == form), None)
-    return _of_resnet(layers)
+        inside = mobilenet.Architecture(layers["stem_relu"].max_value, padding, layers["stem_bn"].epsilon)
+        return next((name for name, known in mobilenet.ARCHITECTURES.items() if known == inside), None)
+    return _identify_resnet(layers)
 
 
-def _of_resnet(layers):
+def _identify_resnet(layers):
     first = layers.get("stage2_block1_1_conv")
     if first is None:
         return None
@@ -53,16 +51,16 @@ def _of_resnet(layers):
         variant = "" if deep else "a"
     else:
         variant = "c" if deep else "b"
-    return find_name([name for name, layer in layers.items() if layer.weights], variant)
+    return find_resnet([name for name, layer in layers.items() if layer.weights], variant)
 
 
-def same(one: str | None, other: str | None) -> bool:
+def same_network(one: str | None, other: str | None) -> bool:
     """Returns whether two names denote the same network: with basic blocks, variants A and B are equal."""
-    basic = [depth for depth, form in DEPTHS.items() if form.block is not bottleneck]
-    return one == other or {one, other} in [{f"resnet{depth}_a", f"resnet{depth}_b"} for depth in basic]
+    basic = [number for number, depth in DEPTHS.items() if not depth.has_bottlenecks]
+    return one == other or {one, other} in [{f"resnet{number}_a", f"resnet{number}_b"} for number in basic]
 
 
-def describe(layers: Iterable[str], variant: str) -> str:
+def describe_resnet(layers: Iterable[str], variant: str) -> str:
     """Describes a ResNet that may not be one of ours."""
     layers = set(layers)
     path = "bottleneck" if "stage1_block1_3_conv" in layers else "basic"

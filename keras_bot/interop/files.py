@@ -33,22 +33,22 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise MisuseError(f"Expected a file of weights, received {path}, which isn't there.")
-    read = _read_preset if path.is_dir() else _FORMS.get(path.suffix)
+        raise MisuseError(f"The weight file {path} does not exist.")
+    read = _read_preset if path.is_dir() else _READERS.get(path.suffix)
     if read is None:
-        raise unknown("form of file", path.suffix or path.name, _FORMS)
+        raise unknown("file format", path.suffix or path.name, _READERS)
     try:
         return read(path)
     except MisuseError:
         raise
     except ImportError as error:
         raise MisuseError(
-            f"Expected {error.name} to be installed, for {path.suffix} files. `pip install {error.name}` does it."
+            f"Reading {path.suffix} files needs {error.name}, which is not installed. Run `pip install {error.name}`."
         ) from None
     except Exception as error:  # for a damaged file, each library raises different exceptions
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise MisuseError(
-            f"Can't read {path}, which is damaged or no {path.suffix} file of weights: {reason}."
+            f"Cannot read {path}: it is damaged, or not a {path.suffix} weight file ({reason})."
         ) from None
 
 
@@ -78,12 +78,14 @@ def _read_torch(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise MisuseError(
-            f"Expected {path} to hold tensors only. It is damaged, or holds pickled Python objects, which would run "
-            "code of the file's: where you trust it, load it in PyTorch and save its state_dict()."
+            f"{path} is damaged, or contains pickled Python objects, whose loading would run code from the file. If "
+            "you trust it, load it in PyTorch and save its state_dict()."
         ) from None
     content = next((content[key] for key in _NESTED if isinstance(content, dict) and key in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise MisuseError(f"Expected {path} to hold a state_dict, tensors by name, received {type(content).__name__}.")
+        raise MisuseError(
+            f"{path} contains a {type(content).__name__}. Save a state_dict instead: a dictionary of tensors by name."
+        )
     return _unwrapped({k: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for k, t in content.items()})
 
 
@@ -98,7 +100,7 @@ def _unwrapped(tensors):
 def _read_preset(path):
     present = [path / name for name in _PRESET if (path / name).is_file()]
     if not present:
-        raise MisuseError(f"Expected a keras-hub preset with {_PRESET[0]}, received the directory {path} without.")
+        raise MisuseError(f"The directory {path} is not a keras-hub preset: it does not contain {_PRESET[0]}.")
     return {name: array for file in present for name, array in read_keras(file).items()}
 
 
@@ -107,7 +109,7 @@ def _read_npz(path):
         return dict(file)
 
 
-_FORMS: dict[str, Callable] = {
+_READERS: dict[str, Callable] = {
     ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,

@@ -35,10 +35,10 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
             content = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(content, "r") as file:
         root = file.get("model_weights", file)
-        return _old(root) if "layer_names" in root.attrs else _new(file)
+        return _read_keras_2(root) if "layer_names" in root.attrs else _read_keras_3(file)
 
 
-def _old(root):
+def _read_keras_2(root):
     """Reads Keras 2's HDF5 layout: each layer's group lists the paths of its weights."""
     arrays = {}
     for layer in root.attrs["layer_names"]:
@@ -49,7 +49,7 @@ def _old(root):
     return arrays
 
 
-def _new(file):
+def _read_keras_3(file):
     """Reads Keras 3's HDF5 layout: CLASS_NUMBER/vars/0, 1, …; an attribute of `vars` is the layer's name."""
     import h5py
 
@@ -64,13 +64,13 @@ def _new(file):
         known = known[1:] if known[:1] == ("gamma",) and len(entry.parent) == 3 else known  # scale=False
         owner = entry.parent.attrs.get("name")
         if owner is None:
-            raise ValueError("it doesn't tell its layers' names: it was saved by Keras before 3.4; save it anew")
+            raise ValueError("it does not contain layer names, because Keras before 3.4 saved it; save it again")
         weight = known[int(place)] if place.isdigit() and int(place) < len(known) else place
         arrays[f"{_text(owner)}/{weight}"] = np.asarray(entry)
 
     file.visititems(visit)
     if not arrays:
-        raise ValueError("it holds no layers' weights")
+        raise ValueError("it contains no layer weights")
     return arrays
 
 

@@ -10,13 +10,12 @@ import keras
 
 from keras_bot import models
 from keras_bot.errors import MisuseError, unknown
-from keras_bot.interop import architecture
 from keras_bot.interop.files import read_metadata, read_tensors
-from keras_bot.interop.matching import check_source, recognise
-from keras_bot.interop.preprocessing import find_preprocessing, usual
+from keras_bot.interop.matching import check_network, check_source, recognise
+from keras_bot.interop.preprocessing import default_preprocessing, find_preprocessing
 from keras_bot.interop.report import Report
 from keras_bot.interop.timm_file import METADATA, timm_name
-from keras_bot.interop.weights import into
+from keras_bot.interop.weights import assign_tensors
 
 
 def load(
@@ -39,7 +38,7 @@ def load(
         num_classes: number of classes of the network; None is the file's, or that of a given network. With a number
             other than the file's, the head is new.
         head: "keep" uses the file's head if the number of classes is the same; "new" never uses it.
-        normalisation: normalisation of the network's input, "ours" or "theirs": see `weights.into`.
+        normalisation: normalisation of the network's input, "ours" or "theirs": see `assign_tensors`.
         preprocessing: overrides for what `find_preprocessing` returns.
         config: the source's JSON file of preprocessing settings; None looks for one in the folder of `file`.
 
@@ -49,43 +48,41 @@ def load(
     check_source(source)
     file = pathlib.Path(file)
     tensors = read_tensors(file)
-    name, classes, looks = recognise(tensors, source)
-    found, more = _find_preprocessing(file, source, config, name)
+    content = recognise(tensors, source)
+    found, more = _find_preprocessing(file, source, config, content.network)
     for key in preprocessing or {}:
         if key not in found:
-            raise unknown("part of preprocessing", key, found)
-    told = more.get("architecture")
-    if name and told and told != timm_name(name):
+            raise unknown("preprocessing setting", key, found)
+    architecture = more.get("architecture")
+    if content.network and architecture and architecture != timm_name(content.network):
         raise MisuseError(
-            f"Expected in {file} the weights of timm's {told}, as the config says; it looks like {looks}."
+            f"The config of {file} is for timm's {architecture}, but the file contains {content.description}."
         )
     if not isinstance(model, keras.Model):
-        model = _create(model, name, looks, num_classes or classes, file, source)
+        model = _create(model, content, num_classes or content.classes, file, source)
     elif num_classes not in (None, model.output_shape[-1]):
-        raise MisuseError(f"Expected num_classes as the model has, {model.output_shape[-1]}, received {num_classes}.")
+        raise MisuseError(f"num_classes={num_classes}, but the model has {model.output_shape[-1]} classes.")
     options = {"head": head, "normalisation": normalisation, "preprocessing": found | (preprocessing or {})}
-    report = into(model, tensors, source, **options, file=str(file))
-    fact = {"name": file.name} | ({"sha256": _sha256(file)} if file.is_file() else {})
-    return model, dataclasses.replace(report, file=fact, class_names=tuple(more.get("class_names", ())))
+    report = assign_tensors(model, tensors, source, **options, file=str(file))
+    origin = {"name": file.name} | ({"sha256": _sha256(file)} if file.is_file() else {})
+    return model, dataclasses.replace(report, file=origin, class_names=tuple(more.get("class_names", ())))
 
 
-def _create(wanted, name, looks, classes, file, source):
-    if wanted is not None and wanted not in models.names():
-        raise unknown("model", wanted, models.names())
-    if name is None or not architecture.same(wanted or name, name):
-        wanted = wanted or "a network of keras_bot's"
-        raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
+def _create(name, content, classes, file, source):
+    if name is not None and name not in models.names():
+        raise unknown("model", name, models.names())
+    check_network(content, name, file, source)
     if classes is None:
-        raise MisuseError(f"Expected num_classes for a new head, since {file} has none; it looks like {looks}.")
-    return models.create(wanted or name, num_classes=classes, dtype="float32")
+        raise MisuseError(f"{file} contains {content.description}. Pass num_classes, for a new head.")
+    return models.create_model(name or content.network, num_classes=classes, dtype="float32")
 
 
 def _find_preprocessing(file, source, config, network):
     """Returns the preprocessing in the user's config, the file, or a config in its folder, else the source's usual."""
-    own = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
-    if own:
-        told = json.loads(own)
-        return usual(source, network) | {key: tuple(v) if isinstance(v, list) else v for key, v in told.items()}, {}
+    stored = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
+    if stored:
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(stored).items()}
+        return default_preprocessing(source, network) | values, {}
     return find_preprocessing(file, source, pathlib.Path(config) if config else None, network)
 
 

@@ -7,10 +7,25 @@ import keras
 import numpy as np
 
 from keras_bot.errors import MisuseError, first_few, unknown
-from keras_bot.interop import architecture
+from keras_bot.interop.architecture import describe_resnet, find_resnet, identify, same_network
 from keras_bot.interop.names import NAMINGS, Naming, Place
 
 HEAD = "predictions"
+
+
+@dataclass(frozen=True)
+class Content:
+    """Network that a file contains.
+
+    Args:
+        network: our name of the network; None if it is not one of ours.
+        classes: number of classes of the head; None without a head.
+        description: both in words.
+    """
+
+    network: str | None
+    classes: int | None
+    description: str
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,26 @@ def find_naming(source: str, tensors: Mapping[str, np.ndarray]) -> Naming:
     return max(NAMINGS[source], key=lambda naming: len(naming.places(tensors)))
 
 
-def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[str | None, int | None, str]:
-    """Returns our network's name or None, the number of classes in the head or None, and a description of both."""
+def recognise(tensors: Mapping[str, np.ndarray], source: str) -> Content:
+    """Identifies the network whose tensors these are. Raises MisuseError if the source is unknown."""
     naming = find_naming(source, tensors)
     places = naming.places(tensors)
     layers = {layer for layer, _ in places.values()}
     if not any(layer.startswith("stage") for layer in layers):
-        some = first_few(list(tensors)) or "no tensors"
-        return None, None, f"no network that is taken from {source}: it has {some}"
+        return Content(None, None, f"no supported network of {source}, but {first_few(list(tensors)) or 'no tensors'}")
     variant = naming.variant({key.rpartition(naming.separator)[0] for key in tensors})
-    name = naming.network or architecture.find_name(layers, variant)
+    name = naming.network or find_resnet(layers, variant)
     biases = [tensors[key] for key, place in places.items() if place == (HEAD, "bias")]
     classes = int(biases[0].size) if biases else None
     head = "without a head" if classes is None else f"with {classes} classes"
-    return name, classes, f"{name or architecture.describe(layers, variant)} {head}"
+    return Content(name, classes, f"{name or describe_resnet(layers, variant)} {head}")
+
+
+def check_network(content: Content, wanted: str | None, file: str, source: str):
+    """Raises MisuseError unless the file contains the network `wanted`, or any network of ours if that is None."""
+    if content.network is None or not same_network(wanted or content.network, content.network):
+        network = f"the {source} weights of {wanted or 'a network of keras_bot'}"
+        raise MisuseError(f"{file} does not contain {network}: it contains {content.description}.")
 
 
 def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, head: str, file: str) -> Match:
@@ -88,31 +109,40 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
     Raises:
         MisuseError: if the file is of another network, or a tensor is missing, left over or of another shape.
     """
-    naming, ours = find_naming(source, tensors), architecture.of_model(model)
-    name, file_classes, looks = recognise(tensors, source)
-    if name is None or not architecture.same(name, ours):
-        wanted = ours or f"a network of keras_bot's, which {model.name} isn't"
-        raise MisuseError(f"Expected in {file} the weights of {wanted}, as {source} has them; it looks like {looks}.")
-    variables = {(layer.name, v.path.rpartition("/")[2]): v for layer in model.layers for v in layer.weights}
+    naming, ours = find_naming(source, tensors), identify(model)
+    if ours is None:
+        raise MisuseError(f"The model {model.name!r} is not one of keras_bot's networks that can take weights.")
+    content = recognise(tensors, source)
+    check_network(content, ours, file, source)
+    variables = {Place(layer.name, v.path.rpartition("/")[2]): v for layer in model.layers for v in layer.weights}
     classes = variables[HEAD, "bias"].shape[0] if (HEAD, "bias") in variables else None
-    keeps = head == "keep" and classes is not None and classes == file_classes
-    variables = {place: v for place, v in variables.items() if place[0] != HEAD or keeps}
+    keeps = head == "keep" and classes is not None and classes == content.classes
+    variables = {place: v for place, v in variables.items() if place.layer != HEAD or keeps}
     places = naming.places(tensors)
-    dropped = tuple(key for key, place in places.items() if place[0] == HEAD and not keeps)
+    dropped = tuple(key for key, place in places.items() if place.layer == HEAD and not keeps)
     auxiliary = tuple(key for key in tensors if naming.auxiliary and key.startswith(naming.auxiliary))
     counts = tuple(key for key in tensors if key.rpartition(naming.separator)[2] in naming.ignored)
     ignored = (*auxiliary, *(key for key in counts if key not in auxiliary))
     taken = {place: key for key, place in places.items() if key not in dropped and _has_place(place, variables)}
     arrays = {place: _in_our_layout(tensors[key], place, naming) for place, key in taken.items()}
     if not naming.scaled:
-        ones = {place: np.ones(v.shape, "float32") for place, v in variables.items() if place[1] == "gamma"}
+        ones = {place: np.ones(v.shape, "float32") for place, v in variables.items() if place.weight == "gamma"}
         arrays = ones | arrays
-    left = set(tensors) - set(taken.values()) - set(dropped) - set(ignored)
-    if wrong := _differences(arrays, variables, [key for key in tensors if key in left]):
-        raise MisuseError(f"Expected in {file} the weights of {name}, as it looks like {looks}, but {wrong}.")
-    called = model.name if architecture.same(model.name, ours) else ours
-    told = {"ignored": ignored, "dropped": dropped, "auxiliary": auxiliary, "scaled": naming.scaled}
-    return Match(called, variables, taken, arrays, **told, classes=classes, file_classes=file_classes)
+    used = {*taken.values(), *dropped, *ignored}
+    if difference := _differences(arrays, variables, [key for key in tensors if key not in used]):
+        raise MisuseError(f"{file} seems to contain {content.description}, but {difference}.")
+    return Match(
+        name=model.name if same_network(model.name, ours) else ours,
+        variables=variables,
+        names=taken,
+        arrays=arrays,
+        ignored=ignored,
+        dropped=dropped,
+        auxiliary=auxiliary,
+        scaled=naming.scaled,
+        classes=classes,
+        file_classes=content.classes,
+    )
 
 
 def _has_place(place, variables):
@@ -133,17 +163,17 @@ def _in_our_layout(array, place, naming):
     return array.transpose(axes) if axes and array.ndim == len(axes) else array
 
 
-def _differences(arrays, variables, left):
+def _differences(arrays, variables, unused):
     """Describes why the tensors don't fit the network; "" if they do."""
     needed = {place: tuple(v.shape) for place, v in variables.items()}
-    needed |= {place: needed[place[0], "kernel"][-1:] for place in arrays if place not in needed}
+    needed |= {place: needed[place.layer, "kernel"][-1:] for place in arrays if place not in needed}
     missing = ["/".join(place) for place in needed if place not in arrays]
     shapes = [
-        f"{'/'.join(place)} is {tuple(array.shape)} where {needed[place]} is needed"
+        f"the shape for {'/'.join(place)} is {tuple(array.shape)} instead of {needed[place]}"
         for place, array in arrays.items()
         if tuple(array.shape) != needed[place]
     ]
-    told = [f"it lacks what goes into {first_few(missing)}"] if missing else []
-    told += [first_few(shapes)] if shapes else []
-    told += [f"nothing takes its {first_few(left)}"] if left else []
-    return "; ".join(told)
+    found = [f"has no tensor for {first_few(missing)}"] if missing else []
+    found += [first_few(shapes)] if shapes else []
+    found += [f"the network has no weight for {first_few(unused)}"] if unused else []
+    return "; ".join(found)

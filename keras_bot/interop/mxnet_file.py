@@ -27,32 +27,32 @@ def read_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     with open(path, "rb") as file:
         if _take(file, "<QQ") != (_FILE, 0):
-            raise ValueError("it doesn't begin as MXNet's files do")
+            raise ValueError("it does not start like an MXNet file")
         arrays = [_array(file) for _ in range(*_take(file, "<Q"))]
         names = [_bytes(file, *_take(file, "<Q")).decode() for _ in range(*_take(file, "<Q"))]
     if len(names) != len(arrays):
-        raise ValueError(f"it has {len(arrays)} arrays and {len(names)} names")
+        raise ValueError(f"it contains {len(arrays)} arrays but {len(names)} names")
     return dict(zip(names, arrays, strict=True))
 
 
 def _array(file):
     magic, storage = _take(file, "<Ii")
     if magic not in _ARRAY or storage != 0:
-        raise ValueError(f"an array in it is of a form {magic:#x}, {storage} that isn't known, or not dense")
+        raise ValueError(f"it contains a sparse array, or one of an unknown format: {magic:#x}, {storage}")
     shape = _take(file, f"<{_take(file, '<I')[0]}q")
     *_, code = _take(file, "<iii")
     if code not in _DTYPES or min(shape, default=1) < 0:
-        raise ValueError(f"an array in it has the dtype {code} and the shape {shape}")
+        raise ValueError(f"it contains an array of dtype code {code} and shape {shape}")
     dtype = np.dtype(_DTYPES[code])
     return np.frombuffer(_bytes(file, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
-def _take(file, form):
-    return struct.unpack(form, _bytes(file, struct.calcsize(form)))
+def _take(file, format):
+    return struct.unpack(format, _bytes(file, struct.calcsize(format)))
 
 
 def _bytes(file, count):
     content = file.read(count)
     if len(content) != count:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return content

@@ -1,7 +1,7 @@
 """Names and layouts of each library's weights, mapped to ours.
 
-A place is (layer, weight) as in our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` maps each name in a file
-to its place. It also identifies the network, or for a ResNet the variant as far as the names show it; the shapes
+A `Place` is a layer and a weight of our networks: ("stage1_block1_2_conv", "kernel"). A `Naming` maps each name in a
+file to its place. It also identifies the network, or for a ResNet the variant as far as the names show it; the shapes
 determine the rest. ResNet variants are identified by:
 
 | source | variants | identified by |
@@ -21,10 +21,17 @@ bound of MobileNet's ReLUs, so only one MobileNet per library is supported. For 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keras_bot.interop import inception_names, mobilenet_names
 
-Place = tuple[str, str]
+
+class Place(NamedTuple):
+    """A weight of our networks: the layer's name and the weight's."""
+
+    layer: str
+    weight: str
+
 
 # {theirs: ours}. `weight` and `bias` are missing: they are a batch norm's gamma and beta, or a kernel and its bias.
 _WEIGHTS = {
@@ -70,13 +77,13 @@ class Naming:
         split = {name: name.rpartition(self.separator)[::2] for name in names}
         layers = self.layers({layer for layer, _ in split.values()})
         found = {name: _place(layers[layer], weight) for name, (layer, weight) in split.items() if layer in layers}
-        return {name: place for name, place in found.items() if place[1]}
+        return {name: place for name, place in found.items() if place.weight}
 
 
 def _place(layer, weight):
     of_norm = layer.endswith("_bn")
     meanings = _WEIGHTS | {"weight": "gamma" if of_norm else "kernel", "bias": "beta" if of_norm else "bias"}
-    return layer, meanings.get(weight, "")
+    return Place(layer, meanings.get(weight, ""))
 
 
 def _torch_layers(names):

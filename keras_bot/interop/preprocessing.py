@@ -13,6 +13,7 @@ paper's by at most half a grey level, and those of keras.applications are the pa
 
 import json
 import pathlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,10 +52,10 @@ _OTHERS = {  # (source, network): differences from the source's defaults
     ("keras_applications", "inception_v3_tf"): _ONE | {"image_size": 299},
     ("keras_applications", "mobilenet_v1_tf"): _ONE,
 }
-OURS = _USUAL | {"mean": MEAN, "std": STD}
+OWN_PREPROCESSING = _USUAL | {"mean": MEAN, "std": STD}  # keras_bot's
 
 
-def usual(source: str, network: str | None = None) -> dict:
+def default_preprocessing(source: str, network: str | None = None) -> dict:
     """Returns a source's usual preprocessing for a network, by our name; None for its ResNets."""
     return DEFAULTS[source] | _OTHERS.get((source, network), {})
 
@@ -78,26 +79,26 @@ def find_preprocessing(
     Raises:
         MisuseError: if the JSON file cannot be read or has an unknown format.
     """
-    beside = {"timm": ("config.json", _of_timm), "keras_hub": ("preprocessor.json", _of_keras_hub)}
-    name, read = beside.get(source, (None, None))
+    configs = {"timm": ("config.json", _read_timm), "keras_hub": ("preprocessor.json", _read_keras_hub)}
+    name, read = configs.get(source, (None, None))
     folder = file if file.is_dir() else file.parent
     if config is None and (name is None or not (folder / name).is_file()):
-        return usual(source, network), {}
+        return default_preprocessing(source, network), {}
     if read is None:
-        raise MisuseError(f"Expected no config for {source}: it has none of a known form. Received {config}.")
+        raise MisuseError(f"config={config} is only supported for the sources {' and '.join(configs)}, not {source}.")
     path = config or folder / name
     try:
-        told, more = read(json.loads(path.read_text(encoding="utf-8")))
+        settings, more = read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if config is None and isinstance(error, KeyError):  # another library's file of the same name
-            return usual(source, network), {}
-        raise MisuseError(f"Can't read {path} as {source}'s {name}: {type(error).__name__} {error}.") from None
-    return usual(source, network) | told, more
+            return default_preprocessing(source, network), {}
+        raise MisuseError(f"Cannot read {path} as a {name} of {source}: {type(error).__name__} {error}.") from None
+    return default_preprocessing(source, network) | settings, more
 
 
-def _of_timm(config):
+def _read_timm(config):
     cfg = config["pretrained_cfg"]
-    told = {
+    settings = {
         "image_size": int(cfg["input_size"][-1]),
         "eval_crop": float(cfg["crop_pct"]),
         "interpolation": str(cfg["interpolation"]),
@@ -106,28 +107,39 @@ def _of_timm(config):
     }
     names = config.get("label_names") or cfg.get("label_names")
     more = {"architecture": config.get("architecture"), "class_names": names if isinstance(names, list) else None}
-    return told, {key: value for key, value in more.items() if value}
+    return settings, {key: value for key, value in more.items() if value}
 
 
-def _of_keras_hub(config):
+def _read_keras_hub(config):
     converter = config["config"]["image_converter"]["config"]
-    told = {"image_size": int(converter["image_size"][0]), "interpolation": str(converter["interpolation"])}
+    settings = {"image_size": int(converter["image_size"][0]), "interpolation": str(converter["interpolation"])}
     if converter.get("scale") is not None:
         scale = np.broadcast_to(np.asarray(converter["scale"], "float64"), 3)
         offset = np.broadcast_to(np.asarray(converter.get("offset") or 0.0, "float64"), 3)
-        told |= {"mean": tuple((-offset / scale).tolist()), "std": tuple((1 / scale).tolist())}
-    return told, {}
+        settings |= {"mean": tuple((-offset / scale).tolist()), "std": tuple((1 / scale).tolist())}
+    return settings, {}
 
 
-def map_from_ours(preprocessing: dict) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Returns order, scale, shift (float64) in theirs[:, i] = ours[:, order[i]] * scale[i] + shift[i]."""
-    order = [2, 1, 0] if preprocessing["channels"] == "BGR" else [0, 1, 2]
+@dataclass(frozen=True)
+class ChannelConversion:
+    """Conversion between normalised images: theirs[..., i] = ours[..., order[i]] * scale[i] + shift[i], float64."""
+
+    order: tuple[int, ...]
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def convert_channels(preprocessing: dict) -> ChannelConversion:
+    """Returns the conversion from images normalised by keras_bot to images of the given preprocessing."""
+    order = (2, 1, 0) if preprocessing["channels"] == "BGR" else (0, 1, 2)
     mean, std = np.asarray(preprocessing["mean"], "float64"), np.asarray(preprocessing["std"], "float64")
-    our_mean, our_std = np.asarray(MEAN)[order], np.asarray(STD)[order]
-    return order, our_std / std, (our_mean - mean) / std
+    our_mean, our_std = np.asarray(MEAN)[list(order)], np.asarray(STD)[list(order)]
+    return ChannelConversion(order, our_std / std, (our_mean - mean) / std)
 
 
-def take_ours(kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict) -> tuple[np.ndarray, np.ndarray]:
+def fold_normalisation(
+    kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict
+) -> tuple[np.ndarray, np.ndarray]:
     """Converts the first kernel and its batch norm's moving mean to images normalised by keras_bot, in float64.
 
     Args:
@@ -135,8 +147,8 @@ def take_ours(kernel: np.ndarray, moving_mean: np.ndarray, preprocessing: dict) 
         moving_mean: (out,).
         preprocessing: the library's preprocessing, see `find_preprocessing`.
     """
-    order, scale, shift = map_from_ours(preprocessing)
+    conversion = convert_channels(preprocessing)
     kernel = kernel.astype("float64")
     ours = np.empty_like(kernel)
-    ours[:, :, order] = kernel * scale[:, None]
-    return ours, moving_mean.astype("float64") - np.einsum("hwio,i->o", kernel, shift)
+    ours[:, :, list(conversion.order)] = kernel * conversion.scale[:, None]
+    return ours, moving_mean.astype("float64") - np.einsum("hwio,i->o", kernel, conversion.shift)

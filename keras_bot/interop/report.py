@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from keras_bot.deprecation import renamed_attributes
+
 
 @dataclass(frozen=True)
 class Use:
-    """A tensor of a file and the weight that it was assigned to, with both shapes."""
+    """A tensor of a file and the weight of ours that it was assigned to, with both shapes."""
 
-    theirs: str
-    their_shape: tuple[int, ...]
+    tensor: str
+    tensor_shape: tuple[int, ...]
     layer: str
     weight: str
     shape: tuple[int, ...]
+
+    __getattr__ = renamed_attributes(theirs="tensor", their_shape="tensor_shape")
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,16 @@ class Report:
         """Returns the report as text; `verbose` lists every tensor with its shapes."""
         parameters = sum(math.prod(use.shape) for use in self.uses)
         rows = [("network", self.model), ("classes", f"{self.num_classes}, head {self.head}")]
-        rows += [("tensors used", f"{len(self.uses)}, {parameters:,} numbers"), ("ignored", str(len(self.ignored)))]
-        kept = ("image_size", "eval_crop", "interpolation", "channels", "takes")
-        rows += [("images", ", ".join(f"{key} {self.preprocessing[key]}" for key in kept if key in self.preprocessing))]
+        rows += [("tensors used", f"{len(self.uses)}, {parameters:,} values"), ("ignored", str(len(self.ignored)))]
+        shown = ("image_size", "eval_crop", "interpolation", "channels", "takes")
+        rows += [
+            ("images", ", ".join(f"{key} {self.preprocessing[key]}" for key in shown if key in self.preprocessing))
+        ]
         lines = [f"{name:<13} {value}" for name, value in rows] + [f"{'note':<13} {note}" for note in self.notes]
         if verbose:
-            width = max(len(use.theirs) for use in self.uses)
+            width = max(len(use.tensor) for use in self.uses)
             lines += [""] + [
-                f"{use.theirs:<{width}}  {use.their_shape}  ->  {use.layer}/{use.weight}  {use.shape}"
+                f"{use.tensor:<{width}}  {use.tensor_shape}  ->  {use.layer}/{use.weight}  {use.shape}"
                 for use in self.uses
             ]
         return "\n".join(lines)
@@ -73,7 +79,7 @@ class Report:
 
         `recipe` has the source's image size and crop but no interpolation: images are resized as keras_bot does.
         """
-        told = {
+        content = {
             "class_names": list(self.class_names) if self.head == "kept" else [],
             "num_classes": self.num_classes,
             "source": {"library": self.source, "head": self.head, **self.file},
@@ -82,7 +88,7 @@ class Report:
             "recipe": {"model": self.model, "image_size": self.preprocessing["image_size"]}
             | {"eval_crop": self.preprocessing["eval_crop"], "transform": "imagenet"},
         }
-        return json.loads(json.dumps(told, default=_plain))
+        return json.loads(json.dumps(content, default=_plain))
 
 
 def _plain(value):

@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_bot import models
 from keras_bot.errors import MisuseError, RunError, first_few
-from keras_bot.interop import architecture, inception_names, mobilenet_names
-from keras_bot.interop.preprocessing import OURS
+from keras_bot.interop import inception_names, mobilenet_names
+from keras_bot.interop.architecture import identify, same_network
+from keras_bot.interop.preprocessing import OWN_PREPROCESSING
 
 METADATA = "keras_bot"  # metadata key of the preprocessing, as JSON
 _WEIGHTS = {
@@ -36,10 +37,10 @@ def timm_name(name: str) -> str | None:
     """Returns timm's name of a network in `models.names()`, such as resnet50d for resnet50_d; None if it has none."""
     if name in _OTHERS:
         return _OTHERS[name][0]
-    for form, (variant, depths) in _RESNETS.items():
+    for suffix, (variant, depths) in _RESNETS.items():
         for depth in depths:
-            if architecture.same(name, f"resnet{depth}_{variant}"):
-                return f"resnet{depth}{form}"
+            if same_network(name, f"resnet{depth}_{variant}"):
+                return f"resnet{depth}{suffix}"
     return None
 
 
@@ -70,18 +71,18 @@ def save_timm(
         MisuseError: if timm has no such network, `path` has another suffix, or it exists and `overwrite` is false.
         RunError: if the tensors read back from the file differ from the network's.
     """
-    path, name = pathlib.Path(path), architecture.of_model(model)
+    path, name = pathlib.Path(path), identify(model)
     if name is None or not timm_name(name):
         known = f"a ResNet-18 … 152 of variant B or D, 50 … 152 of C, {' or '.join(_OTHERS)}"
-        raise MisuseError(f"Expected {known}, which timm has, received {name or model.name}.")
+        raise MisuseError(f"timm has no network like {name or model.name}. Export {known}.")
     if path.suffix != ".safetensors":
-        raise MisuseError(f"Expected a path that ends in .safetensors, received {path}.")
+        raise MisuseError(f"The path must end in .safetensors, received {path}.")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise MisuseError(f"{path} exists already. Choose another path, or overwrite it.")
-    image_size = image_size or models.usual_image_size(name)
+        raise MisuseError(f"{path} already exists. Choose another path, or pass overwrite=True.")
+    image_size = image_size or models.info(name).image_size
     tensors, head = _tensors(model, name), [layer for layer in model.layers if layer.name == "predictions"]
     classes = head[0].units if head else 0
-    images = OURS | {"image_size": image_size, "eval_crop": eval_crop}
+    images = OWN_PREPROCESSING | {"image_size": image_size, "eval_crop": eval_crop}
     cfg = {
         "input_size": [3, image_size, image_size],
         "crop_pct": eval_crop,
@@ -105,7 +106,8 @@ def _write(path, tensors, metadata):
         wrong = [name for name, tensor in tensors.items() if not np.array_equal(written.get(name), tensor)]
         if wrong or len(written) != len(tensors):
             raise RunError(
-                f"{path} isn't kept: read back, it has other values in {first_few(wrong) or 'more tensors'}."
+                f"{path} was not written: read back, its tensors differ from the network's in "
+                f"{first_few(wrong) or 'their number'}."
             )
         partial.replace(path)
 

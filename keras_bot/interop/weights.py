@@ -21,26 +21,26 @@ import numpy as np
 
 from keras_bot.errors import MisuseError, first_few, unknown
 from keras_bot.interop.matching import HEAD, Match, check_source, match
-from keras_bot.interop.preprocessing import CHANNELS, map_from_ours, take_ours, usual
+from keras_bot.interop.preprocessing import CHANNELS, convert_channels, default_preprocessing, fold_normalisation
 from keras_bot.interop.report import Report, Use
-from keras_bot.models.inception import COUNTS_ZEROS
+from keras_bot.models import inception
 from keras_bot.models.layers import BN_EPSILON
 from keras_bot.models.resnet import DEPTHS
 
 # (source, network): batch norm epsilon where it differs from ours
 EPSILON = {("keras_applications", f"resnet{depth}_a"): 1.001e-5 for depth in DEPTHS}
 NOTES = {  # further notes for the report
-    ("torchvision", "inception_v3"): "its transform_input, which takes images normalised as for other networks, is in "
-    "the preprocessing: a network that was trained without it needs another",
-    ("keras_applications", "mobilenet_v1_tf"): "it is the source's at sizes that are multiples of 32: at others that "
-    "one rounds down where this rounds up",
+    ("torchvision", "inception_v3"): "the preprocessing includes torchvision's transform_input; a network that was "
+    "trained without it needs other preprocessing",
+    ("keras_applications", "mobilenet_v1_tf"): "the outputs equal the source's for image sizes that are multiples of "
+    "32; for others, the source rounds feature map sizes down and this network rounds them up",
 }
 NORMALISATIONS = ("ours", "theirs")
 HEADS = ("keep", "new")
 EXACT = 1e-6  # in grey levels
 
 
-def into(
+def assign_tensors(
     model: keras.Model,
     tensors: Mapping[str, np.ndarray],
     source: str,
@@ -53,8 +53,8 @@ def into(
     """Assigns another library's weights to one of our networks.
 
     Args:
-        model: network from `models.create` of the same architecture: float32 images (B, H, W, 3) to logits, or without
-            the head.
+        model: network from `models.create_model` of the same architecture: float32 images (B, H, W, 3) to logits, or
+            without the head.
         tensors: tensors by the library's names, in its layout.
         source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
         head: "keep" uses the file's head if it has as many classes as the model; "new" keeps the model's head.
@@ -72,9 +72,9 @@ def into(
         if value not in known:
             raise unknown(kind, value, known)
     found = match(model, tensors, source, head, file)
-    preprocessing = usual(source, found.name) | (preprocessing or {})
+    preprocessing = default_preprocessing(source, found.name) | (preprocessing or {})
     if preprocessing["channels"] not in CHANNELS:
-        raise unknown("order of channels", preprocessing["channels"], CHANNELS)
+        raise unknown("channel order", preprocessing["channels"], CHANNELS)
     _check_finite({key: tensors[key] for key in found.names.values()}, file)
     values = _without_biases(found.arrays, EPSILON.get((source, found.name), BN_EPSILON) - BN_EPSILON)
     if normalisation == "ours":
@@ -108,8 +108,8 @@ def _check_finite(arrays, owner):
             broken.append(f"{name} ({count} of {array.size} values)")
     if broken:
         raise MisuseError(
-            f"Expected finite float32 weights in {owner}, received NaN, infinite or too large ones in "
-            f"{first_few(broken)}. Get the file anew, or use another."
+            f"Some weights in {owner} are NaN, infinite or too large for float32: {first_few(broken)}. "
+            "Use another copy of the file."
         )
 
 
@@ -120,12 +120,12 @@ def _float32(array):
 
 def _without_biases(arrays, epsilon):
     """Folds biases into the moving means and adds `epsilon` to the moving variances, in float64."""
-    values = {place: array for place, array in arrays.items() if place[1] != "bias" or place[0] == HEAD}
+    values = {place: array for place, array in arrays.items() if place.weight != "bias" or place.layer == HEAD}
     for layer, weight in arrays.keys() - values.keys():
         norm = (layer.removesuffix("conv") + "bn", "moving_mean")
         values[norm] = values[norm].astype("float64") - arrays[layer, weight]
     for place in values:
-        if place[1] == "moving_variance" and epsilon:
+        if place.weight == "moving_variance" and epsilon:
             values[place] = values[place].astype("float64") + epsilon
     return values
 
@@ -138,34 +138,38 @@ def _stem(places):
 def _fold(values, preprocessing):
     convolution, norm = _stem(values)
     kernel, mean = (convolution, "kernel"), (norm, "moving_mean")
-    values[kernel], values[mean] = take_ours(values[kernel], values[mean], preprocessing)
+    values[kernel], values[mean] = fold_normalisation(values[kernel], values[mean], preprocessing)
 
 
 def _notes(found: Match, source, preprocessing, normalisation):
     biases = sum(weight == "bias" and layer != HEAD for layer, weight in found.arrays)
     if biases:
-        yield f"{biases} biases of convolutions are in the moving means of the batch norms after them"
+        yield f"{biases} convolution biases were folded into the moving means of the following batch norms"
     if epsilon := EPSILON.get((source, found.name)):
-        yield f"the batch norms' epsilon, {epsilon:g} there and {BN_EPSILON:g} here, is in the moving variances"
+        yield (
+            f"the difference of the batch norms' epsilon, {epsilon:g} in the source and {BN_EPSILON:g} here, was added "
+            "to the moving variances"
+        )
     if not found.scaled:
-        yield "the batch norms there have no gamma: here it is 1"
+        yield "the source's batch norms have no gamma; here it is 1"
     if found.auxiliary:
-        yield f"the auxiliary head isn't used, it is for training only: {first_few(found.auxiliary)}"
+        yield f"the auxiliary head, which is only for training, was ignored: {first_few(found.auxiliary)}"
     if note := NOTES.get((source, found.name)):
         yield note
     if found.dropped:
-        has = f"{found.file_classes} classes there, {found.classes or 'no head'} here"
-        yield f"the file's head isn't used ({has}): {', '.join(found.dropped)}"
+        difference = f"{found.file_classes} classes in the file, {found.classes or 'no head'} here"
+        yield f"the file's head was not used ({difference}): {', '.join(found.dropped)}"
     if halves := {a.dtype.name for a in found.arrays.values()} - {"float32"}:
-        yield f"the file has {', '.join(sorted(halves))}, the network float32"
+        yield f"the file contains {', '.join(sorted(halves))}; the network uses float32"
     if normalisation == "ours":
-        shift = map_from_ours(preprocessing)[2]
-        left = 0.0 if found.name in COUNTS_ZEROS else np.abs(shift * preprocessing["std"]).max()  # no padded border
-        border = f"but for the padded border, whose zeros were another grey, by up to {left:.2g} of 255"
-        order = ", order" if preprocessing["channels"] == "BGR" else ""
+        shift = convert_channels(preprocessing).shift
+        no_padded_border = found.name in inception.ARCHITECTURES
+        error = 0.0 if no_padded_border else np.abs(shift * preprocessing["std"]).max()
+        border = f" except at the padded border, whose zeros stood for a grey that differs by up to {error:.2g} of 255"
+        order = ", channel order" if preprocessing["channels"] == "BGR" else ""
         yield (
-            f"it takes images that keras_bot normalised: the source's mean{order} and std are in "
-            f"{' and '.join(_stem(found.variables))}, exactly{'' if left < EXACT else ' ' + border}"
+            f"the network takes images normalised by keras_bot: the source's mean{order} and std were folded into "
+            f"{' and '.join(_stem(found.variables))}, exactly{'' if error < EXACT else border}"
         )
     else:
-        yield "it takes images that are normalised as the source does it, not as keras_bot does"
+        yield "the network takes images normalised by the source's mean and std, not by keras_bot's"

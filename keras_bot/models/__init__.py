@@ -1,120 +1,38 @@
-"""Networks of the paper: `create("resnet50_d")` or `ResNet50D()`; `names()` lists them."""
+"""Networks of the paper: `create_model("resnet50_d")` or `ResNet50D()`; `names()` lists them."""
 
-from keras_bot.models.catalogue import (
-    CifarResNet8A,
-    CifarResNet8D,
-    CifarResNet20A,
-    CifarResNet20D,
-    CifarResNet32A,
-    CifarResNet32D,
-    CifarResNet56A,
-    CifarResNet56D,
-    InceptionV3,
-    InceptionV3TF,
-    MobileNetV1,
-    MobileNetV1ReLU6,
-    MobileNetV1TF,
-    ResNet10A,
-    ResNet10B,
-    ResNet10C,
-    ResNet10D,
-    ResNet10VD,
-    ResNet14A,
-    ResNet14B,
-    ResNet14C,
-    ResNet14D,
-    ResNet18A,
-    ResNet18B,
-    ResNet18C,
-    ResNet18D,
-    ResNet18VD,
-    ResNet26A,
-    ResNet26B,
-    ResNet26C,
-    ResNet26D,
-    ResNet34A,
-    ResNet34B,
-    ResNet34C,
-    ResNet34D,
-    ResNet34VD,
-    ResNet50A,
-    ResNet50B,
-    ResNet50C,
-    ResNet50D,
-    ResNet101A,
-    ResNet101B,
-    ResNet101C,
-    ResNet101D,
-    ResNet152A,
-    ResNet152B,
-    ResNet152C,
-    ResNet152D,
-)
+from keras_bot.deprecation import renamed_names, warn
+from keras_bot.models import catalogue
+from keras_bot.models.catalogue import *  # noqa: F403
 from keras_bot.models.complexity import count_flops, count_parameters
-from keras_bot.models.networks import (
-    create,
-    features,
-    names,
-    smallest_image_size,
-    usual_image_size,
-    variant,
-)
+from keras_bot.models.networks import ModelInfo, create_model, features, info, names
 
 __all__ = [
-    "CifarResNet8A",
-    "CifarResNet8D",
-    "CifarResNet20A",
-    "CifarResNet20D",
-    "CifarResNet32A",
-    "CifarResNet32D",
-    "CifarResNet56A",
-    "CifarResNet56D",
-    "InceptionV3",
-    "InceptionV3TF",
-    "MobileNetV1",
-    "MobileNetV1ReLU6",
-    "MobileNetV1TF",
-    "ResNet10A",
-    "ResNet10B",
-    "ResNet10C",
-    "ResNet10D",
-    "ResNet10VD",
-    "ResNet14A",
-    "ResNet14B",
-    "ResNet14C",
-    "ResNet14D",
-    "ResNet18A",
-    "ResNet18B",
-    "ResNet18C",
-    "ResNet18D",
-    "ResNet18VD",
-    "ResNet26A",
-    "ResNet26B",
-    "ResNet26C",
-    "ResNet26D",
-    "ResNet34A",
-    "ResNet34B",
-    "ResNet34C",
-    "ResNet34D",
-    "ResNet34VD",
-    "ResNet50A",
-    "ResNet50B",
-    "ResNet50C",
-    "ResNet50D",
-    "ResNet101A",
-    "ResNet101B",
-    "ResNet101C",
-    "ResNet101D",
-    "ResNet152A",
-    "ResNet152B",
-    "ResNet152C",
-    "ResNet152D",
+    *catalogue.__all__,
+    "ModelInfo",
     "count_flops",
     "count_parameters",
-    "create",
+    "create_model",
     "features",
+    "info",
     "names",
-    "smallest_image_size",
-    "usual_image_size",
-    "variant",
 ]
+
+__getattr__ = renamed_names(__name__, {"create": "keras_bot.models.create_model"})
+
+
+def variant(name: str) -> str | None:
+    """Deprecated: returns `info(name).variant`."""
+    warn("models.variant(name) is now models.info(name).variant")
+    return info(name).variant
+
+
+def usual_image_size(name: str) -> int:
+    """Deprecated: returns `info(name).image_size`."""
+    warn("models.usual_image_size(name) is now models.info(name).image_size")
+    return info(name).image_size
+
+
+def smallest_image_size(name: str) -> int:
+    """Deprecated: returns `info(name).smallest_image_size`."""
+    warn("models.smallest_image_size(name) is now models.info(name).smallest_image_size")
+    return info(name).smallest_image_size

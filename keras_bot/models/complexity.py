@@ -23,7 +23,9 @@ def count_flops(model: keras.Model, image_size: int) -> int:
     """
     *sizes, channels = model.input_shape[1:]
     if image_size < 1 or any(size not in (None, image_size) for size in sizes):
-        raise ValueError(f"Expected image_size from 1 on that suits input_shape {sizes}, received {image_size}.")
+        raise ValueError(
+            f"image_size must be at least 1 and equal to a fixed input size; received {image_size}, with sizes {sizes}."
+        )
     counted = [layer for layer in model.layers if _kernels(layer)]
     probe = keras.Model(model.input, [layer.output for layer in counted])
     shapes = probe.compute_output_shape((1, image_size, image_size, channels))

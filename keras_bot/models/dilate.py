@@ -1,6 +1,6 @@
 """Dilated networks: the last stages keep their resolution by dilation instead of strides, with the same weights.
 
-For segmentation the paper's FCN uses features of stride 8: stages 3 and 4 of `create`'s networks then have dilation 2
+For segmentation the paper's FCN uses features of stride 8: stages 3 and 4 of the networks then have dilation 2
 and 4. A convolution that loses its stride gets the dilation of the previous stage, so subsampling the features by the
 removed stride reproduces the original ones. With D's shortcuts this is only approximate, since their pooling is removed
 with the stride, as in GluonCV. In MobileNet the depthwise convolutions are dilated. Inception-V3 is not supported: max
@@ -15,26 +15,26 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 def dilate(model: keras.Model, output_stride: int) -> keras.Model:
-    """Copies an ImageNet network of `create`, including its weights, so that its features have `output_stride`.
+    """Copies an ImageNet network of `create_model`, including its weights, so that its features have `output_stride`.
 
     Args:
-        model: functional, from `create` or loaded, with the original layer names. It is not modified.
+        model: functional, from `create_model` or loaded, with the original layer names. It is not modified.
         output_stride: 8, 16 or 32; 32 leaves the architecture unchanged.
 
     Raises:
-        ValueError: if the stride is another one, the layers don't have `create`'s names, or, below stride 32, the
+        ValueError: if the stride is another one, the layers don't have `create_model`'s names, or, below stride 32, the
             stages contain max pools.
     """
     if output_stride not in OUTPUT_STRIDES:
-        raise ValueError(f"Expected output_stride as 8, 16 or 32, received {output_stride!r}.")
+        raise ValueError(f"output_stride must be 8, 16 or 32, received {output_stride!r}.")
     present = {layer.name for layer in model.layers}
     if not {"C2", "C5"} <= present:
-        raise ValueError(f"Expected an ImageNet network of keras_bot with layers C2 … C5, received {model.name!r}.")
+        raise ValueError(f"{model.name!r} has no layers C2 … C5. Pass one of keras_bot's ImageNet networks.")
     pools = any(isinstance(layer, keras.layers.MaxPooling2D) and _stage(layer) for layer in model.layers)
     if pools and output_stride < 32:
         raise ValueError(
-            f"Expected a ResNet or MobileNet for an output_stride of {output_stride}, received {model.name!r}, whose "
-            "stages have max pools, which can't be dilated. Take output_stride=32 or another network."
+            f"output_stride={output_stride} needs dilation, but the stages of {model.name!r} contain max pools, which "
+            "cannot be dilated. Use output_stride=32, or a ResNet or MobileNet."
         )
     dilations = {stage: max(1, 2 ** (stage + 1) // output_stride) for stage in (1, 2, 3, 4)}
 

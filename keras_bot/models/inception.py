@@ -11,6 +11,8 @@ include the zero padding in the mean, as in GluonCV and PyTorch. Those of `incep
 keras.applications, whose weights it is for.
 """
 
+from dataclasses import dataclass
+
 from keras import layers
 
 from keras_bot.models.layers import conv_bn, scale_channels, zero_pad
@@ -18,46 +20,88 @@ from keras_bot.models.layers import conv_bn, scale_channels, zero_pad
 EPSILON = 1e-3
 DROPOUT = 0.5
 SMALLEST_IMAGE = 75  # leaves 1x1 after the last stage
-COUNTS_ZEROS = {"inception_v3": True, "inception_v3_tf": False}  # whether average pools include the padding in the mean
-
-AVERAGE, MAXIMUM = "pool", "max"  # branches that begin with a pool; the second is only a pool
-ROW, COLUMN = (1, 3), (3, 1)
-BOTH = (ROW, COLUMN)  # two parallel convolutions, concatenated
-
-# A branch is a list of convolutions (filters, kernel) or (filters, kernel, stride).
 
 
-def _a(pool):
-    return {
-        "1x1": [(64, 1)],
-        "5x5": [(48, 1), (64, 5)],
-        "3x3dbl": [(64, 1), (96, 3), (96, 3)],
-        AVERAGE: [(pool, 1)],
-    }
+@dataclass(frozen=True)
+class Architecture:
+    """Difference between the two networks: whether the average pools include the zero padding in the mean."""
+
+    counts_padding: bool
+
+
+ARCHITECTURES = {"inception_v3": Architecture(True), "inception_v3_tf": Architecture(False)}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Convolution with batch norm and ReLU. With two kernels: two parallel ones, concatenated."""
+
+    filters: int
+    kernels: tuple[tuple[int, int], ...]
+    strides: int = 1
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Branch of a block: convolutions, after an "average" or "max" pool if it has one. Layer names contain `name`."""
+
+    name: str
+    convolutions: tuple[Convolution, ...]
+    pool: str | None = None
+
+    def names(self) -> list[tuple[str, ...]]:
+        """Returns the names of the convolutions within the block, one or two per element of `convolutions`."""
+        count = len(self.convolutions)
+        numbered = [f"{self.name}_{number}" if count > 1 else self.name for number in range(1, count + 1)]
+        suffixes = [("a", "b") if len(convolution.kernels) > 1 else ("",) for convolution in self.convolutions]
+        return [tuple(name + suffix for suffix in each) for name, each in zip(numbered, suffixes, strict=True)]
+
+
+def _conv(filters, *kernels, strides=1):
+    sides = [(kernel, kernel) if isinstance(kernel, int) else kernel for kernel in kernels]
+    return Convolution(filters, tuple(sides), strides)
+
+
+def _branch(name, *convolutions, pool=None):
+    return Branch(name, convolutions, pool)
+
+
+def _a(pool_filters):
+    return (
+        _branch("1x1", _conv(64, 1)),
+        _branch("5x5", _conv(48, 1), _conv(64, 5)),
+        _branch("3x3dbl", _conv(64, 1), _conv(96, 3), _conv(96, 3)),
+        _branch("pool", _conv(pool_filters, 1), pool="average"),
+    )
 
 
 def _c(narrow):
     row, column = (1, 7), (7, 1)
-    return {
-        "1x1": [(192, 1)],
-        "7x7": [(narrow, 1), (narrow, row), (192, column)],
-        "7x7dbl": [(narrow, 1), (narrow, column), (narrow, row), (narrow, column), (192, row)],
-        AVERAGE: [(192, 1)],
-    }
+    double = (_conv(narrow, column), _conv(narrow, row), _conv(narrow, column), _conv(192, row))
+    return (
+        _branch("1x1", _conv(192, 1)),
+        _branch("7x7", _conv(narrow, 1), _conv(narrow, row), _conv(192, column)),
+        _branch("7x7dbl", _conv(narrow, 1), *double),
+        _branch("pool", _conv(192, 1), pool="average"),
+    )
 
 
-B = {"3x3": [(384, 3, 2)], "3x3dbl": [(64, 1), (96, 3), (96, 3, 2)], MAXIMUM: []}
-D = {
-    "3x3": [(192, 1), (320, 3, 2)],
-    "7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
-    MAXIMUM: [],
-}
-E = {
-    "1x1": [(320, 1)],
-    "3x3": [(384, 1), (384, BOTH)],
-    "3x3dbl": [(448, 1), (384, 3), (384, BOTH)],
-    AVERAGE: [(192, 1)],
-}
+B = (
+    _branch("3x3", _conv(384, 3, strides=2)),
+    _branch("3x3dbl", _conv(64, 1), _conv(96, 3), _conv(96, 3, strides=2)),
+    _branch("max", pool="max"),
+)
+D = (
+    _branch("3x3", _conv(192, 1), _conv(320, 3, strides=2)),
+    _branch("7x7x3", _conv(192, 1), _conv(192, (1, 7)), _conv(192, (7, 1)), _conv(192, 3, strides=2)),
+    _branch("max", pool="max"),
+)
+E = (
+    _branch("1x1", _conv(320, 1)),
+    _branch("3x3", _conv(384, 1), _conv(384, (1, 3), (3, 1))),
+    _branch("3x3dbl", _conv(448, 1), _conv(384, 3), _conv(384, (1, 3), (3, 1))),
+    _branch("pool", _conv(192, 1), pool="average"),
+)
 BLOCKS = {  # stage: its blocks
     2: (_a(32), _a(64), _a(64)),
     3: (B, _c(128), _c(160), _c(160), _c(192)),
@@ -65,12 +109,12 @@ BLOCKS = {  # stage: its blocks
 }
 
 
-def stages(x, counts_zeros: bool, *, width: float):
+def stages(x, architecture: Architecture, *, width: float):
     """Builds the stages, from images (B, H, W, 3) of at least 75x75 to (B, ~H / 32 - 1, ~W / 32 - 1, 2048 * width).
 
     Args:
         x: images.
-        counts_zeros: whether average pools also divide by 9 at the border.
+        architecture: one of `ARCHITECTURES`.
         width: multiplier of the number of channels.
     """
 
@@ -88,28 +132,33 @@ def stages(x, counts_zeros: bool, *, width: float):
     for stage, blocks in BLOCKS.items():
         for number, branches in enumerate(blocks, start=1):
             name = f"stage{stage}_block{number}"
-            ends = [end for kind in branches for end in _branch(x, kind, branches[kind], counts_zeros, conv, name)]
+            outputs = [output for branch in branches for output in _apply(branch, x, conv, architecture, name)]
             end = f"C{stage + 1}" if number == len(blocks) else f"{name}_concat"
-            x = layers.Concatenate(name=end)(ends)
+            x = layers.Concatenate(name=end)(outputs)
     return x
 
 
-def _branch(x, kind, steps, counts_zeros, conv, block) -> list:
-    """Builds a branch and returns its outputs: one, or two if it ends in parallel convolutions."""
-    ends = [_pool(x, kind, counts_zeros, block)]
-    for names, (filters, kernel, *strides) in zip(_names(kind, steps), steps, strict=True):
-        kernels = kernel if kernel == BOTH else [kernel]
-        options = {"padding": "valid"} if strides else {}
-        pairs = zip(names, kernels, strict=True)
-        ends = [conv(ends[0], filters, each, *strides, **options, name=f"{block}_{name}") for name, each in pairs]
-    return ends
+def _apply(branch, x, conv, architecture, block) -> list:
+    """Applies a branch and returns its outputs: one, or two if it ends in parallel convolutions."""
+    outputs = [_pool(x, branch.pool, architecture, block)]
+    for convolution, names in zip(branch.convolutions, branch.names(), strict=True):
+        options = {"padding": "valid"} if convolution.strides > 1 else {}
+        outputs = [
+            conv(outputs[0], convolution.filters, kernel, convolution.strides, **options, name=f"{block}_{name}")
+            for kernel, name in zip(convolution.kernels, names, strict=True)
+        ]
+    return outputs
 
 
-def _names(kind, steps) -> list[tuple[str, ...]]:
-    """Returns the names of a branch's convolutions, one or two per step."""
-    numbered = [f"{kind}_{number}" if len(steps) > 1 else kind for number in range(1, len(steps) + 1)]
-    sides = [("a", "b") if kernel == BOTH else ("",) for _, kernel, *_ in steps]
-    return [tuple(name + side for side in both) for name, both in zip(numbered, sides, strict=True)]
+def _pool(x, kind, architecture, block):
+    """Returns the input of a branch's convolutions, after its pool if it has one."""
+    if kind is None:
+        return x
+    if kind == "max":
+        return layers.MaxPooling2D(3, 2, name=f"{block}_max")(x)
+    if not architecture.counts_padding:
+        return layers.AveragePooling2D(3, 1, "same", name=f"{block}_average")(x)
+    return layers.AveragePooling2D(3, 1, name=f"{block}_average")(zero_pad(x, f"{block}_average"))
 
 
 def convolution_names() -> list[str]:
@@ -117,17 +166,6 @@ def convolution_names() -> list[str]:
     found = ["stem_1", "stem_2", "stem_3", "stage1_1", "stage1_2"]
     for stage, blocks in BLOCKS.items():
         for number, branches in enumerate(blocks, start=1):
-            steps = [names for kind, steps in branches.items() for names in _names(kind, steps)]
-            found += [f"stage{stage}_block{number}_{name}" for names in steps for name in names]
+            names = [name for branch in branches for each in branch.names() for name in each]
+            found += [f"stage{stage}_block{number}_{name}" for name in names]
     return found
-
-
-def _pool(x, kind, counts_zeros, block):
-    """Returns the input of a branch's convolutions, after its pool if it has one."""
-    if kind == MAXIMUM:
-        return layers.MaxPooling2D(3, 2, name=f"{block}_max")(x)
-    if kind != AVERAGE:
-        return x
-    if not counts_zeros:
-        return layers.AveragePooling2D(3, 1, "same", name=f"{block}_average")(x)
-    return layers.AveragePooling2D(3, 1, name=f"{block}_average")(zero_pad(x, f"{block}_average"))

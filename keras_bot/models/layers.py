@@ -104,16 +104,18 @@ def stem_3x3(x, channels):
     return conv_bn(x, channels, 3, name="stem")
 
 
-def bottleneck(x, channels, strides, *, strided_kernel, gamma, name):
-    """Applies path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. A strides the first 1x1, B the 3x3."""
-    x = conv_bn(x, channels, 1, strides=strides if strided_kernel == 1 else 1, name=f"{name}_1")
-    x = conv_bn(x, channels, 3, strides=strides if strided_kernel == 3 else 1, name=f"{name}_2")
+def bottleneck(x, channels, strides, *, strided_convolution, gamma, name):
+    """Applies path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. `strided_convolution` is 1 or 2.
+
+    The first convolution has the strides in ResNet-A, the second in B, C and D.
+    """
+    x = conv_bn(x, channels, 1, strides=strides if strided_convolution == 1 else 1, name=f"{name}_1")
+    x = conv_bn(x, channels, 3, strides=strides if strided_convolution == 2 else 1, name=f"{name}_2")
     return conv_bn(x, 4 * channels, 1, relu=False, gamma=gamma, name=f"{name}_3")
 
 
-def basic(x, channels, strides, *, strided_kernel, gamma, name):
+def basic(x, channels, strides, *, gamma, name):
     """Applies path A of the shallow ResNets: 3x3, 3x3. The first always has the stride, so B equals A."""
-    del strided_kernel
     x = conv_bn(x, channels, 3, strides=strides, name=f"{name}_1")
     return conv_bn(x, channels, 3, relu=False, gamma=gamma, name=f"{name}_2")
 

@@ -10,7 +10,7 @@ other libraries. timm's network has ReLU6. Those of TF-slim and keras.applicatio
 stride and even height and width, pad only the bottom and the right.
 """
 
-from dataclasses import dataclass
+import dataclasses
 
 from keras_bot.models.layers import BN_EPSILON, conv_bn, depthwise_bn, scale_channels
 
@@ -18,8 +18,8 @@ STEM = (32, 64)  # channels of the first convolution and of the block after it
 STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))  # (channels, number of blocks) of each stage
 
 
-@dataclass(frozen=True)
-class Form:
+@dataclasses.dataclass(frozen=True)
+class Architecture:
     """Differences between the networks: maximum of the ReLUs, padding of strided convolutions, batch norm's epsilon."""
 
     ceiling: float | None = None
@@ -27,16 +27,16 @@ class Form:
     epsilon: float = BN_EPSILON
 
 
-FORMS = {
-    "mobilenet_v1": Form(),
-    "mobilenet_v1_relu6": Form(ceiling=6.0),
-    "mobilenet_v1_tf": Form(ceiling=6.0, padding="same", epsilon=1e-3),
+ARCHITECTURES = {
+    "mobilenet_v1": Architecture(),
+    "mobilenet_v1_relu6": Architecture(ceiling=6.0),
+    "mobilenet_v1_tf": Architecture(ceiling=6.0, padding="same", epsilon=1e-3),
 }
 
 
-def stages(x, form: Form, *, width: float):
+def stages(x, architecture: Architecture, *, width: float):
     """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 32), ceil(W / 32), 1024 * width)."""
-    options = {"padding": form.padding, "epsilon": form.epsilon, "ceiling": form.ceiling}
+    options = dataclasses.asdict(architecture)
     first, second = (scale_channels(channels, width) for channels in STEM)
     x = conv_bn(x, first, 3, strides=2, name="stem", **options)
     x = _block(x, second, 1, name="stem_block", end=None, **options)

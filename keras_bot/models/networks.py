@@ -1,6 +1,6 @@
 """Networks by name: a table of the three families, and the function that builds a network from a row.
 
-    net = create("resnet50_d", num_classes=10)
+    net = create_model("resnet50_d", num_classes=10)
 
 Each family builds its stages. The input, the pooling and the dense layer are the same for all.
 """
@@ -13,9 +13,31 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from keras_bot.deprecation import renamed_names
 from keras_bot.errors import MisuseError, unknown
 from keras_bot.models import inception, mobilenet, resnet
 from keras_bot.models.layers import classifier
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about a network, without building it.
+
+    Attributes:
+        name: one of `names()`.
+        family: "resnet", "cifar_resnet", "inception" or "mobilenet".
+        variant: "A" … "D" for a ResNet, or "VD", which is D with one more projection; None for other networks.
+        image_size: image size that it was designed for: 299 for Inception-V3, 32 for CIFAR's networks, else 224.
+        smallest_image_size: minimum height and width: 75 for Inception-V3, 1 for the others, which pad.
+        has_residual_blocks: whether `zero_gamma` applies.
+    """
+
+    name: str
+    family: str
+    variant: str | None = None
+    image_size: int = 224
+    smallest_image_size: int = 1
+    has_residual_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,64 +45,58 @@ class Network:
     """Row of the table.
 
     Args:
-        stages: builds the family's stages from images, `*form`, `width` and, with residual blocks, `gamma`.
-        form: arguments of `stages` that distinguish the network from others of its family.
-        image_size: image size that it was designed for.
-        smallest_image: minimum height and width for which the output of the last stage isn't empty.
-        residual: whether it has residual blocks.
-        tweak: ResNet variant in upper case; None for other families.
+        info: what `info` returns.
+        stages: builds the family's stages from images, `architecture`, `width` and, with residual blocks, `gamma`.
+        architecture: distinguishes the network from others of its family.
         dropout: dropout rate before the dense layer.
     """
 
+    info: ModelInfo
     stages: Callable
-    form: tuple
-    image_size: int = 224
-    smallest_image: int = 1
-    residual: bool = False
-    tweak: str | None = None
+    architecture: resnet.Architecture | inception.Architecture | mobilenet.Architecture
     dropout: float = 0.0
 
 
-def _resnet(name):
-    form = resnet.ARCHITECTURES[name]
-    size, tweak = (224 if form[-1] else 32), name.rsplit("_", 1)[1].upper()
-    return Network(resnet.stages, form, size, residual=True, tweak=tweak)
+def _resnet(name, architecture):
+    family, _, variant = name.rpartition("_")
+    facts = ModelInfo(
+        name,
+        family.rstrip("0123456789"),
+        variant.upper(),
+        image_size=224 if architecture.stem_level else 32,
+        has_residual_blocks=True,
+    )
+    return Network(facts, resnet.stages, architecture)
 
 
-def _inception(counts_zeros):
-    options = {"smallest_image": inception.SMALLEST_IMAGE, "dropout": inception.DROPOUT}
-    return Network(inception.stages, (counts_zeros,), 299, **options)
+def _inception(name, architecture):
+    facts = ModelInfo(name, "inception", image_size=299, smallest_image_size=inception.SMALLEST_IMAGE)
+    return Network(facts, inception.stages, architecture, inception.DROPOUT)
+
+
+def _mobilenet(name, architecture):
+    return Network(ModelInfo(name, "mobilenet"), mobilenet.stages, architecture)
 
 
 NETWORKS = {
-    **{name: _resnet(name) for name in resnet.ARCHITECTURES},
-    **{name: _inception(counts_zeros) for name, counts_zeros in inception.COUNTS_ZEROS.items()},
-    **{name: Network(mobilenet.stages, (form,)) for name, form in mobilenet.FORMS.items()},
+    **{name: _resnet(name, architecture) for name, architecture in resnet.ARCHITECTURES.items()},
+    **{name: _inception(name, architecture) for name, architecture in inception.ARCHITECTURES.items()},
+    **{name: _mobilenet(name, architecture) for name, architecture in mobilenet.ARCHITECTURES.items()},
 }
 POOLINGS = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
 
 def names() -> list[str]:
-    """Returns the names that `create` accepts: ResNets by depth and variant, then Inception-V3 and MobileNet."""
+    """Returns the names that `create_model` accepts: ResNets by depth and variant, then Inception-V3 and MobileNet."""
     return list(NETWORKS)
 
 
-def variant(name: str) -> str | None:
-    """Returns a ResNet's variant: "A" … "D", or "VD", which is D with one more projection; None for other networks."""
-    return _find(name).tweak
+def info(name: str) -> ModelInfo:
+    """Returns facts about a network: variant and image sizes. Raises MisuseError if the name is unknown."""
+    return _find(name).info
 
 
-def usual_image_size(name: str) -> int:
-    """Returns the image size a network was designed for: 299 for Inception-V3, 32 for CIFAR's, 224 for the others."""
-    return _find(name).image_size
-
-
-def smallest_image_size(name: str) -> int:
-    """Returns the minimum image height and width of a network: 75 for Inception-V3, 1 for the others, which pad."""
-    return _find(name).smallest_image
-
-
-def create(
+def create_model(
     name: str,
     *,
     num_classes: int = 1000,
@@ -94,9 +110,9 @@ def create(
 ) -> keras.Model:
     """Builds a network with new weights, as a functional Keras model of Keras' own layers.
 
-    The input is normalized float images (B, H, W, C) of any size from `smallest_image_size(name)`, the output float32
-    logits (B, num_classes). Without the top, the output is the last stage, (B, ceil(H / 32), ceil(W / 32), channels),
-    or with pooling (B, channels) in float32. CIFAR's networks have stride 4 instead of 32, and the output of
+    The input is normalized float images (B, H, W, C) of any size from `info(name).smallest_image_size`, the output
+    float32 logits (B, num_classes). Without the top, the output is the last stage, (B, ceil(H / 32), ceil(W / 32),
+    channels), or with pooling (B, channels) in float32. CIFAR's networks have stride 4 instead of 32, and the output of
     Inception-V3 is slightly smaller, because some of its convolutions are unpadded.
 
     Args:
@@ -117,12 +133,12 @@ def create(
         ValueError: if another argument is out of range.
     """
     network = _find(name)
-    _check_fits(network, name, input_shape, zero_gamma)
+    _check_fits(network.info, input_shape, zero_gamma)
     _check(num_classes, input_shape, include_top, pooling, width)
     with _dtype_policy(dtype):
         image = keras.Input(input_shape, name="image")
-        gamma = {"gamma": "zeros" if zero_gamma else "ones"} if network.residual else {}
-        x = network.stages(image, *network.form, width=width, **gamma)
+        gamma = {"gamma": "zeros" if zero_gamma else "ones"} if network.info.has_residual_blocks else {}
+        x = network.stages(image, network.architecture, width=width, **gamma)
         pooling = "avg" if include_top else pooling
         if pooling:
             x = POOLINGS[pooling](name=f"{pooling}_pool", dtype="float32")(x)
@@ -145,9 +161,7 @@ def features(model: keras.Model) -> keras.Model:
     present = {layer.name for layer in model.layers}
     ends = [level for level in (f"C{i}" for i in range(6)) if level in present]
     if not ends:
-        raise ValueError(
-            f"Expected a model with layers among C0 … C5, as create() makes, received {model.name!r} without."
-        )
+        raise ValueError(f"{model.name!r} has no layer named C0 … C5. Pass a network from `create_model`.")
     outputs = {level: model.get_layer(level).output for level in ends}
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
@@ -177,29 +191,35 @@ def _dtype_policy(dtype):
         keras.config.set_dtype_policy(before)
 
 
-def _check_fits(network, name, input_shape, zero_gamma):
-    if zero_gamma and not network.residual:
-        raise MisuseError(
-            f"Expected zero_gamma for a network with residual blocks, received it for {name}, which has none. Drop it."
-        )
-    smallest = network.smallest_image
+def _check_fits(facts, input_shape, zero_gamma):
+    if zero_gamma and not facts.has_residual_blocks:
+        raise MisuseError(f"zero_gamma needs residual blocks, but {facts.name} has none. Use zero_gamma=False.")
+    smallest = facts.smallest_image_size
     if any(size is not None and size < smallest for size in tuple(input_shape)[:2]) and smallest > 1:
-        raise MisuseError(f"Expected images from {smallest}x{smallest} on for {name}, received {input_shape}.")
+        raise MisuseError(
+            f"{facts.name} needs images of at least {smallest}x{smallest}, but input_shape is {input_shape}."
+        )
 
 
 def _check(num_classes, input_shape, include_top, pooling, width):
     if num_classes < 1:
-        raise ValueError(f"Expected num_classes of at least 1, received {num_classes}.")
+        raise ValueError(f"num_classes must be at least 1, received {num_classes}.")
     if not 0 < width < math.inf:
-        raise ValueError(f"Expected width above 0 and finite, received {width}.")
+        raise ValueError(f"width must be above 0 and finite, received {width}.")
     if pooling not in (None, *POOLINGS):
-        raise ValueError(f"Expected pooling to be None, {', '.join(map(repr, POOLINGS))}, received {pooling!r}.")
+        raise ValueError(f"pooling must be None, {' or '.join(map(repr, POOLINGS))}, received {pooling!r}.")
     if include_top and pooling:
         raise ValueError(
-            f"pooling={pooling!r} has no effect with the top, which pools. Pass include_top=False or drop it."
+            f"pooling={pooling!r} is only supported with include_top=False, because the top pools the features itself."
         )
     sizes = tuple(input_shape)
     if len(sizes) != 3 or sizes[2] is None or any(size is not None and size < 1 for size in sizes):
-        raise ValueError(f"Expected input_shape as (height, width, channels) from 1 on, received {input_shape}.")
+        raise ValueError(f"input_shape must be (height, width, channels), each at least 1, received {input_shape}.")
     if keras.config.image_data_format() != "channels_last":
-        raise ValueError("Expected Keras' image_data_format to be channels_last, received channels_first.")
+        raise ValueError(
+            "keras_bot's networks need Keras' image_data_format channels_last, but it is channels_first. "
+            'Call keras.config.set_image_data_format("channels_last").'
+        )
+
+
+__getattr__ = renamed_names(__name__, {"create": "keras_bot.models.networks.create_model"})

@@ -9,6 +9,7 @@ stride is 2**k: C2 … C5 in ImageNet's networks, C0 … C2 in CIFAR's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from keras import layers
 
@@ -26,90 +27,99 @@ from keras_bot.models.layers import (
 
 @dataclass(frozen=True)
 class Variant:
-    """Parts that a tweak changes: the stem, the kernel with the stride in a bottleneck, and the shortcuts.
+    """Parts that a tweak changes: the stem, the bottleneck's convolution with the stride, and the shortcuts.
 
     Without `project_first`, the first block has a projection only if it changes the number of channels.
     """
 
     stem: Callable
-    strided_kernel: int
+    bottleneck: Callable
     shortcut: Callable
     project_first: bool = False
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Residual path and number of blocks per stage."""
+    """Number of blocks per stage, and whether they are bottlenecks or basic blocks."""
 
-    block: Callable
     blocks: tuple[int, ...]
+    has_bottlenecks: bool
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """A ResNet without its head: variant, depth, channels of the first stage; the stem's stride is 2**stem_level."""
+
+    variant: Variant
+    depth: Depth
+    channels: int
+    stem_level: int
+
+    @property
+    def path(self) -> Callable:
+        """The residual path A of its blocks."""
+        return self.variant.bottleneck if self.depth.has_bottlenecks else basic
+
+
+STRIDE_ON_FIRST = partial(bottleneck, strided_convolution=1)
+STRIDE_ON_SECOND = partial(bottleneck, strided_convolution=2)
 VARIANTS = {
-    "a": Variant(stem_7x7, 1, shortcut_conv),
-    "b": Variant(stem_7x7, 3, shortcut_conv),
-    "c": Variant(stem_deep, 3, shortcut_conv),
-    "d": Variant(stem_deep, 3, shortcut_pool),
+    "a": Variant(stem_7x7, STRIDE_ON_FIRST, shortcut_conv),
+    "b": Variant(stem_7x7, STRIDE_ON_SECOND, shortcut_conv),
+    "c": Variant(stem_deep, STRIDE_ON_SECOND, shortcut_conv),
+    "d": Variant(stem_deep, STRIDE_ON_SECOND, shortcut_pool),
 }
 DEPTHS = {
-    10: Depth(basic, (1, 1, 1, 1)),
-    14: Depth(bottleneck, (1, 1, 1, 1)),
-    18: Depth(basic, (2, 2, 2, 2)),
-    26: Depth(bottleneck, (2, 2, 2, 2)),
-    34: Depth(basic, (3, 4, 6, 3)),
-    50: Depth(bottleneck, (3, 4, 6, 3)),
-    101: Depth(bottleneck, (3, 4, 23, 3)),
-    152: Depth(bottleneck, (3, 8, 36, 3)),
+    10: Depth((1, 1, 1, 1), has_bottlenecks=False),
+    14: Depth((1, 1, 1, 1), has_bottlenecks=True),
+    18: Depth((2, 2, 2, 2), has_bottlenecks=False),
+    26: Depth((2, 2, 2, 2), has_bottlenecks=True),
+    34: Depth((3, 4, 6, 3), has_bottlenecks=False),
+    50: Depth((3, 4, 6, 3), has_bottlenecks=True),
+    101: Depth((3, 4, 23, 3), has_bottlenecks=True),
+    152: Depth((3, 8, 36, 3), has_bottlenecks=True),
 }
 # CIFAR's networks have basic blocks and a 3x3 stem, so variants B and C would be identical to A.
 CIFAR_VARIANTS = {
-    "a": Variant(stem_3x3, 1, shortcut_conv),
-    "d": Variant(stem_3x3, 1, shortcut_pool),
+    "a": Variant(stem_3x3, STRIDE_ON_FIRST, shortcut_conv),
+    "d": Variant(stem_3x3, STRIDE_ON_FIRST, shortcut_pool),
 }
 # D with a projection in the first block, too: ResNet-vd of PaddlePaddle and keras-hub. Bottlenecks always have this
 # projection.
-VD = Variant(stem_deep, 3, shortcut_pool, project_first=True)
-CIFAR_DEPTHS = {depth: Depth(basic, (depth // 6,) * 3) for depth in (8, 20, 32, 56)}
+VD = Variant(stem_deep, STRIDE_ON_SECOND, shortcut_pool, project_first=True)
+CIFAR_DEPTHS = {depth: Depth((depth // 6,) * 3, has_bottlenecks=False) for depth in (8, 20, 32, 56)}
 
-# name: (variant, depth, channels of the first stage, level of the stem: its stride is 2**level)
 ARCHITECTURES = {
-    **{f"resnet{n}_{v}": (VARIANTS[v], DEPTHS[n], 64, 2) for n in DEPTHS for v in VARIANTS},
-    **{f"resnet{n}_vd": (VD, DEPTHS[n], 64, 2) for n in DEPTHS if DEPTHS[n].block is basic},
+    **{f"resnet{n}_{v}": Architecture(VARIANTS[v], DEPTHS[n], 64, 2) for n in DEPTHS for v in VARIANTS},
+    **{f"resnet{n}_vd": Architecture(VD, depth, 64, 2) for n, depth in DEPTHS.items() if not depth.has_bottlenecks},
     **{
-        f"cifar_resnet{n}_{v}": (CIFAR_VARIANTS[v], CIFAR_DEPTHS[n], 16, 0)
+        f"cifar_resnet{n}_{v}": Architecture(CIFAR_VARIANTS[v], CIFAR_DEPTHS[n], 16, 0)
         for n in CIFAR_DEPTHS
         for v in CIFAR_VARIANTS
     },
 }
 
 
-def stages(x, variant: Variant, depth: Depth, channels: int, level: int, *, width: float, gamma: str):
-    """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 2**k), ceil(W / 2**k), C). See ARCHITECTURES.
+def stages(x, architecture: Architecture, *, width: float, gamma: str):
+    """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 2**k), ceil(W / 2**k), C), where k is the last level.
 
     Args:
         x: images.
+        architecture: one of `ARCHITECTURES`.
         width: multiplier of the number of channels.
         gamma: initializer of gamma in the last batch norm of every path A.
     """
-    x = variant.stem(x, scale_channels(channels, width))
-    for stage, blocks in enumerate(depth.blocks):
+    variant, level = architecture.variant, architecture.stem_level
+    x = variant.stem(x, scale_channels(architecture.channels, width))
+    for stage, blocks in enumerate(architecture.depth.blocks):
+        channels = scale_channels(architecture.channels * 2**stage, width)
         for block in range(blocks):
-            x = _residual_block(
-                x,
-                depth.block,
-                variant,
-                scale_channels(channels * 2**stage, width),
-                strides=2 if stage > 0 and block == 0 else 1,
-                project=variant.project_first and stage == block == 0,
-                gamma=gamma,
-                name=f"stage{stage + 1}_block{block + 1}",
-                end=f"C{level + stage}" if block == blocks - 1 else None,
-            )
+            name = f"stage{stage + 1}_block{block + 1}"
+            strides = 2 if stage > 0 and block == 0 else 1
+            residual = architecture.path(x, channels, strides, gamma=gamma, name=name)
+            project = variant.project_first and stage == block == 0
+            if project or strides > 1 or x.shape[-1] != residual.shape[-1]:
+                x = variant.shortcut(x, residual.shape[-1], strides, name=f"{name}_shortcut")
+            end = f"C{level + stage}" if block == blocks - 1 else f"{name}_relu"
+            x = layers.ReLU(name=end)(layers.Add(name=f"{name}_add")([residual, x]))
     return x
-
-
-def _residual_block(x, path, variant, channels, *, strides, project, gamma, name, end):
-    residual = path(x, channels, strides, strided_kernel=variant.strided_kernel, gamma=gamma, name=name)
-    if project or strides > 1 or x.shape[-1] != residual.shape[-1]:
-        x = variant.shortcut(x, residual.shape[-1], strides, name=f"{name}_shortcut")
-    return layers.ReLU(name=end or f"{name}_relu")(layers.Add(name=f"{name}_add")([residual, x]))

@@ -12,7 +12,7 @@ import math
 import keras
 
 from keras_bot.errors import RunError
-from keras_bot.tricks.mixup import MixUp
+from keras_bot.tricks.mixup import MixUp, is_mixed_epoch
 
 
 class MixUpOff(keras.callbacks.Callback):
@@ -32,9 +32,9 @@ class MixUpOff(keras.callbacks.Callback):
     def __init__(self, layer: MixUp, last_epochs: int):
         super().__init__()
         if not isinstance(layer, MixUp):
-            raise ValueError(f"Expected layer as a keras_bot.tricks.MixUp, received {layer!r}.")
+            raise ValueError(f"layer must be a keras_bot.tricks.MixUp, received {layer!r}.")
         if not last_epochs >= 1:
-            raise ValueError(f"Expected last_epochs of at least 1, received {last_epochs!r}.")
+            raise ValueError(f"last_epochs must be at least 1, received {last_epochs!r}.")
         self.layer = layer
         self.last_epochs = last_epochs
 
@@ -42,11 +42,11 @@ class MixUpOff(keras.callbacks.Callback):
         """Raises ValueError if `last_epochs` exceeds `epochs`."""
         epochs = self.params["epochs"]
         if self.last_epochs > epochs:
-            raise ValueError(f"Expected last_epochs of at most epochs={epochs}, received {self.last_epochs}.")
+            raise ValueError(f"MixUpOff(last_epochs={self.last_epochs}) exceeds the epochs={epochs} of `fit`.")
 
     def on_epoch_begin(self, epoch, logs=None):
         """Enables or disables the layer; also correct if `fit` has an `initial_epoch`."""
-        self.layer.enabled.assign(float(epoch < self.params["epochs"] - self.last_epochs))
+        self.layer.enabled.assign(float(is_mixed_epoch(epoch, self.params["epochs"], self.last_epochs)))
 
 
 class LearningRateLog(keras.callbacks.Callback):
@@ -65,8 +65,8 @@ class NonFiniteLoss(RunError):
 
     def __init__(self, loss: float, epoch: int, step: int):
         super().__init__(
-            f"The loss became {loss} in epoch {epoch + 1} at its step {step + 1}. "
-            "Lower the learning rate, lengthen the warmup, or look at the data."
+            f"The loss became {loss} in epoch {epoch + 1}, step {step + 1}. "
+            "Lower the learning rate, lengthen the warmup, or check the data."
         )
         self.loss = loss
         self.epoch = epoch

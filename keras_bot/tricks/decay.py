@@ -23,13 +23,38 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_bot.deprecation import renamed_arguments, renamed_attributes
+
+_RENAMED = {"learning_rate": "initial_learning_rate"}  # arguments of version 0.1.0
+
+
+class _Decay(LearningRateSchedule):
+    """Base class of the decays: the initial learning rate, under its old name too."""
+
+    __getattr__ = renamed_attributes(**_RENAMED)
+
+    def __init__(self, initial_learning_rate: float):
+        super().__init__()
+        if not initial_learning_rate > 0:
+            raise ValueError(f"initial_learning_rate must be above 0, received {initial_learning_rate!r}.")
+        self.initial_learning_rate = initial_learning_rate
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {"initial_learning_rate": self.initial_learning_rate}
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the schedule from `get_config`'s result, also that of version 0.1.0."""
+        return cls(**{_RENAMED.get(name, name): value for name, value in config.items()})
+
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class StepDecay(LearningRateSchedule):
+class StepDecay(_Decay):
     """Learning rate schedule that multiplies the rate by `factor` at every boundary.
 
     Args:
-        learning_rate: initial learning rate, above 0.
+        initial_learning_rate: learning rate before the first boundary, above 0.
         boundaries: strictly increasing update numbers, each at least 1, at which the rate drops.
         factor: above 0, at most 1.
 
@@ -37,21 +62,20 @@ class StepDecay(LearningRateSchedule):
         ValueError: if a value is out of range or the boundaries don't increase.
     """
 
-    def __init__(self, learning_rate: float, boundaries: Sequence[int], factor: float = 0.1):
-        super().__init__()
-        _check_rate(learning_rate)
+    @renamed_arguments(**_RENAMED)
+    def __init__(self, initial_learning_rate: float, boundaries: Sequence[int], factor: float = 0.1):
+        super().__init__(initial_learning_rate)
         if not 0 < factor <= 1:
-            raise ValueError(f"Expected factor above 0 and at most 1, received {factor!r}.")
+            raise ValueError(f"factor must be above 0 and at most 1, received {factor!r}.")
         boundaries = list(boundaries)
         if any(b < 1 for b in boundaries) or any(a >= b for a, b in itertools.pairwise(boundaries)):
-            raise ValueError(f"Expected boundaries as rising steps from 1 on, received {boundaries}.")
-        self.learning_rate = learning_rate
+            raise ValueError(f"boundaries must be increasing update numbers from 1, received {boundaries}.")
         self.boundaries = boundaries
         self.factor = factor
 
     def __call__(self, step):
         """Returns the learning rate of update `step`."""
-        rates = [self.learning_rate * self.factor**k for k in range(len(self.boundaries) + 1)]
+        rates = [self.initial_learning_rate * self.factor**k for k in range(len(self.boundaries) + 1)]
         rate = ops.cast(rates[0], "float32")
         for boundary, lower in zip(self.boundaries, rates[1:], strict=True):
             rate = ops.where(step >= boundary, ops.cast(lower, "float32"), rate)
@@ -59,45 +83,44 @@ class StepDecay(LearningRateSchedule):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return {"learning_rate": self.learning_rate, "boundaries": self.boundaries, "factor": self.factor}
+        return {**super().get_config(), "boundaries": self.boundaries, "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class CosineDecay(LearningRateSchedule):
+class CosineDecay(_Decay):
     """Learning rate schedule that decays to 0 along half a cosine.
 
     Args:
-        learning_rate: initial learning rate, above 0.
+        initial_learning_rate: learning rate of update 0, above 0.
         decay_steps: T, the number of updates until the rate is 0, at least 1.
 
     Raises:
         ValueError: if a value is out of range.
     """
 
-    def __init__(self, learning_rate: float, decay_steps: int):
-        super().__init__()
-        _check_rate(learning_rate)
+    @renamed_arguments(**_RENAMED)
+    def __init__(self, initial_learning_rate: float, decay_steps: int):
+        super().__init__(initial_learning_rate)
         if not decay_steps >= 1:
-            raise ValueError(f"Expected decay_steps of at least 1, received {decay_steps!r}.")
-        self.learning_rate = learning_rate
+            raise ValueError(f"decay_steps must be at least 1, received {decay_steps!r}.")
         self.decay_steps = decay_steps
 
     def __call__(self, step):
         """Returns the learning rate of update `step`."""
         progress = ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
-        return 0.5 * (1.0 + ops.cos(progress * math.pi)) * self.learning_rate
+        return 0.5 * (1.0 + ops.cos(progress * math.pi)) * self.initial_learning_rate
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps}
+        return {**super().get_config(), "decay_steps": self.decay_steps}
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class PolyDecay(LearningRateSchedule):
+class PolyDecay(_Decay):
     """Learning rate schedule that decays to 0 as a power of the remaining fraction of the steps.
 
     Args:
-        learning_rate: initial learning rate, above 0.
+        initial_learning_rate: learning rate of update 0, above 0.
         decay_steps: T, the number of updates until the rate is 0, at least 1.
         power: exponent above 0; 1 is linear.
 
@@ -105,25 +128,21 @@ class PolyDecay(LearningRateSchedule):
         ValueError: if a value is out of range.
     """
 
-    def __init__(self, learning_rate: float, decay_steps: int, power: float = 0.9):
-        super().__init__()
-        _check_rate(learning_rate)
-        if not (decay_steps >= 1 and power > 0):
-            raise ValueError(f"Expected decay_steps from 1 and power above 0, received {decay_steps!r} and {power!r}.")
-        self.learning_rate = learning_rate
+    @renamed_arguments(**_RENAMED)
+    def __init__(self, initial_learning_rate: float, decay_steps: int, power: float = 0.9):
+        super().__init__(initial_learning_rate)
+        if not decay_steps >= 1:
+            raise ValueError(f"decay_steps must be at least 1, received {decay_steps!r}.")
+        if not power > 0:
+            raise ValueError(f"power must be above 0, received {power!r}.")
         self.decay_steps = decay_steps
         self.power = power
 
     def __call__(self, step):
         """Returns the learning rate of update `step`."""
-        left = 1.0 - ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
-        return ops.power(left, self.power) * self.learning_rate
+        remaining = 1.0 - ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
+        return ops.power(remaining, self.power) * self.initial_learning_rate
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return {"learning_rate": self.learning_rate, "decay_steps": self.decay_steps, "power": self.power}
-
-
-def _check_rate(learning_rate):
-    if not learning_rate > 0:
-        raise ValueError(f"Expected learning_rate above 0, received {learning_rate!r}.")
+        return {**super().get_config(), "decay_steps": self.decay_steps, "power": self.power}

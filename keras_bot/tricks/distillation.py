@@ -20,10 +20,13 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_bot.deprecation import renamed_names
+from keras_bot.surgery import recast
 from keras_bot.tricks.labels import as_probabilities
-from keras_bot.tricks.precision import output_layers, policy_of, recast
+from keras_bot.tricks.logits import check_logits, check_loss
+from keras_bot.tricks.precision import policy_of
 
-_PARTS = ("student", "teacher", "teacher_inputs", "soft_loss")  # keys of a Distiller's config
+_SERIALIZED = ("student", "teacher", "teacher_inputs", "soft_loss")  # keys of a DistillationModel's config
 
 
 def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None):
@@ -88,8 +91,10 @@ class SoftCrossentropy(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
-class Distiller(keras.Model):
+class DistillationModel(keras.Model):
     """Model that trains `student` with the help of `teacher` and otherwise behaves like the student.
+
+    `keras.distillation.Distiller` differs: its first argument is the teacher, and by default it weights both losses.
 
     `compile` takes the student's arguments: the loss is the hard loss, on logits. `fit` adds the soft loss and
     keeps the student's regularization losses. `evaluate` and `predict` run only the student. `save`,
@@ -126,8 +131,8 @@ class Distiller(keras.Model):
         name: str | None = None,
     ):
         classes = check_logits(student, "student")
-        if teacher is not None and (theirs := check_logits(teacher, "teacher")) != classes:
-            raise ValueError(f"Expected a teacher with the student's {classes} classes, received one with {theirs}.")
+        if teacher is not None and (teacher_classes := check_logits(teacher, "teacher")) != classes:
+            raise ValueError(f"The teacher has {teacher_classes} classes, but the student has {classes}.")
         _check(temperature, hard_weight)
         policy = policy_of(student)
         super().__init__(name=name, dtype=policy, autocast=False)
@@ -154,13 +159,13 @@ class Distiller(keras.Model):
             loss: the hard loss, on logits.
             **options: the other arguments of `keras.Model.compile`.
         """
-        _check_loss(loss)
+        check_loss(loss)
         super().compile(optimizer=optimizer, loss=loss, **options)
         self.student.compile(optimizer=self.optimizer, loss=loss, **options)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the hard loss plus the student's regularization losses, in training also the soft loss."""
-        y, said = self._split_labels(y)
+        y, teacher_logits = self._split_labels(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
@@ -168,8 +173,8 @@ class Distiller(keras.Model):
         penalties = sum(self._aggregate_additional_loss(penalty) for penalty in self.student.losses)
         if self.teacher is not None:
             x = x if self.teacher_inputs is None else self.teacher_inputs(x)
-            said = self.teacher(x, training=False)
-        soft = self.soft_loss(said, y_pred, sample_weight)
+            teacher_logits = self.teacher(x, training=False)
+        soft = self.soft_loss(teacher_logits, y_pred, sample_weight)
         if self.hard_weight is None:
             return loss + soft
         # `loss` is hard + penalties; adding (1 - w) * penalties keeps their total weight at 1.
@@ -201,51 +206,22 @@ class Distiller(keras.Model):
 
     def get_config(self):
         """Returns the constructor arguments, with the models serialized."""
-        parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _PARTS}
+        parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _SERIALIZED}
         return {"name": self.name, **parts, "temperature": self.temperature, "hard_weight": self.hard_weight}
 
     @classmethod
     def from_config(cls, config):
         """Builds the model from `get_config`'s result, with new weights."""
-        parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in _PARTS}
+        parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in _SERIALIZED}
         return cls(**{**config, **parts})
 
 
-def check_logits(model: keras.Model, role: str = "model") -> int:
-    """Returns the number of classes. Raises ValueError, naming `role`, unless the model's only output is logits."""
-    outputs = getattr(model, "outputs", None) or ()
-    if len(outputs) != 1:
-        raise ValueError(
-            f"Expected the {role} as a functional or built Sequential model with one output, "
-            f"received {model!r}. Wrap another kind: keras.Model(inputs, model(inputs))."
-        )
-    operation = output_layers(model)[0]
-    is_softmax = type(operation).__name__ == "Softmax"
-    if is_softmax or getattr(operation, "activation", None) is keras.activations.softmax:
-        raise ValueError(
-            f"Expected the {role} to give logits, but {model.name!r} ends in softmax ({operation.name!r}). "
-            "Build it without the last activation, for keras.applications with classifier_activation=None."
-        )
-    return outputs[0].shape[-1]
+keras.saving.get_custom_objects()["keras_bot>Distiller"] = DistillationModel  # its name in files of version 0.1.0
+__getattr__ = renamed_names(__name__, {"Distiller": "keras_bot.tricks.DistillationModel"})
 
 
 def _check(temperature, hard_weight=None):
     if not temperature > 0:
-        raise ValueError(f"Expected temperature above 0, received {temperature!r}.")
+        raise ValueError(f"temperature must be above 0, received {temperature!r}.")
     if hard_weight is not None and not 0 <= hard_weight <= 1:
-        raise ValueError(f"Expected hard_weight in 0 … 1 or None, received {hard_weight!r}.")
-
-
-def _check_loss(loss):
-    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-    if loss is None:
-        raise ValueError("Expected a hard loss from logits, received None.")
-    kinds = ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy")
-    by_function = getattr(loss, "__name__", "") in (*kinds, "kl_divergence")  # these expect probabilities by default
-    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    by_class = not config.get("from_logits", type(loss) is not keras.losses.KLDivergence)
-    if by_function or by_class:
-        raise ValueError(
-            f"Expected a loss from logits, received {loss!r}. Use for instance "
-            "keras.losses.CategoricalCrossentropy(from_logits=True)."
-        )
+        raise ValueError(f"hard_weight must be None or in 0 … 1, received {hard_weight!r}.")

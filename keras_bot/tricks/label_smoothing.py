@@ -47,7 +47,7 @@ def spread_epsilon(labels, epsilon: float):
     """
     classes = labels.shape[-1]
     if classes is None or classes < 2:
-        raise ValueError(f"Expected labels (…, K) of a known K of at least 2, received the shape {labels.shape}.")
+        raise ValueError(f"labels must be (…, K) with a known K of at least 2, received the shape {labels.shape}.")
     return labels * (1.0 - epsilon) + (1.0 - labels) * (epsilon / (classes - 1))
 
 
@@ -117,4 +117,4 @@ def _are_indices(labels, classes):
 
 def _check_epsilon(epsilon):
     if not 0 <= epsilon < 1:
-        raise ValueError(f"Expected epsilon of at least 0 and below 1, received {epsilon!r}.")
+        raise ValueError(f"epsilon must be at least 0 and below 1, received {epsilon!r}.")

@@ -51,10 +51,12 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         **kwargs,
     ):
         if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ValueError(f"Expected an optimizer without loss scaling, received {inner_optimizer!r}. Unwrap it.")
+            raise ValueError(
+                f"inner_optimizer already scales the loss: {inner_optimizer!r}. Pass its inner_optimizer instead."
+            )
         if not 0 < min_scale <= initial_scale:
             raise ValueError(
-                f"Expected min_scale above 0 and at most initial_scale ({initial_scale!r}), received {min_scale!r}."
+                f"min_scale must be above 0 and at most initial_scale ({initial_scale!r}), received {min_scale!r}."
             )
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name, **kwargs)
         self.min_scale = min_scale
@@ -74,7 +76,7 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         if not grads:
             return
         if trainable_variables is None and not self.built:
-            raise ValueError("Expected trainable_variables or a built optimizer, received neither. Pass them once.")
+            raise ValueError("The optimizer is not built yet. Pass trainable_variables in the first call of `apply`.")
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         grads = sum_over_replicas(self, grads, variables)
         super().apply(grads, variables)

@@ -21,12 +21,12 @@ def linear_scaling(learning_rate: float, batch_size: int, reference_batch_size: 
     Raises:
         ValueError: if an argument isn't above 0.
     """
-    given = {
+    arguments = {
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "reference_batch_size": reference_batch_size,
     }
-    for name, value in given.items():
+    for name, value in arguments.items():
         if not value > 0:
-            raise ValueError(f"Expected {name} above 0, received {value!r}.")
+            raise ValueError(f"{name} must be above 0, received {value!r}.")
     return float(learning_rate * batch_size / reference_batch_size)

@@ -7,7 +7,8 @@ Shapes and dtypes: images (B, …) keep their float dtype (integers become the c
     become float32; both are mixed in at least float32. Sample weights (B,) are optional.
 The paper's value: alpha = 0.2, and 200 epochs instead of 120, because mixup needs longer training.
 Interactions: labels must be one-hot or soft, not class indices. Smoothing before or after gives the same labels. With
-    distillation the teacher also receives the mixed images. To train the last epochs without mixup, use `MixUpOff`.
+    distillation the teacher also receives the mixed images. To train the last epochs without mixup, use `MixUpOff`, or
+    pass `enabled=is_mixed_epoch(…)` to `mix_batch`.
 Reference: Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412; He et al., CVPR 2019, equations 7 and 8.
 """
 
@@ -26,20 +27,55 @@ def mixup(x, partner, weight):
     return weight * x + (1 - weight) * partner
 
 
+def mix_batch(images, labels, uniforms, alpha: float, *, sample_weight=None, enabled=True, ops=keras.ops):
+    """Mixes a batch with its reversal: the whole trick, for the layer and for `tf.data`.
+
+    Args:
+        images: (B, …). The dtype is kept.
+        labels: (B, K), one-hot or soft floats. They are not checked.
+        uniforms: two random numbers, see `symmetric_beta`.
+        alpha: parameter of Beta(alpha, alpha), above 0.
+        sample_weight: None, or float weights (B,), see `MixUp`.
+        enabled: scalar boolean; if false, lambda is 1.
+        ops: namespace with `cast`, `flip`, `where` and the functions of `symmetric_beta`. In tf.data pass TensorFlow's,
+            because Keras may run on another backend.
+
+    Returns:
+        The mixed (images, labels) or (images, labels, sample_weight).
+
+    Raises:
+        ValueError: for integers of rank 1 or 2: class indices, or one-hot labels that would be truncated.
+    """
+    weight = ops.where(enabled, symmetric_beta(uniforms, alpha, ops), 1.0)
+    images = mix_with_reversal(images, weight, ops)
+    mixed_labels = mix_with_reversal(labels, weight, ops)
+    if sample_weight is None:
+        return images, mixed_labels
+    mixed_weights = mix_with_reversal(sample_weight, weight, ops)
+    weighted = mix_with_reversal(sample_weight[:, None] * labels, weight, ops)
+    divisor = ops.where(mixed_weights > 0, mixed_weights, 1.0)[:, None]
+    return images, ops.where(mixed_weights[:, None] > 0, weighted / divisor, mixed_labels), mixed_weights
+
+
+def is_mixed_epoch(epoch, epochs: int, last_epochs: int):
+    """Returns whether mixup is on in `epoch`, counted from 0: the last `last_epochs` of `epochs` train without it."""
+    return epoch < epochs - last_epochs
+
+
 def mix_with_reversal(x, weight, ops=keras.ops):
     """Mixes a batch (B, …) with its reversal, computed in at least float32; the dtype is kept.
 
     Args:
         x: tensor of `ops`' framework.
         weight: scalar lambda.
-        ops: namespace with `cast` and `flip`; in tf.data TensorFlow's, if Keras runs on another backend.
+        ops: see `mix_batch`.
 
     Raises:
         ValueError: for integers of rank 1 or 2: class indices, or one-hot labels that would be truncated.
     """
     if is_integer(x) and len(x.shape) <= 2:
         raise ValueError(
-            f"Expected labels as floats, received integers of shape {tuple(x.shape)}. Apply keras.ops.one_hot to class "
+            f"labels must be floats, received integers of shape {tuple(x.shape)}. Apply keras.ops.one_hot to class "
             "indices, and cast one-hot or binary labels to float32."
         )
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
@@ -57,7 +93,7 @@ def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
     Args:
         uniforms: float32 (2,), in [0, 1).
         alpha: above 0. Small values give weights near 0 or 1; 1 is uniform.
-        ops: namespace with `cos`, `expm1`, `log` and `sqrt`, see `mix_with_reversal`.
+        ops: namespace with `cos`, `expm1`, `log` and `sqrt`, see `mix_batch`.
     """
     cosine = ops.cos(2 * math.pi * uniforms[0])
     radius = ops.expm1(-ops.log(uniforms[1]) / alpha)
@@ -71,7 +107,10 @@ def draw_weight(alpha: float, seed):
 
 @keras.saving.register_keras_serializable(package="keras_bot")
 class MixUp(keras.layers.Layer):
-    """Layer that mixes every batch with its reversal.
+    """Mixup with one lambda per batch and the reversed batch as partner; labels and sample weights are mixed too.
+
+    `keras.layers.MixUp` differs: it draws one lambda per image, shuffles the partners, computes in the compute dtype,
+    takes dictionaries of images and labels without sample weights, and doesn't check labels.
 
     Call it with `(images, labels)`, `(images, labels, sample_weight)` or a dictionary with these keys: eagerly, in a
     model, under XLA, or in `tf.data` (TensorFlow backend) after `batch`, as `dataset.map(MixUp())`. It mixes unless
@@ -99,7 +138,7 @@ class MixUp(keras.layers.Layer):
     def __init__(self, alpha: float = 0.2, seed: int | None = None, name: str | None = None, dtype=None):
         super().__init__(name=name, dtype=dtype, trainable=False, autocast=False)
         if not alpha > 0:
-            raise ValueError(f"Expected alpha above 0, received {alpha!r}. To train without mixup leave the layer out.")
+            raise ValueError(f"alpha must be above 0, received {alpha!r}. To train without mixup, remove the layer.")
         self.alpha = float(alpha)
         self.seed = seed = None if seed is None else int(seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -118,28 +157,32 @@ class MixUp(keras.layers.Layer):
             labels, training = None, labels
         parts = self._unpack(inputs if labels is None else (inputs, labels, sample_weight))
         if training:
-            weight = draw_weight(self.alpha, self.seed_generator)
-            weight = 1.0 - self.enabled * (1.0 - weight)
-            parts = _mix_batch(*parts, weight)
-        parts = parts if parts[2] is not None else parts[:2]
+            images, labels, weights = parts
+            uniforms = keras.random.uniform((2,), seed=self.seed_generator, dtype="float32")
+            enabled = self.enabled > 0
+            parts = mix_batch(images, labels, uniforms, self.alpha, sample_weight=weights, enabled=enabled)
+        elif parts[2] is None:
+            parts = parts[:2]
         return dict(zip(_KEYS, parts, strict=False)) if isinstance(inputs, dict) else parts
 
     def _unpack(self, inputs):
         """Returns float images, float labels, and weights or None."""
         if isinstance(inputs, dict):
             if not {"images", "labels"} <= set(inputs) <= set(_KEYS):
-                raise ValueError(f"Expected the keys images and labels, or {', '.join(_KEYS)}, got {sorted(inputs)}.")
+                raise ValueError(
+                    f"inputs must have the keys images, labels and optionally sample_weight, received {sorted(inputs)}."
+                )
             inputs = [inputs.get(key) for key in _KEYS]
         if not isinstance(inputs, list | tuple) or len(inputs) not in (2, 3):
-            raise ValueError(f"Expected (images, labels) or (images, labels, sample_weight), received {inputs!r}.")
+            raise ValueError(f"MixUp needs (images, labels) or (images, labels, sample_weight), received {inputs!r}.")
         images, labels, weights = (*inputs, None)[:3]
         if len(labels.shape) != 2:
             raise ValueError(
-                "Expected one-hot or soft labels (batch, classes), "
-                f"received the shape {tuple(labels.shape)}. Apply keras.ops.one_hot first."
+                f"labels must be one-hot or soft (batch, classes), received the shape {tuple(labels.shape)}. "
+                "Apply keras.ops.one_hot first."
             )
         if weights is not None and len(weights.shape) != 1:
-            raise ValueError(f"Expected sample weights (batch,), received the shape {tuple(weights.shape)}.")
+            raise ValueError(f"sample_weight must be (batch,), received the shape {tuple(weights.shape)}.")
         if not keras.backend.is_float_dtype(images.dtype):
             images = ops.cast(images, self.compute_dtype)
         return images, as_probabilities(labels), None if weights is None else ops.cast(weights, "float32")
@@ -148,14 +191,3 @@ class MixUp(keras.layers.Layer):
         """Returns the constructor arguments."""
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}
-
-
-def _mix_batch(images, labels, weights, weight):
-    """Returns the mixed images, labels and sample weights (None without weights)."""
-    images = mix_with_reversal(images, weight)
-    if weights is None:
-        return images, mix_with_reversal(labels, weight), None
-    mixed = mix_with_reversal(weights, weight)
-    weighted = mix_with_reversal(weights[:, None] * labels, weight)
-    safe = ops.where(mixed > 0, mixed, 1.0)[:, None]
-    return images, ops.where(mixed[:, None] > 0, weighted / safe, mix_with_reversal(labels, weight)), mixed

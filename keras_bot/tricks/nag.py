@@ -9,8 +9,8 @@ Shapes and dtypes: one velocity per variable, of its shape and dtype; works in f
 The paper's value: mu = 0.9, lambda = 1e-4, eta = 0.1 at batch 256.
 Interactions: wrap it in `LossScaling` under mixed_float16. The penalty is added after unscaling and clipping. Clipping
     applies to the gradient summed over replicas, whereas Keras' optimizers clip each replica's own. Kernel
-    regularizers in the model would decay a second time. A path in `decay` is a `variable.path` that may omit
-    leading parts, since Keras omits the name of a loaded Sequential model.
+    regularizers in the model would decay a second time. A path in `decayed_variables` is a `variable.path` that may
+    omit leading parts, since Keras omits the name of a loaded Sequential model.
 Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.optimizer.NAG; He et al., CVPR
     2019.
 """
@@ -21,8 +21,11 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
+from keras_bot.deprecation import renamed_arguments, renamed_attributes
 from keras_bot.tricks.loss_scaling import SumFirst
 from keras_bot.tricks.no_bias_decay import DecayExclusions, is_kernel, same_path, warn_of_unknown_weights
+
+_RENAMED = {"decay": "decayed_variables", "rates": "lr_multipliers"}  # arguments of version 0.1.0
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
@@ -32,10 +35,10 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
     Args:
         learning_rate: float, `LearningRateSchedule` or a callable without arguments.
         momentum: mu, at least 0 and below 1.
-        weight_decay: lambda, at least 0.
-        decay: variables to decay: "kernels" of convolutions and dense layers, "all", or a sequence of paths.
+        weight_decay: lambda, at least 0. It is added to the gradient, unlike in Keras' own optimizers.
+        decayed_variables: "kernels" of convolutions and dense layers, "all", or a sequence of variable paths.
             `exclude_from_weight_decay` excludes some of them. "kernels" warns about other matrices.
-        rates: learning rate factors by variable path, for example smaller ones for pretrained variables.
+        lr_multipliers: learning rate factors by variable path, for example smaller ones for pretrained variables.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
             loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
 
@@ -44,13 +47,16 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
             variable.
     """
 
+    __getattr__ = renamed_attributes(l2="weight_decay", **_RENAMED)
+
+    @renamed_arguments(**_RENAMED)
     def __init__(
         self,
         learning_rate=0.1,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        decay: str | Sequence[str] = "kernels",
-        rates: Mapping[str, float] | None = None,
+        decayed_variables: str | Sequence[str] = "kernels",
+        lr_multipliers: Mapping[str, float] | None = None,
         clipnorm=None,
         clipvalue=None,
         global_clipnorm=None,
@@ -61,10 +67,9 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         gradient_accumulation_steps=None,
         name=None,
     ):
-        # The base class only supports decoupled decay. NumPy scalars can't be multiplied with symbolic tensors.
+        # NumPy scalars can't be multiplied with symbolic tensors.
         super().__init__(
             learning_rate=float(learning_rate) if isinstance(learning_rate, numbers.Real) else learning_rate,
-            weight_decay=None,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
@@ -75,16 +80,11 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        if not 0 <= momentum < 1:
-            raise ValueError(f"Expected momentum of at least 0 and below 1, received {momentum!r}.")
-        if not weight_decay >= 0:
-            raise ValueError(f"Expected weight_decay of at least 0, received {weight_decay!r}.")
-        if isinstance(decay, str) and decay not in ("kernels", "all"):
-            raise ValueError(f'Expected decay as "kernels", "all" or a list of variable paths, received {decay!r}.')
+        _check(momentum, weight_decay, decayed_variables)
         self.momentum = float(momentum)
-        self.l2 = float(weight_decay)
-        self.decay = decay if isinstance(decay, str) else tuple(decay)
-        self.rates = {path: float(factor) for path, factor in (rates or {}).items()}
+        self.weight_decay = float(weight_decay)
+        self.decayed_variables = decayed_variables if isinstance(decayed_variables, str) else tuple(decayed_variables)
+        self.lr_multipliers = {path: float(factor) for path, factor in (lr_multipliers or {}).items()}
 
     def build(self, variables):
         """Creates the velocities and determines which variables are decayed."""
@@ -95,20 +95,23 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         # Determined here, because TensorFlow's update_step receives raw variables, without a path or role.
         self._is_decayed = tuple(
             chosen and self._use_weight_decay(v)
-            for chosen, v in zip(self._settle_decay(variables), variables, strict=True)
+            for chosen, v in zip(self._choose_decayed(variables), variables, strict=True)
         )
-        factors = {_find(path, variables, "rates"): factor for path, factor in self.rates.items()}
+        factors = {_find(path, variables, "lr_multipliers"): factor for path, factor in self.lr_multipliers.items()}
         self._factors = tuple(factors.get(v.path, 1.0) for v in variables)
 
-    def _settle_decay(self, variables):
-        if self.decay == "all":
+    def _choose_decayed(self, variables):
+        if self.decayed_variables == "all":
             return (True,) * len(variables)
-        if self.decay == "kernels":
-            if self.l2:
+        if self.decayed_variables == "kernels":
+            if self.weight_decay:
                 warn_of_unknown_weights(variables)
             return tuple(is_kernel(v) for v in variables)
-        named = {_find(path, variables, "decay") for path in self.decay}
+        named = {_find(path, variables, "decayed_variables") for path in self.decayed_variables}
         return tuple(v.path in named for v in variables)
+
+    def _apply_weight_decay(self, variables):
+        """Does nothing: `update_step` adds the decay to the gradient. Keras' method would shrink the weights too."""
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable."""
@@ -116,7 +119,7 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         velocity = self._velocities[index]
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         if self._is_decayed[index]:
-            gradient = gradient + self.l2 * variable
+            gradient = gradient + self.weight_decay * variable
         new_velocity = self.momentum * velocity + gradient
         step = ops.cast(learning_rate * self._factors[index], variable.dtype) * (
             gradient + self.momentum * new_velocity
@@ -126,9 +129,26 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        decay = self.decay if isinstance(self.decay, str) else list(self.decay)
-        own = {"momentum": self.momentum, "weight_decay": self.l2, "decay": decay, "rates": self.rates}
+        decayed = self.decayed_variables if isinstance(self.decayed_variables, str) else list(self.decayed_variables)
+        own = {"momentum": self.momentum, "decayed_variables": decayed, "lr_multipliers": self.lr_multipliers}
         return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the optimizer from `get_config`'s result, also that of version 0.1.0."""
+        config = {_RENAMED.get(name, name): value for name, value in config.items()}
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def _check(momentum, weight_decay, decayed_variables):
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be at least 0 and below 1, received {momentum!r}.")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be at least 0, received {weight_decay!r}.")
+    if isinstance(decayed_variables, str) and decayed_variables not in ("kernels", "all"):
+        raise ValueError(
+            f'decayed_variables must be "kernels", "all" or a list of variable paths, received {decayed_variables!r}.'
+        )
 
 
 def _find(path, variables, argument):
@@ -138,7 +158,7 @@ def _find(path, variables, argument):
     found = [p for p in paths if p == path] or alike
     if len(found) != 1:
         raise ValueError(
-            f"Expected a path in {argument} to name one trainable variable, received {path!r} "
-            f"that names {len(found)}. Known paths: {paths}."
+            f"The path {path!r} in {argument} matches {len(found)} trainable variables, but must match one. "
+            f"Known paths: {paths}."
         )
     return found[0]

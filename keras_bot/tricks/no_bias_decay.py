@@ -5,7 +5,7 @@ What: weight decay reduces overfitting of the many weights of convolutions and d
 Equation: g = grad + lambda * w for kernels, g = grad for every other variable.
 Shapes and dtypes: a kernel has rank 2 or more; any dtype.
 The paper's value: on in the efficient setting; the baseline decays all variables.
-Interactions: `NAG` applies it (`decay="kernels"`). Don't also add kernel regularizers to the model: that
+Interactions: `NAG` applies it (`decayed_variables="kernels"`). Don't also add kernel regularizers to the model: that
     would decay twice.
 Reference: Jia et al., "Highly Scalable Deep Learning Training System", arXiv 1807.11205; He et al., CVPR
     2019, section 3.1.
@@ -21,7 +21,7 @@ import keras
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
-_SPARED = ("bias", "gamma", "beta")  # not kernels, whatever their rank
+_NEVER_DECAYED = ("bias", "gamma", "beta")  # not kernels, whatever their rank
 _EXCLUDED = "excluded_from_weight_decay"  # key in an optimizer's config
 
 
@@ -43,11 +43,11 @@ def split_by_decay(model: keras.Model) -> tuple[list[keras.Variable], list[keras
 
 def warn_of_unknown_weights(variables: list[keras.Variable]):
     """Warns about matrices, as in custom layers, that `is_kernel` doesn't recognize and so aren't decayed."""
-    others = [v.path for v in variables if len(v.shape) >= 2 and not is_kernel(v) and v.name not in _SPARED]
+    others = [v.path for v in variables if len(v.shape) >= 2 and not is_kernel(v) and v.name not in _NEVER_DECAYED]
     if others:
         warnings.warn(
-            f'decay="kernels" leaves these weights of rank 2 or more without decay: {", ".join(others)}. To decay them '
-            'too, pass the list of paths as decay=, or decay="all".',
+            f'decayed_variables="kernels" does not decay these weights of rank 2 or more: {", ".join(others)}. '
+            'To decay them too, pass a list of paths as decayed_variables, or "all".',
             stacklevel=2,
         )
 

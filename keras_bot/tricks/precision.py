@@ -16,11 +16,10 @@ Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv 171
 """
 
 import contextlib
-import os
-import tempfile
 
 import keras
 
+from keras_bot.deprecation import renamed_names
 from keras_bot.tricks.no_bias_decay import is_kernel
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -37,7 +36,7 @@ def mixed_precision(policy: str):
         ValueError: if the policy is unknown.
     """
     if policy not in POLICIES:
-        raise ValueError(f"Expected the policy as one of {', '.join(POLICIES)}, received {policy!r}.")
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, received {policy!r}.")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -54,40 +53,6 @@ def policy_of(model: keras.Model) -> keras.DTypePolicy:
     return model.dtype_policy
 
 
-def output_layers(model: keras.Model) -> list:
-    """Returns the layers or operations that produce the model's outputs, descending into nested models."""
-    last = [tensor._keras_history.operation for tensor in model.outputs]
-    return [layer for op in last for layer in (output_layers(op) if isinstance(op, keras.Model) else [op])]
-
-
-def _alone(tensors):
-    return tensors[0] if isinstance(tensors, list | tuple) and len(tensors) == 1 else tensors
-
-
-def recast(model: keras.Model, policy: str | keras.DTypePolicy) -> keras.Model:
-    """Returns an uncompiled copy of `model`, with its weights, that computes in `policy`; output layers use float32.
-
-    Args:
-        model: functional or built Sequential model. It is not modified.
-        policy: a dtype policy or its name.
-    """
-
-    heads = output_layers(model)
-
-    def rebuild(layer):
-        config = layer.get_config()
-        if "dtype" in config:
-            config["dtype"] = "float32" if layer in heads else policy
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)
-    # The clone of a compiled model is compiled; a new model with its layers isn't.
-    is_chain = isinstance(copy, keras.Sequential)
-    ends = (copy.inputs, copy.outputs) if is_chain else (copy.input, copy.output)
-    copy = keras.Model(*map(_alone, ends), name=model.name)
-    # Uses a file instead of get_weights, because loading also restores state that layers derive from their weights.
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.weights.h5")
-        model.save_weights(path)
-        copy.load_weights(path)
-    return copy
+__getattr__ = renamed_names(
+    __name__, {"output_layers": "keras_bot.surgery.output_layers", "recast": "keras_bot.surgery.recast"}
+)

@@ -34,11 +34,11 @@ class Warmup(LearningRateSchedule):
     def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
         super().__init__()
         if isinstance(schedule, bool) or not isinstance(schedule, numbers.Real | LearningRateSchedule):
-            raise ValueError(f"Expected schedule as a float or a LearningRateSchedule, received {schedule!r}.")
+            raise ValueError(f"schedule must be a number or a LearningRateSchedule, received {schedule!r}.")
         if isinstance(schedule, numbers.Real) and not schedule > 0:
-            raise ValueError(f"Expected a learning rate above 0, received {schedule!r}.")
+            raise ValueError(f"schedule is a constant learning rate, so it must be above 0, received {schedule!r}.")
         if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 1:
-            raise ValueError(f"Expected warmup_steps as an int of at least 1, received {warmup_steps!r}.")
+            raise ValueError(f"warmup_steps must be an integer of at least 1, received {warmup_steps!r}.")
         self.schedule = float(schedule) if isinstance(schedule, numbers.Real) else schedule
         self.warmup_steps = int(warmup_steps)
 

@@ -5,9 +5,11 @@ What: initialize gamma = 0 in the last batch normalization of each residual bran
 Equation: block(x) = shortcut(x) + gamma * norm(f(x)) + beta, with gamma = beta = 0 at the start.
 Shapes and dtypes: gamma (channels,), in the variable's own dtype.
 The paper's value: on for all residual blocks.
-Interactions: `NAG` with decay="kernels" doesn't decay gamma. Apply `zero_gamma` before the first step, not to trained
-    weights. A branch with an activation or a convolution after its last batch normalization is skipped: with
-    gamma = beta = 0 the input of a ReLU is 0, its gradient is 0, and the branch would never train.
+Interactions: `NAG` with decayed_variables="kernels" doesn't decay gamma. Apply `zero_gamma` before the first step, not
+    to trained weights. `models.create_model(…, zero_gamma=True)` gives the same weights, but through gamma's
+    initializer, so that the configuration, and with it every clone, has zero gamma too. A branch with an activation or
+    a convolution after its last batch normalization is skipped: with gamma = beta = 0 the input of a ReLU is 0, its
+    gradient is 0, and the branch would never train.
 Reference: Goyal et al., arXiv 1706.02677, section 5.1; He et al., CVPR 2019, section 3.1.
 
 Blocks are found from the graph. At an addition, the branch of each input tensor consists of the nodes that only this
@@ -57,8 +59,8 @@ def zero_gamma(model: keras.Model) -> ZeroedNorms:
     reasons = "; ".join(f"the branch at {name!r} {reason}" for name, reason in zeroed.skipped.items())
     if not zeroed:
         raise ValueError(
-            "Expected residual branches that end in a BatchNormalization with a gamma, followed by nothing but linear "
-            f"layers, found none in {model.name!r}{': ' if reasons else ''}{reasons}."
+            f"{model.name!r} has no residual branch that ends in a BatchNormalization with gamma, followed only by "
+            f"linear layers{': ' if reasons else ''}{reasons}."
         )
     if reasons:
         warnings.warn(f"zero_gamma set {len(zeroed)} layers of {model.name!r} and skipped: {reasons}.", stacklevel=2)
@@ -70,7 +72,7 @@ def zero_gamma(model: keras.Model) -> ZeroedNorms:
 def _branches(model):
     """Yields (addition name, last norms, obstacle or "") for each residual branch, in graph order."""
     if not getattr(model, "outputs", None):
-        raise ValueError(f"Expected a functional model, received {model!r}.")
+        raise ValueError(f"model must be a functional model, received {model!r}.")
     blocks = set()  # ids of the additions that close a block
     for node in _graph(model.outputs):
         operation = node.operation

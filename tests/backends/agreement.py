@@ -29,7 +29,7 @@ def allow_float64():
 
 def network(name, dtype, inputs):
     """The network with the weights of the file."""
-    model = models.create(name, num_classes=10, width=0.25, dtype=dtype)
+    model = models.create_model(name, num_classes=10, width=0.25, dtype=dtype)
     model.set_weights([inputs[f"w{place}"] for place in range(len(model.weights))])
     return model
 

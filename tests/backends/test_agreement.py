@@ -24,7 +24,7 @@ def inputs_of(name):
     """
     draw = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
-    model = models.create(name, num_classes=10, width=0.25)
+    model = models.create_model(name, num_classes=10, width=0.25)
     weights = []
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)
@@ -82,6 +82,6 @@ def test_backends_agree(name, tmp_path):
             (single, {"logits": 1e-4, "C": 1e-4, "moving": 1e-4, "step": 1e-4, "gradient": max(1e-4, 4 * reach)}),
         ):
             found = {kind: worst(results[backend], results[reference], kind) for kind in bars}
-            told = ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
-            print(f"{name}, {backend} and {reference}, {'float64' if results is double else 'float32'}: {told}")
+            figures = ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
+            print(f"{name}, {backend} and {reference}, {'float64' if results is double else 'float32'}: {figures}")
             assert all(found[kind] < bar for kind, bar in bars.items()), (backend, found, bars)

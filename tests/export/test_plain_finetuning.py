@@ -26,7 +26,7 @@ def test_the_example_is_what_its_card_says():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    model = models.create("resnet10_d", num_classes=5, width=0.1)
+    model = models.create_model("resnet10_d", num_classes=5, width=0.1)
     draw = np.random.default_rng(1)
     model.set_weights([weight * draw.uniform(0.8, 1.2, weight.shape) for weight in model.get_weights()])
     path = tmp_path_factory.mktemp("plain") / "net"
@@ -84,7 +84,7 @@ print("\\nlines", names["model"].history.history["val_accuracy"][-1])
 
 
 @pytest.fixture(scope="module")
-def told(exported):
+def printed(exported):
     """By its first word each line of one process that runs the three programs, and under "error" what they complain."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = LINES.format(root=str(ROOT), lines=next(block for block in blocks if "TFSM" in block))
@@ -94,16 +94,16 @@ def told(exported):
     return {first: rest for first, *rest in words} | {"error": done.stderr[-3000:]}
 
 
-def test_tensorflow_gives_the_features_and_tracks_the_weights(told):
-    assert "tensorflow" in told, told["error"]
-    assert told["tensorflow"] == ["44", "28", "2"]  # the head's two have no part in features
+def test_tensorflow_gives_the_features_and_tracks_the_weights(printed):
+    assert "tensorflow" in printed, printed["error"]
+    assert printed["tensorflow"] == ["44", "28", "2"]  # the head's two have no part in features
 
 
-def test_five_steps_of_keras_change_every_weight_and_move_batch_norm(told):
-    assert "keras" in told, told["error"]
-    assert told["keras"] == ["70"]
+def test_five_steps_of_keras_change_every_weight_and_move_batch_norm(printed):
+    assert "keras" in printed, printed["error"]
+    assert printed["keras"] == ["70"]
 
 
-def test_the_readmes_lines_fine_tune_the_example(told):
-    assert "lines" in told, told["error"]
-    assert float(told["lines"][0]) > 0.9
+def test_the_readmes_lines_fine_tune_the_example(printed):
+    assert "lines" in printed, printed["error"]
+    assert float(printed["lines"][0]) > 0.9

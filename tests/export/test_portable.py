@@ -1,4 +1,4 @@
-"""One file a network: runs without keras_bot, gives what the network gives, tells what it is, is whole or not there."""
+"""Exported files run without keras_bot, give the network's outputs, contain a description, and are never partial."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from keras_bot.export.portable import export_file, write_file
 from keras_bot.model_files import read_network
 from keras_bot.tasks.backbone import load_backbone
 from keras_bot.tasks.segmentation.fcn import fcn
-from keras_bot.training.finetune import start_from
+from keras_bot.training.finetune import load_weights_from
 
 MEAN, STD = np.float32((123.68, 116.779, 103.939)), np.float32((58.393, 57.12, 57.375))
 PACKAGES = {".keras": (), ".onnx": ("onnx", "tf2onnx", "onnxruntime"), ".tflite": ("ai_edge_litert",)}
@@ -47,7 +47,7 @@ def need(suffix):
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(0)
-    model = models.create("resnet10_d", num_classes=4, width=0.1)
+    model = models.create_model("resnet10_d", num_classes=4, width=0.1)
     draw = np.random.default_rng(1)
     model.set_weights([weight * draw.uniform(0.8, 1.2, weight.shape) for weight in model.get_weights()])
     return model
@@ -94,15 +94,15 @@ np.save("probabilities.npy", probabilities)
     np.testing.assert_allclose(np.load(folder / "probabilities.npy"), expected, atol=1e-5)
 
 
-def test_it_tells_classes_preprocessing_and_shapes(exported):
+def test_it_describes_classes_preprocessing_and_shapes(exported):
     if exported.suffix == ".onnx":
         import onnx
 
-        told = {prop.key: json.loads(prop.value) for prop in onnx.load(exported).metadata_props}
+        description = {prop.key: json.loads(prop.value) for prop in onnx.load(exported).metadata_props}
     else:
-        told = json.loads(zipfile.ZipFile(exported).read("model.json"))
-    assert told["class_names"] == list("abcd")
-    assert told["preprocessing"]["resize"].startswith("the shorter edge to 46, ")
+        description = json.loads(zipfile.ZipFile(exported).read("model.json"))
+    assert description["class_names"] == list("abcd")
+    assert description["preprocessing"]["resize"].startswith("the shorter edge to 46, ")
     shown = inspect(exported)
     shape = {".keras": "?, ?, ?", ".onnx": "batch, height, width", ".tflite": "?, 40, 40"}[exported.suffix]
     assert f"images float32 ({shape}, 3)" in shown and "  probabilities float32 (" in shown
@@ -119,8 +119,8 @@ def test_an_exported_keras_file_is_a_network_to_start_from(network, tmp_path):
     expected = models.features(network)(images)
     for level, end in load_backbone(path)(images).items():
         np.testing.assert_array_equal(end, expected[level])
-    other = models.create("resnet10_d", num_classes=4, width=0.1)
-    start_from(other, str(path), tuple("abcd"))
+    other = models.create_model("resnet10_d", num_classes=4, width=0.1)
+    load_weights_from(other, str(path), tuple("abcd"))
     np.testing.assert_array_equal(other(images), network(images))
 
 
@@ -140,12 +140,12 @@ def test_a_file_that_differs_from_its_network_isnt_kept(suffix, tmp_path):
     sizes = [(1, 8, 8), (2, 8, 8)]
     assert write_file(model, path, model, {}, sizes=sizes) <= 1e-5
     before = path.read_bytes()
-    with pytest.raises(MisuseError, match="exists already"):
+    with pytest.raises(MisuseError, match="already exists"):
         write_file(model, path, model, {}, sizes=sizes)
     for factor in (1.001, np.nan):
-        with pytest.raises(RunError, match="gives other results than the network"):
+        with pytest.raises(RunError, match="outputs differ from the network's"):
             write_file(model, path, lambda x: model(x) * factor, {}, sizes=sizes, overwrite=True)  # noqa: B023
-    with pytest.raises(RunError, match="Can't write"):
+    with pytest.raises(RunError, match="Cannot write"):
         write_file(model, path, lambda x: model(x)[:, :2], {}, sizes=sizes, overwrite=True)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     write_file(model, path, model, {"class_names": ["other"]}, sizes=sizes, overwrite=True)
@@ -202,9 +202,9 @@ def test_the_command_writes_and_inspects_it(form, suffix, run_dir, capsys):
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "resize=to 16x16, bilinear" in shown and "model=cifar_resnet8_d" in shown
-    assert main(command) == 2 and "exists already" in capsys.readouterr().err
+    assert main(command) == 2 and "already exists" in capsys.readouterr().err
     assert main(["predict", f"--savedmodel={path}", "photo.jpg"]) == 2
-    assert "Expected a SavedModel directory" in capsys.readouterr().err
+    assert "is not a SavedModel" in capsys.readouterr().err
 
 
 def test_the_exported_file_is_evaluated_and_trained_on_from(run_dir, capsys):
@@ -222,7 +222,7 @@ def test_an_unknown_format_is_refused(run_dir, capsys):
     assert "Unknown format 'tflite'" in capsys.readouterr().err
 
 
-def test_damaged_files_are_told(tmp_path, capsys):
+def test_damaged_files_are_reported(tmp_path, capsys):
     for suffix, packages in PACKAGES.items():
         if all(__import__("importlib.util").util.find_spec(package) for package in packages):
             path = tmp_path / f"net{suffix}"
@@ -241,7 +241,7 @@ def test_a_detector_is_a_keras_file_and_nothing_else(scenes, tmp_path, capsys):
     assert main(["train", *data, *network, "--optimizer=adamw", "--learning_rate=0.001", f"--run_dir={run}"]) == 0
     export = ["export", f"--run_dir={run}", f"--output_dir={tmp_path}", "--name=boxes"]
     assert main([*export, "--format=onnx"]) == 2
-    assert "Expected --format=savedmodel or keras for a detector" in capsys.readouterr().err
+    assert "--format=onnx does not support detectors" in capsys.readouterr().err
     assert main([*export, "--format=keras"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["worst_difference"] <= 1e-5
     assert isinstance(keras.saving.load_model(tmp_path / "boxes.keras", compile=False), RetinaNet)

@@ -16,7 +16,7 @@ from keras_bot.export.savedmodel import export_savedmodel, load_savedmodel
 
 @pytest.fixture(scope="module")
 def model():
-    network = models.create("cifar_resnet8_d", num_classes=5, width=0.5)
+    network = models.create_model("cifar_resnet8_d", num_classes=5, width=0.5)
     rng = np.random.default_rng(0)
     network.set_weights([weight * rng.uniform(0.5, 1.1, weight.shape) for weight in network.get_weights()])
     return network
@@ -65,15 +65,15 @@ np.save({str(tmp_path / "served.npy")!r}, served)
     np.testing.assert_allclose(served, loaded.serve(images), atol=1e-5)
 
 
-def test_the_description_stands_beside_the_graph(exported):
+def test_the_description_is_next_to_the_graph(exported):
     assert json.loads((exported / "assets.extra/model.json").read_text())["class_names"] == list("abcde")
 
 
 def test_it_replaces_a_savedmodel_only_when_asked_and_nothing_else(model, exported, tmp_path):
-    with pytest.raises(MisuseError, match="exists already"):
+    with pytest.raises(MisuseError, match="already exists"):
         export_savedmodel(model, exported, image_size=32)
     (tmp_path / "notes").mkdir()
-    with pytest.raises(MisuseError, match="is no SavedModel"):
+    with pytest.raises(MisuseError, match="is not a SavedModel"):
         export_savedmodel(model, tmp_path / "notes", image_size=32, overwrite=True)
 
 
@@ -93,7 +93,7 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkey
 
 
 def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):
-    with pytest.raises(MisuseError, match="Expected a SavedModel directory"):
+    with pytest.raises(MisuseError, match=r"is not a SavedModel\. `keras-bot export`"):
         load_savedmodel(tmp_path)
 
 
@@ -104,13 +104,13 @@ def test_a_damaged_file_is_not_inspected(name, tmp_path):
         inspect(tmp_path / name)
 
 
-def test_damaged_variables_and_another_makers_savedmodel_are_told(exported, tmp_path):
+def test_damaged_variables_and_another_makers_savedmodel_are_reported(exported, tmp_path):
     damaged = shutil.copytree(exported, tmp_path / "damaged")
     (data_file,) = damaged.glob("variables/variables.data*")
     data_file.write_bytes(data_file.read_bytes()[:1000])
-    with pytest.raises(RunError, match="Can't load the SavedModel"):
+    with pytest.raises(RunError, match="Cannot load the SavedModel"):
         load_savedmodel(damaged)
     foreign = shutil.copytree(exported, tmp_path / "foreign")
     shutil.rmtree(foreign / "assets.extra")
-    with pytest.raises(MisuseError, match="Expected a SavedModel of `keras-bot export`"):
+    with pytest.raises(MisuseError, match=r"contains no assets\.extra/model\.json"):
         load_savedmodel(foreign)

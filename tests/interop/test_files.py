@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from keras_bot import interop, models
 from keras_bot.errors import MisuseError
-from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, take_ours
+from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, fold_normalisation
 from keras_bot.interop.timm_file import timm_name
 
 pytestmark = pytest.mark.core
@@ -40,15 +40,15 @@ def _assert_same(one, other):
 
 @pytest.mark.parametrize("name", ["resnet18_a", "resnet50_c", "resnet26_b", "resnet50_d", "resnet34_d"])
 def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
-    model = _randomise(models.create(name, **SMALL))
-    told = interop.save_timm(model, tmp_path / "net.safetensors", image_size=192, eval_crop=0.9)
-    assert told["architecture"] == name.replace("_a", "").replace("_b", "").replace("_", "")
-    assert told["num_classes"] == 5 and told["pretrained_cfg"]["input_size"] == [3, 192, 192]
-    np.testing.assert_allclose(np.array(told["pretrained_cfg"]["mean"]) * 255, MEAN)
-    again = models.create(name, **SMALL)
+    model = _randomise(models.create_model(name, **SMALL))
+    config = interop.save_timm(model, tmp_path / "net.safetensors", image_size=192, eval_crop=0.9)
+    assert config["architecture"] == name.replace("_a", "").replace("_b", "").replace("_", "")
+    assert config["num_classes"] == 5 and config["pretrained_cfg"]["input_size"] == [3, 192, 192]
+    np.testing.assert_allclose(np.array(config["pretrained_cfg"]["mean"]) * 255, MEAN)
+    again = models.create_model(name, **SMALL)
     same, report = interop.load(tmp_path / "net.safetensors", again, source="timm")
     assert same is again and report.head == "kept" and report.model == name
-    _assert_same(again, model)  # the file tells that images are normalised as we do, so nothing is folded
+    _assert_same(again, model)  # the file states keras_bot's own normalisation, so nothing is folded
     assert (report.preprocessing["image_size"], report.preprocessing["eval_crop"]) == (192, 0.9)
     assert len(report.file["sha256"]) == 64
 
@@ -63,7 +63,7 @@ def test_timm_is_given_no_network_that_it_has_not():
 
 
 def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
-    interop.save_timm(models.create("resnet18_d", **SMALL), tmp_path / "net.safetensors")
+    interop.save_timm(models.create_model("resnet18_d", **SMALL), tmp_path / "net.safetensors")
     tensors = load_file(tmp_path / "net.safetensors")
     counts = [name for name in tensors if name.endswith("num_batches_tracked")]
     assert len(counts) == sum(name.endswith("running_var") for name in tensors)
@@ -77,11 +77,11 @@ def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
 )
 def test_inception_and_mobilenet_come_back_from_timm_too(name, theirs, tmp_path):
     small = {"num_classes": 5, "width": 0.0625}
-    model, again = _randomise(models.create(name, **small)), models.create(name, **small)
-    told = interop.save_timm(model, tmp_path / "net.safetensors")
-    size = models.usual_image_size(name)
-    assert told["architecture"] == theirs and told["num_classes"] == 5
-    assert told["pretrained_cfg"]["input_size"] == [3, size, size]
+    model, again = _randomise(models.create_model(name, **small)), models.create_model(name, **small)
+    config = interop.save_timm(model, tmp_path / "net.safetensors")
+    size = models.info(name).image_size
+    assert config["architecture"] == theirs and config["num_classes"] == 5
+    assert config["pretrained_cfg"]["input_size"] == [3, size, size]
     report = interop.load(tmp_path / "net.safetensors", again, source="timm")[1]
     assert report.head == "kept" and report.model == name and report.preprocessing["image_size"] == size
     _assert_same(again, model)
@@ -89,31 +89,31 @@ def test_inception_and_mobilenet_come_back_from_timm_too(name, theirs, tmp_path)
 
 @pytest.mark.parametrize("name", ["resnet50_a", "resnet18_vd", "cifar_resnet20_d", "mobilenet_v1"])
 def test_a_network_that_timm_lacks_is_not_written(name, tmp_path):
-    with pytest.raises(MisuseError, match="Expected a ResNet-18 … 152 of variant B or D"):
-        interop.save_timm(models.create(name, **SMALL), tmp_path / "net.safetensors")
+    with pytest.raises(MisuseError, match="Export a ResNet-18 … 152 of variant B or D"):
+        interop.save_timm(models.create_model(name, **SMALL), tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_for_timm_is_replaced_only_when_told(tmp_path):
-    model, path = models.create("resnet18_d", **SMALL), tmp_path / "net.safetensors"
+def test_a_file_for_timm_is_replaced_only_with_overwrite(tmp_path):
+    model, path = models.create_model("resnet18_d", **SMALL), tmp_path / "net.safetensors"
     path.write_text("mine")
-    with pytest.raises(MisuseError, match="exists already"):
+    with pytest.raises(MisuseError, match="already exists"):
         interop.save_timm(model, path)
     assert path.read_text() == "mine"
     interop.save_timm(model, path, overwrite=True)
     assert load_file(path) and [file.name for file in tmp_path.iterdir()] == [path.name]
-    with pytest.raises(MisuseError, match=r"ends in \.safetensors"):
+    with pytest.raises(MisuseError, match=r"end in \.safetensors"):
         interop.save_timm(model, tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("cut", [4, 200, -8])
-def test_a_file_that_is_cut_off_is_told_and_the_model_left_alone(cut, tmp_path):
-    model, path = _randomise(models.create("resnet18_d", **SMALL)), tmp_path / "net.safetensors"
+def test_a_file_that_is_cut_off_is_reported_and_the_model_left_alone(cut, tmp_path):
+    model, path = _randomise(models.create_model("resnet18_d", **SMALL)), tmp_path / "net.safetensors"
     interop.save_timm(model, path)
     path.write_bytes(path.read_bytes()[:cut])
-    other = models.create("resnet18_d", **SMALL)
+    other = models.create_model("resnet18_d", **SMALL)
     before = [np.array(value) for value in other.weights]
-    with pytest.raises(MisuseError, match=r"Can't read .*net\.safetensors, which is damaged"):
+    with pytest.raises(MisuseError, match=r"Cannot read .*net\.safetensors: it is damaged"):
         interop.load(path, other, source="timm")
     for value, old in zip(other.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(value), old)
@@ -121,9 +121,9 @@ def test_a_file_that_is_cut_off_is_told_and_the_model_left_alone(cut, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none.safetensors", "isn't there"), ("net.onnx", "Unknown form of file '.onnx'"), ("bad.npz", "Can't read")],
+    [("none.safetensors", "does not exist"), ("net.onnx", "Unknown file format '.onnx'"), ("bad.npz", "Cannot read")],
 )
-def test_files_that_are_none_are_told(name, message, tmp_path):
+def test_files_that_are_none_are_reported(name, message, tmp_path):
     if name != "none.safetensors":
         (tmp_path / name).write_text("text")
     with pytest.raises(MisuseError, match=message):
@@ -132,7 +132,7 @@ def test_files_that_are_none_are_told(name, message, tmp_path):
 
 def test_a_pickled_npz_is_refused(tmp_path):
     np.savez(tmp_path / "net.npz", weights=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(MisuseError, match="Can't read"):
+    with pytest.raises(MisuseError, match="Cannot read"):
         interop.load(tmp_path / "net.npz", source="timm")
 
 
@@ -143,17 +143,17 @@ def test_what_stands_before_all_names_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_is_widened_and_told(dtype, tmp_path):
-    model = _randomise(models.create("resnet18_d", **SMALL))
+def test_half_precision_is_widened_and_reported(dtype, tmp_path):
+    model = _randomise(models.create_model("resnet18_d", **SMALL))
     interop.save_timm(model, tmp_path / "whole.safetensors")
     halves = {
         name: value.astype(dtype) if value.dtype == np.float32 else value
         for name, value in load_file(tmp_path / "whole.safetensors").items()
     }
     save_file(halves, tmp_path / "half.safetensors")
-    again = models.create("resnet18_d", **SMALL)
+    again = models.create_model("resnet18_d", **SMALL)
     _, report = interop.load(tmp_path / "half.safetensors", again, source="timm", normalisation="theirs")
-    assert any(f"the file has {np.dtype(dtype).name}" in note for note in report.notes)
+    assert any(f"the file contains {np.dtype(dtype).name}" in note for note in report.notes)
     np.testing.assert_array_equal(np.asarray(again.get_layer("stem_1_bn").gamma), halves["conv1.1.weight"])
 
 
@@ -168,17 +168,17 @@ def test_mxnets_file_is_read(tmp_path):
     }
     for cut in (3, 20, 60, len(content) - 3):
         (tmp_path / "cut.params").write_bytes(content[:cut])
-        with pytest.raises(MisuseError, match="cut off"):
+        with pytest.raises(MisuseError, match="truncated"):
             interop.read_tensors(tmp_path / "cut.params")
     (tmp_path / "other.params").write_bytes(b"x" * 100)
-    with pytest.raises(MisuseError, match="doesn't begin as"):
+    with pytest.raises(MisuseError, match="does not start like"):
         interop.read_tensors(tmp_path / "other.params")
 
 
 @pytest.fixture
 def file(tmp_path):
     """A timm file without our metadata, of a small resnet18_d."""
-    interop.save_timm(_randomise(models.create("resnet18_d", **SMALL)), tmp_path / "ours.safetensors")
+    interop.save_timm(_randomise(models.create_model("resnet18_d", **SMALL)), tmp_path / "ours.safetensors")
     save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"
 
@@ -196,36 +196,36 @@ CONFIG = {
 }
 
 
-def test_timms_config_beside_a_file_tells_the_preprocessing(file):
-    small = models.create("resnet18_d", **SMALL)
+def test_timms_config_next_to_a_file_sets_the_preprocessing(file):
+    small = models.create_model("resnet18_d", **SMALL)
     assert interop.load(file, small, source="timm")[1].preprocessing == DEFAULTS["timm"] | {"takes": "ours"}
     file.with_name("config.json").write_text(json.dumps(CONFIG))
     report = interop.load(file, small, source="timm")[1]
     assert report.preprocessing["mean"] == (127.5, 127.5, 127.5) and report.preprocessing["image_size"] == 256
     assert report.class_names == ("tench", "shark")
-    told = interop.load(file, small, source="timm", preprocessing={"eval_crop": 1.0})[1].preprocessing
-    assert (told["eval_crop"], told["image_size"]) == (1.0, 256)
-    with pytest.raises(MisuseError, match="Unknown part of preprocessing 'crop'"):
+    settings = interop.load(file, small, source="timm", preprocessing={"eval_crop": 1.0})[1].preprocessing
+    assert (settings["eval_crop"], settings["image_size"]) == (1.0, 256)
+    with pytest.raises(MisuseError, match="Unknown preprocessing setting 'crop'"):
         interop.load(file, small, source="timm", preprocessing={"crop": 1.0})
 
 
 def test_timms_config_of_another_network_is_refused(file):
     """resnetaa18d has resnet18d's weights, and other pools."""
     file.with_name("config.json").write_text(json.dumps(CONFIG | {"architecture": "resnetaa18d"}))
-    with pytest.raises(MisuseError, match=r"of timm's resnetaa18d.*looks like resnet18_d"):
-        interop.load(file, models.create("resnet18_d", **SMALL), source="timm")
+    with pytest.raises(MisuseError, match=r"for timm's resnetaa18d.*contains resnet18_d"):
+        interop.load(file, models.create_model("resnet18_d", **SMALL), source="timm")
 
 
 def test_a_config_of_another_form(file, tmp_path):
-    small, config = models.create("resnet18_d", **SMALL), file.with_name("config.json")
+    small, config = models.create_model("resnet18_d", **SMALL), file.with_name("config.json")
     config.write_text('{"model_type": "resnet"}')  # some other library's
     assert interop.load(file, small, source="timm")[1].preprocessing["image_size"] == 224
-    with pytest.raises(MisuseError, match=r"Can't read .*config\.json as timm's"):
+    with pytest.raises(MisuseError, match=r"Cannot read .*config\.json as a config\.json of timm"):
         interop.load(file, small, source="timm", config=config)
     config.write_text("{")
-    with pytest.raises(MisuseError, match=r"Can't read .*config\.json as timm's"):
+    with pytest.raises(MisuseError, match=r"Cannot read .*config\.json as a config\.json of timm"):
         interop.load(file, small, source="timm")
-    with pytest.raises(MisuseError, match="Expected no config for torchvision"):
+    with pytest.raises(MisuseError, match="only supported for the sources timm and keras_hub, not torchvision"):
         interop.load(file, small, source="torchvision", config=config)
 
 
@@ -236,7 +236,7 @@ def test_the_stem_takes_our_images_in_place_of_theirs(source):
     kernel, pixels = draw.standard_normal((3, 3, 3, 4)), draw.uniform(0, 255, (1, 8, 8, 3))
     order = [2, 1, 0] if source == "keras_applications" else [0, 1, 2]
     given = (pixels[..., order] - theirs["mean"]) / theirs["std"]
-    ours, mean = take_ours(kernel, np.zeros(4), theirs)
+    ours, mean = fold_normalisation(kernel, np.zeros(4), theirs)
 
     def convolve(images, kernel):
         windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), (1, 2))
@@ -247,17 +247,17 @@ def test_the_stem_takes_our_images_in_place_of_theirs(source):
 
 
 def test_load_without_a_model_and_with_classes(file):
-    with pytest.raises(MisuseError, match=r"stem_1_conv/kernel is \(3, 3, 3, 4\) where \(3, 3, 3, 32\) is needed"):
+    with pytest.raises(MisuseError, match=r"stem_1_conv/kernel is \(3, 3, 3, 4\) instead of \(3, 3, 3, 32\)"):
         interop.load(file, source="timm")
-    with pytest.raises(MisuseError, match=r"of resnet50_d, as timm has them; it looks like resnet18_d with 5 classes"):
+    with pytest.raises(MisuseError, match=r"timm weights of resnet50_d: it contains resnet18_d with 5 classes"):
         interop.load(file, "resnet50_d", source="timm")
     with pytest.raises(MisuseError, match="Unknown model 'resnet50d'"):
         interop.load(file, "resnet50d", source="timm")
-    with pytest.raises(MisuseError, match="Expected num_classes as the model has, 5, received 6"):
-        interop.load(file, models.create("resnet18_d", **SMALL), source="timm", num_classes=6)
+    with pytest.raises(MisuseError, match="num_classes=6, but the model has 5 classes"):
+        interop.load(file, models.create_model("resnet18_d", **SMALL), source="timm", num_classes=6)
 
 
 def test_a_model_of_another_dtype_policy_keeps_float32_weights(file):
-    model = models.create("resnet18_d", **SMALL, dtype="mixed_bfloat16")
+    model = models.create_model("resnet18_d", **SMALL, dtype="mixed_bfloat16")
     interop.load(file, model, source="timm", normalisation="theirs")
     assert {keras.backend.standardize_dtype(value.dtype) for value in model.weights} == {"float32"}

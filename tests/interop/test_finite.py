@@ -22,7 +22,7 @@ KERNEL, VARIANCE = "layer1.0.conv1.weight", "layer2.0.bn1.running_var"
 @pytest.fixture(scope="module")
 def tensors(tmp_path_factory):
     path = tmp_path_factory.mktemp("timm") / "net.safetensors"
-    interop.save_timm(models.create("resnet18_d", num_classes=3, width=0.25), path)
+    interop.save_timm(models.create_model("resnet18_d", num_classes=3, width=0.25), path)
     return load_file(path)
 
 
@@ -31,17 +31,17 @@ def test_an_import_names_the_tensors_and_changes_nothing(bad, tensors):
     broken = {name: array.copy() for name, array in tensors.items()}
     broken[KERNEL].flat[:3] = bad
     broken[VARIANCE].flat[5] = bad
-    model = models.create("resnet18_d", num_classes=3, width=0.25)
+    model = models.create_model("resnet18_d", num_classes=3, width=0.25)
     before = model.get_weights()
     size = broken[KERNEL].size
     with pytest.raises(MisuseError, match=rf"finite.*{KERNEL} \(3 of {size} values\), {VARIANCE} \(1 of 32 values\)\."):
-        interop.into(model, broken, "timm")
+        interop.assign_tensors(model, broken, "timm")
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_command_writes_nothing(tmp_path, capsys):
-    interop.save_timm(models.create("resnet18_d", num_classes=3), tmp_path / "net.safetensors")
+    interop.save_timm(models.create_model("resnet18_d", num_classes=3), tmp_path / "net.safetensors")
     broken = load_file(tmp_path / "net.safetensors")
     broken[KERNEL].flat[:3] = np.nan
     save_file(broken, tmp_path / "net.safetensors")
@@ -52,33 +52,33 @@ def test_the_command_writes_nothing(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
-@pytest.mark.parametrize(("dtype", "value", "told"), [("float64", 1e300, "too large"), ("float16", np.inf, "infinite")])
-def test_other_dtypes_are_checked_as_float32(dtype, value, told, tensors):
-    model = models.create("resnet18_d", num_classes=3, width=0.25)
+@pytest.mark.parametrize(("dtype", "value", "word"), [("float64", 1e300, "too large"), ("float16", np.inf, "infinite")])
+def test_other_dtypes_are_checked_as_float32(dtype, value, word, tensors):
+    model = models.create_model("resnet18_d", num_classes=3, width=0.25)
     wide = {name: array.astype(dtype) if array.dtype == "float32" else array for name, array in tensors.items()}
-    interop.into(model, wide, "timm")
+    interop.assign_tensors(model, wide, "timm")
     wide[KERNEL].flat[0] = value
-    with pytest.raises(MisuseError, match=f"{told}.* in {KERNEL} "):
-        interop.into(model, wide, "timm")
+    with pytest.raises(MisuseError, match=f"{word}.*: {KERNEL} "):
+        interop.assign_tensors(model, wide, "timm")
 
 
 def test_what_overflows_by_folding_the_normalisation_is_named_by_our_weight(tensors):
-    model = models.create("resnet18_d", num_classes=3, width=0.25)
+    model = models.create_model("resnet18_d", num_classes=3, width=0.25)
     large = dict(tensors) | {"conv1.0.weight": np.full_like(tensors["conv1.0.weight"], 3e38)}
     with pytest.raises(MisuseError, match="stem_1_bn/moving_mean"):
-        interop.into(model, large, "timm", preprocessing={"mean": (0.0, 0.0, 0.0)})
+        interop.assign_tensors(model, large, "timm", preprocessing={"mean": (0.0, 0.0, 0.0)})
 
 
 def test_tensors_that_are_not_used_may_hold_anything(tensors):
-    model = models.create("resnet18_d", num_classes=5, width=0.25)
-    interop.into(model, dict(tensors) | {"fc.bias": np.full(3, np.nan, "float32")}, "timm")
+    model = models.create_model("resnet18_d", num_classes=5, width=0.25)
+    interop.assign_tensors(model, dict(tensors) | {"fc.bias": np.full(3, np.nan, "float32")}, "timm")
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """A classifier with a weight that isn't finite, as a .keras file, a run and a SavedModel; and a segmenter."""
     folder = tmp_path_factory.mktemp("broken")
-    model = models.create("cifar_resnet8_d", num_classes=3, width=0.25)
+    model = models.create_model("cifar_resnet8_d", num_classes=3, width=0.25)
     export_savedmodel(model, folder / "saved", image_size=16)
     model.get_layer("predictions").bias.assign([1, np.nan, np.inf])
     model.save(folder / "model.keras")

@@ -1,4 +1,4 @@
-"""keras.applications' and keras-hub's networks beside ours, with random weights and statistics, through their files."""
+"""Files of keras.applications' and keras-hub's networks, with random weights: ours give the same outputs."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_mobilenet_of_keras_applications(name, tmp_path):
     net = _mobilenet(input_shape=(64, 64, 3), alpha=0.25)
     _randomise(net, gamma=(0.5, 2), beta=(-1, 4))
     (net.save_weights if name.endswith("weights.h5") else net.save)(tmp_path / name)
-    model = models.create("mobilenet_v1_tf", num_classes=5, width=0.25)
+    model = models.create_model("mobilenet_v1_tf", num_classes=5, width=0.25)
     _, report = interop.load(tmp_path / name, model, source="keras_applications", normalisation="theirs")
     assert (report.model, report.head, report.ignored) == ("mobilenet_v1_tf", "kept", ())
     assert len(report.uses) == len(net.weights) and any("multiples of 32" in note for note in report.notes)
@@ -98,7 +98,7 @@ def test_mobilenet_of_keras_applications(name, tmp_path):
     ours = models.features(model)(images, training=False)
     for level, end in zip(("C2", "C3", "C4", "C5"), ends, strict=True):
         _agree(ours[level], end)
-    with pytest.raises(MisuseError, match=r"weights of mobilenet_v1, as .*looks like mobilenet_v1_tf with 5 classes"):
+    with pytest.raises(MisuseError, match=r"weights of mobilenet_v1: it contains mobilenet_v1_tf with 5 classes"):
         interop.load(tmp_path / name, "mobilenet_v1", source="keras_applications")
 
 
@@ -108,8 +108,8 @@ def test_a_batch_norm_without_gamma_is_read(form, tmp_path):
     net = keras.Sequential([keras.Input((2,)), norm])
     net.set_weights([np.full(2, value, "float32") for value in (1, 2, 3)])
     (net.save_weights if form == "weights.h5" else net.save)(tmp_path / f"net.{form}")
-    told = {name: array.tolist() for name, array in interop.read_tensors(tmp_path / f"net.{form}").items()}
-    assert told == {"norm/beta": [1, 1], "norm/moving_mean": [2, 2], "norm/moving_variance": [3, 3]}
+    arrays = {name: array.tolist() for name, array in interop.read_tensors(tmp_path / f"net.{form}").items()}
+    assert arrays == {"norm/beta": [1, 1], "norm/moving_mean": [2, 2], "norm/moving_variance": [3, 3]}
 
 
 def _inception(**options):
@@ -204,8 +204,8 @@ def test_a_preset_of_keras_hub_and_its_preprocessing(tmp_path):
     net.save_to_preset(tmp_path)
     scale, offset = [1 / 58.0, 1 / 57.0, 1 / 56.0], [-123 / 58.0, -117 / 57.0, -104 / 56.0]
     converter = {"image_size": [192, 192], "interpolation": "bicubic", "scale": scale, "offset": offset}
-    told = {"config": {"image_converter": {"config": converter}}}
-    (tmp_path / "preprocessor.json").write_text(json.dumps(told))
+    config = {"config": {"image_converter": {"config": converter}}}
+    (tmp_path / "preprocessor.json").write_text(json.dumps(config))
     model, report = interop.load(tmp_path, source="keras_hub")
     assert report.head == "kept" and len(report.uses) == len(net.weights)
     assert report.preprocessing["image_size"] == 192
@@ -219,21 +219,21 @@ def test_a_preset_of_keras_hub_and_its_preprocessing(tmp_path):
 def test_a_backbone_has_no_head(tmp_path):
     net = _hub("resnet18_b")
     net.backbone.save(tmp_path / "backbone.keras")
-    with pytest.raises(MisuseError, match=r"Expected num_classes for a new head.*resnet18_b without a head"):
+    with pytest.raises(MisuseError, match=r"contains resnet18_b without a head. Pass num_classes, for a new head"):
         interop.load(tmp_path / "backbone.keras", source="keras_hub")
     model, report = interop.load(tmp_path / "backbone.keras", source="keras_hub", num_classes=3)
     assert (report.head, model.output_shape) == ("new", (None, 3))
 
 
-def test_keras_files_that_are_none_are_told(tmp_path):
+def test_keras_files_that_are_none_are_reported(tmp_path):
     layer = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     layer.save_weights(tmp_path / "dense.weights.h5")
-    with pytest.raises(MisuseError, match="no network that is taken from keras_hub: it has dense"):
+    with pytest.raises(MisuseError, match="no supported network of keras_hub, but dense"):
         interop.load(tmp_path / "dense.weights.h5", source="keras_hub")
     content = (tmp_path / "dense.weights.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(MisuseError, match=r"Can't read .*cut.h5, which is damaged or no .h5 file"):
+    with pytest.raises(MisuseError, match=r"Cannot read .*cut.h5: it is damaged, or not a .h5 weight file"):
         interop.load(tmp_path / "cut.h5", source="keras_hub")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MisuseError, match="Expected a keras-hub preset"):
+    with pytest.raises(MisuseError, match="is not a keras-hub preset"):
         interop.load(tmp_path / "empty", source="keras_hub")

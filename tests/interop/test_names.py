@@ -13,7 +13,7 @@ import pytest
 from keras_bot import interop, models
 from keras_bot.errors import MisuseError
 from keras_bot.interop import architecture, inception_names
-from keras_bot.interop.matching import recognise
+from keras_bot.interop.matching import Content, recognise
 from keras_bot.interop.preprocessing import DEFAULTS
 from keras_bot.models.resnet import DEPTHS
 
@@ -63,7 +63,7 @@ def _random(net):
 
 @functools.cache
 def _resnet18_d():
-    return models.create("resnet18_d", num_classes=1000)
+    return models.create_model("resnet18_d", num_classes=1000)
 
 
 def _weights(model):
@@ -78,26 +78,26 @@ def test_every_network_of_the_facts_is_tested():
 def test_a_network_is_recognised(net):
     source, _ = net.split()
     classes = 11 if source == "gluoncv" else 1000
-    assert recognise(_random(net), source) == (OURS[net], classes, f"{OURS[net]} with {classes} classes")
+    assert recognise(_random(net), source) == Content(OURS[net], classes, f"{OURS[net]} with {classes} classes")
 
 
 @pytest.mark.parametrize("net", OURS)
 def test_every_tensor_is_used_once_and_every_weight_filled(net):
     source, tensors = net.split()[0], _random(net)
-    model = models.create(OURS[net], num_classes=11 if source == "gluoncv" else 1000)
-    report = interop.into(model, tensors, source, normalisation="theirs")
-    told = [use.theirs for use in report.uses] + list(report.ignored)
-    assert sorted(told) == sorted(tensors)
+    model = models.create_model(OURS[net], num_classes=11 if source == "gluoncv" else 1000)
+    report = interop.assign_tensors(model, tensors, source, normalisation="theirs")
+    handled = [use.tensor for use in report.uses] + list(report.ignored)
+    assert sorted(handled) == sorted(tensors)
     assert all(name.endswith("num_batches_tracked") for name in report.ignored)
     ours, biases = _weights(model), 0
     for use in report.uses:
-        theirs = tensors[use.theirs]
+        theirs = tensors[use.tensor]
         if use.weight == "bias" and use.layer != "predictions":
             biases += 1
             mean = (use.layer.replace("_conv", "_bn"), "moving_mean")
             ours[mean] = ours[mean] + theirs
     for use in report.uses:
-        theirs = tensors[use.theirs]
+        theirs = tensors[use.tensor]
         if use.weight == "bias" and use.layer != "predictions":
             continue
         expected = theirs.transpose(2, 3, 1, 0) if theirs.ndim == 4 else theirs.T
@@ -109,7 +109,7 @@ def test_every_tensor_is_used_once_and_every_weight_filled(net):
 
 @functools.cache
 def _network(name):
-    return models.create(name, num_classes=1000)
+    return models.create_model(name, num_classes=1000)
 
 
 @pytest.mark.parametrize("net", NETWORKS)
@@ -120,30 +120,31 @@ def test_every_tensor_of_inception_and_mobilenet_has_its_place(net):
         for number, (key, shape) in enumerate(SHAPES[net].items())
     }
     classes = 11 if source == "gluoncv" else 1000
-    assert recognise(numbered, source) == (name, classes, f"{name} with {classes} classes")
+    assert recognise(numbered, source) == Content(name, classes, f"{name} with {classes} classes")
     model = _network(name)
-    report = interop.into(model, numbered, source, normalisation="theirs")
+    report = interop.assign_tensors(model, numbered, source, normalisation="theirs")
     assert report.model == name and report.head == ("new" if classes == 11 else "kept")
-    used = [use.theirs for use in report.uses]
+    used = [use.tensor for use in report.uses]
     left = set(numbered) - set(used)
     assert len(used) == len(set(used)) and set(report.ignored) <= left
     parts = ("num_batches_tracked", *(["output."] if classes == 11 else []))
     assert all(key.startswith("AuxLogits") or any(part in key for part in parts) for key in left)
     for use in report.uses:
         variable = getattr(model.get_layer(use.layer), use.weight)
-        assert np.asarray(variable).flat[0] == numbered[use.theirs].flat[0], use
+        assert np.asarray(variable).flat[0] == numbered[use.tensor].flat[0], use
     assert len(used) == sum(len(layer.weights) for layer in model.layers) - (2 if classes == 11 else 0)
-    found = {use.theirs.rpartition(".")[0]: use.layer for use in report.uses}
+    found = {use.tensor.rpartition(".")[0]: use.layer for use in report.uses}
     assert {theirs: found[theirs] for theirs in known} == known
 
 
-def test_the_auxiliary_head_is_told():
+def test_the_auxiliary_head_is_reported():
     net = {key: np.zeros([int(side) for side in shape.split("x") if side]) for key, shape in SHAPES[AUXILIARY].items()}
-    notes = interop.into(_network("inception_v3"), net, "torchvision").notes
-    assert any("the auxiliary head isn't used" in note and "AuxLogits.conv0.conv.weight" in note for note in notes)
+    notes = interop.assign_tensors(_network("inception_v3"), net, "torchvision").notes
+    ignored = "the auxiliary head, which is only for training, was ignored"
+    assert any(ignored in note and "AuxLogits.conv0.conv.weight" in note for note in notes)
     assert any("transform_input" in note for note in notes)
-    with pytest.raises(MisuseError, match=r"nothing takes its Aux\.weight"):
-        interop.into(_network("inception_v3"), net | {"Aux.weight": np.zeros(3)}, "torchvision")
+    with pytest.raises(MisuseError, match=r"no weight for Aux\.weight"):
+        interop.assign_tensors(_network("inception_v3"), net | {"Aux.weight": np.zeros(3)}, "torchvision")
 
 
 AUXILIARY = "torchvision inception_v3"
@@ -173,50 +174,51 @@ def test_other_forms_of_a_network_are_refused():
         tensors = {
             key: np.zeros([int(side) for side in shape.split("x") if side]) for key, shape in SHAPES[net].items()
         }
-        with pytest.raises(MisuseError, match=rf"the weights of {name}, as {source} has them; it looks like {looks} "):
-            interop.into(models.create(name, **narrow), tensors, source)
+        with pytest.raises(MisuseError, match=rf"the {source} weights of {name}: it contains {looks} "):
+            interop.assign_tensors(models.create_model(name, **narrow), tensors, source)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("layer4.1.bn2.running_var"), r"it lacks what goes into stage4_block2_2_bn/moving_variance\."),
-        (lambda t: t.update(extra=np.ones(3)), r"nothing takes its extra\."),
-        (lambda t: t.update({"layer1.0.conv1.bias": np.ones(3)}), r"stage1_block1_1_conv/bias is \(3,\) where \(64,\)"),
+        (lambda t: t.pop("layer4.1.bn2.running_var"), r"has no tensor for stage4_block2_2_bn/moving_variance\."),
+        (lambda t: t.update(extra=np.ones(3)), r"the network has no weight for extra\."),
+        (lambda t: t.update({"layer1.0.conv1.bias": np.ones(3)}), r"1_block1_1_conv/bias is \(3,\) instead of \(64,\)"),
         (
             lambda t: t.update({"layer1.0.conv1.weight": np.ones((64, 32, 3, 3))}),
-            r"stage1_block1_1_conv/kernel is \(3, 3, 32, 64\) where \(3, 3, 64, 64\) is needed",
+            r"stage1_block1_1_conv/kernel is \(3, 3, 32, 64\) instead of \(3, 3, 64, 64\)",
         ),
-        (lambda t: t.update({"layer1.0.conv3.weight": np.ones((64, 64, 1, 1))}), "looks like resnet26_d"),
+        (lambda t: t.update({"layer1.0.conv3.weight": np.ones((64, 64, 1, 1))}), "contains resnet26_d"),
         (
             lambda t: [t.pop(k) for k in list(t) if k.startswith("layer4.1.")],
             "2, 2, 2, 1 basic blocks with a deep stem",
         ),
         (
             lambda t: [t.pop(k) for k in list(t) if k.startswith("layer")],
-            "no network that is taken from timm: it has conv1.0.weight",
+            "no supported network of timm, but conv1.0.weight",
         ),
         (lambda t: t.clear(), "no tensors"),
     ],
 )
-def test_what_does_not_fit_is_told_and_the_model_left_alone(change, message):
+def test_what_does_not_fit_is_reported_and_the_model_left_alone(change, message):
     tensors, model = dict(_random("timm resnet18d")), _resnet18_d()
     before = _weights(model)
     change(tensors)
     with pytest.raises(MisuseError, match=message):
-        interop.into(model, tensors, "timm", file="net.safetensors")
+        interop.assign_tensors(model, tensors, "timm", file="net.safetensors")
     for place, value in _weights(model).items():
         np.testing.assert_array_equal(value, before[place])
 
 
-def test_another_network_is_told_from_the_one_wanted():
-    with pytest.raises(MisuseError, match=r"the weights of resnet18_d.*looks like resnet50_c with 1000 classes"):
-        interop.into(_resnet18_d(), _random("timm resnet50c"), "timm")
-    with pytest.raises(MisuseError, match=r"of resnet50_a.*looks like resnet50_b with 1000 classes"):
-        interop.into(models.create("resnet50_a", width=0.125), _random("torchvision resnet50"), "torchvision")
-    cifar = models.create("cifar_resnet20_a")
-    with pytest.raises(MisuseError, match="which cifar_resnet20_a isn't"):
-        interop.into(cifar, _random("timm resnet18d"), "timm")
+def test_another_network_is_distinguished_from_the_one_wanted():
+    with pytest.raises(MisuseError, match=r"weights of resnet18_d: it contains resnet50_c with 1000 classes"):
+        interop.assign_tensors(_resnet18_d(), _random("timm resnet50c"), "timm")
+    with pytest.raises(MisuseError, match=r"of resnet50_a: it contains resnet50_b with 1000 classes"):
+        narrow = models.create_model("resnet50_a", width=0.125)
+        interop.assign_tensors(narrow, _random("torchvision resnet50"), "torchvision")
+    cifar = models.create_model("cifar_resnet20_a")
+    with pytest.raises(MisuseError, match="'cifar_resnet20_a' is not one of"):
+        interop.assign_tensors(cifar, _random("timm resnet18d"), "timm")
 
 
 def test_a_network_with_other_places_of_pools_is_refused():
@@ -226,7 +228,7 @@ def test_a_network_with_other_places_of_pools_is_refused():
         for name, t in tensors.items()
     }
     with pytest.raises(MisuseError, match="2, 2, 2, 2 basic blocks with a 7x7 stem and pooled shortcuts"):
-        interop.into(_resnet18_d(), moved, "timm")
+        interop.assign_tensors(_resnet18_d(), moved, "timm")
 
 
 def test_unknown_words_are_refused():
@@ -234,42 +236,44 @@ def test_unknown_words_are_refused():
         ({"source": "tim"}, "Unknown source 'tim'. Did you mean timm"),
         ({"source": "timm", "head": "keeep"}, "Unknown head"),
         ({"source": "timm", "normalisation": "our"}, "Unknown normalisation"),
-        ({"source": "timm", "preprocessing": {"channels": "bgr"}}, "Unknown order of channels 'bgr'. Known: BGR, RGB"),
+        ({"source": "timm", "preprocessing": {"channels": "bgr"}}, "Unknown channel order 'bgr'. Known: BGR, RGB"),
     ):
         with pytest.raises(MisuseError, match=message):
-            interop.into(_resnet18_d(), _random("timm resnet18d"), **options)
+            interop.assign_tensors(_resnet18_d(), _random("timm resnet18d"), **options)
 
 
 def test_a_part_of_the_preprocessing_is_completed():
-    told = interop.into(_resnet18_d(), _random("timm resnet18d"), "timm", preprocessing={"mean": (1.0, 2.0, 3.0)})
-    assert told.preprocessing == DEFAULTS["timm"] | {"mean": (1.0, 2.0, 3.0), "takes": "ours"}
+    mean = {"mean": (1.0, 2.0, 3.0)}
+    report = interop.assign_tensors(_resnet18_d(), _random("timm resnet18d"), "timm", preprocessing=mean)
+    assert report.preprocessing == DEFAULTS["timm"] | {"mean": (1.0, 2.0, 3.0), "takes": "ours"}
 
 
 def test_of_basic_blocks_a_is_b():
-    assert all(architecture.same(f"resnet{depth}_a", f"resnet{depth}_b") == (depth in (10, 18, 34)) for depth in DEPTHS)
-    model = models.create("resnet18_a", num_classes=1000)
-    assert interop.into(model, _random("torchvision resnet18"), "torchvision").model == "resnet18_a"
+    same = [depth for depth in DEPTHS if architecture.same_network(f"resnet{depth}_a", f"resnet{depth}_b")]
+    assert same == [10, 18, 34]
+    model = models.create_model("resnet18_a", num_classes=1000)
+    assert interop.assign_tensors(model, _random("torchvision resnet18"), "torchvision").model == "resnet18_a"
 
 
 @pytest.mark.parametrize(("classes", "head"), [(1000, "kept"), (7, "new")])
 def test_the_head_is_kept_for_as_many_classes_or_new(classes, head):
-    model = models.create("resnet18_d", num_classes=classes)
+    model = models.create_model("resnet18_d", num_classes=classes)
     before = np.array(model.get_layer("predictions").kernel)
-    report = interop.into(model, _random("timm resnet18d"), "timm")
+    report = interop.assign_tensors(model, _random("timm resnet18d"), "timm")
     assert (report.head, report.num_classes, report.file_classes) == (head, classes, 1000)
     assert (np.array(model.get_layer("predictions").kernel) == before).all() == (head == "new")
-    assert any("head isn't used" in note for note in report.notes) == (head == "new")
+    assert any("head was not used" in note for note in report.notes) == (head == "new")
 
 
 def test_a_network_without_a_top_takes_no_head():
-    model = models.create("resnet18_d", include_top=False)
-    report = interop.into(model, _random("timm resnet18d"), "timm")
+    model = models.create_model("resnet18_d", include_top=False)
+    report = interop.assign_tensors(model, _random("timm resnet18d"), "timm")
     assert (report.head, report.num_classes) == ("none", None)
 
 
 def test_paddles_blocks_are_numbered_through_and_their_dense_kernel_is_ours():
     """By PaddleClas' names; nothing of it is installed anywhere here."""
-    model = models.create("resnet18_vd", num_classes=3, width=0.125)
+    model = models.create_model("resnet18_vd", num_classes=3, width=0.125)
     layers = {"predictions": "fc"}
     for number, (stage, block) in enumerate((s, b) for s in (1, 2, 3, 4) for b in (1, 2)):
         for theirs, ours in (("conv0", "1"), ("conv1", "2"), ("short", "shortcut")):
@@ -284,6 +288,6 @@ def test_paddles_blocks_are_numbered_through_and_their_dense_kernel_is_ours():
         f"{layers[layer]}.{words[weight]}": value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         for (layer, weight), value in values.items()
     }
-    assert interop.into(model, tensors, "paddleclas", normalisation="theirs").model == "resnet18_vd"
+    assert interop.assign_tensors(model, tensors, "paddleclas", normalisation="theirs").model == "resnet18_vd"
     for place, value in _weights(model).items():
         np.testing.assert_array_equal(value, values[place])

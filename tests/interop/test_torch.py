@@ -1,4 +1,4 @@
-"""timm's and torchvision's networks beside ours, in one process: needs PyTorch, which the default tests do without.
+"""timm's and torchvision's networks and ours give the same outputs; needs PyTorch, unlike the default tests.
 
 KERAS_BOT_TEST_DATA=… KERAS_BACKEND=torch pytest tests/interop/test_torch.py -s shows the differences.
 """
@@ -133,8 +133,8 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
     folded = _ours(model, _normalised(pixels, MEAN, STD))[0]
     border = np.abs(folded - _theirs(net, channels_first)[0]).max()
     scale, largest = np.abs(logits).max(), np.abs(ends["C5"]).max()
-    told = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
-    print(f"\n{library} {model.name}: {told}; normalised by us {border:.1e}; up to {scale:.1f}, C5 {largest:.0f}")
+    summary = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
+    print(f"\n{library} {model.name}: {summary}; normalised by us {border:.1e}; up to {scale:.1f}, C5 {largest:.0f}")
     assert max(worst.values()) < 1e-4
     assert border < 2e-2 * scale
 
@@ -172,10 +172,10 @@ def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
     folded, folded_ends = _ours(model, _normalised(pixels, MEAN, STD))
     logits, ends = _theirs(net, channels_first, stages)
     border = np.abs(folded - logits).max()
-    told = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
+    summary = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
     scale = np.abs(logits).max()
     largest = ", ".join(f"{np.abs(end).max():.3g}" for end in ends.values())
-    print(f"\n{library} {ours}: {told}; by us {border:.1e}; up to {scale:.1f} ± {logits.std():.2g}, {largest}")
+    print(f"\n{library} {ours}: {summary}; by us {border:.1e}; up to {scale:.1f} ± {logits.std():.2g}, {largest}")
     assert max(worst.values()) < 1e-4 < logits.std()  # of features it is a part of their greatest
     inner = np.abs(folded_ends["C2"] - ends["C2"])[:, 3:-3, 3:-3].max()  # what no padding reaches
     assert inner < 1e-4
@@ -184,17 +184,17 @@ def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
 
 @pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.slow), "mobilenet_v1_relu6"])
 def test_timm_loads_our_inception_and_mobilenet_strictly(name, test_data, tmp_path):
-    model = models.create(name, num_classes=11)
+    model = models.create_model(name, num_classes=11)
     draw = np.random.default_rng(0)
     for value in model.weights:
         if value.path.endswith(("gamma", "beta", "moving_mean", "moving_variance", "bias")):
             value.assign(draw.uniform(0.1, 1, value.shape))
-    told = interop.save_timm(model, tmp_path / "net.safetensors")
-    overlay = {"pretrained_cfg_overlay": told["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
-    net = timm.create_model(told["architecture"], num_classes=told["num_classes"], **overlay).eval()
+    config = interop.save_timm(model, tmp_path / "net.safetensors")
+    overlay = {"pretrained_cfg_overlay": config["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
+    net = timm.create_model(config["architecture"], num_classes=config["num_classes"], **overlay).eval()
     cfg = timm.data.resolve_data_config({}, model=net)
     pixels = _photos(test_data, cfg["input_size"][-1])
-    assert len(pixels[0]) == models.usual_image_size(name)
+    assert len(pixels[0]) == models.info(name).image_size
     images = _normalised(pixels, 255 * np.array(cfg["mean"]), 255 * np.array(cfg["std"]))
     with torch.no_grad():
         theirs = net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
@@ -205,14 +205,14 @@ def test_timm_loads_our_inception_and_mobilenet_strictly(name, test_data, tmp_pa
 
 
 def test_timm_loads_what_we_save_strictly_and_agrees(pixels, tmp_path):
-    model = models.create("resnet26_d", num_classes=11)
+    model = models.create_model("resnet26_d", num_classes=11)
     draw = np.random.default_rng(0)
     for value in model.weights:
         if value.path.endswith(("gamma", "beta", "moving_mean", "moving_variance", "bias")):
             value.assign(draw.uniform(0.1, 0.5, value.shape))
-    told = interop.save_timm(model, tmp_path / "net.safetensors")
-    overlay = {"pretrained_cfg_overlay": told["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
-    net = timm.create_model(told["architecture"], num_classes=told["num_classes"], **overlay).eval()
+    config = interop.save_timm(model, tmp_path / "net.safetensors")
+    overlay = {"pretrained_cfg_overlay": config["pretrained_cfg"], "checkpoint_path": str(tmp_path / "net.safetensors")}
+    net = timm.create_model(config["architecture"], num_classes=config["num_classes"], **overlay).eval()
     cfg = timm.data.resolve_data_config({}, model=net)
     images = _normalised(pixels, 255 * np.array(cfg["mean"]), 255 * np.array(cfg["std"]))
     with torch.no_grad():
@@ -241,10 +241,10 @@ def test_halves_are_widened(tmp_path):
 
 def test_pickled_objects_are_refused_and_other_content_too(tmp_path):
     torch.save(_small(), tmp_path / "net.pth")
-    with pytest.raises(MisuseError, match=r"to hold tensors only.*state_dict\(\)"):
+    with pytest.raises(MisuseError, match=r"damaged, or contains pickled Python objects.*state_dict\(\)"):
         interop.load(tmp_path / "net.pth", source="timm")
     torch.save([torch.ones(2)], tmp_path / "list.pth")
-    with pytest.raises(MisuseError, match="a state_dict, tensors by name, received list"):
+    with pytest.raises(MisuseError, match=r"contains a list\. Save a state_dict"):
         interop.load(tmp_path / "list.pth", source="timm")
     whole = (tmp_path / "list.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
@@ -255,17 +255,17 @@ def test_pickled_objects_are_refused_and_other_content_too(tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"stem_type": "deep_tiered", "avg_down": True}, {"stem_type": "deep", "stem_width": 64}]
 )
-def test_other_stems_are_told_by_their_shapes(changes, tmp_path):
+def test_other_stems_are_recognised_by_their_shapes(changes, tmp_path):
     """timm's resnet18t and 18s, if there were such."""
     file = _save(_small(**{"stem_width": 32, **changes}), tmp_path / "net.pth")
-    with pytest.raises(MisuseError, match=r"stem_.*is needed"):
+    with pytest.raises(MisuseError, match=r"stem_.* instead of "):
         interop.load(file, source="timm")
 
 
-def test_groups_and_other_layers_are_told(tmp_path):
+def test_groups_and_other_layers_are_reported(tmp_path):
     file = _save(torchvision.models.resnext50_32x4d(), tmp_path / "groups.pth")
     with pytest.raises(MisuseError, match=r"stage1_block1_1_conv/kernel is \(1, 1, 64, 128\)"):
         interop.load(file, source="torchvision")
     file = _save(_small(block_args={"attn_layer": "se"}), tmp_path / "attention.pth")
-    with pytest.raises(MisuseError, match=r"nothing takes its layer1\.0\.se\.fc1\.weight"):
+    with pytest.raises(MisuseError, match=r"no weight for layer1\.0\.se\.fc1\.weight"):
         interop.load(file, source="timm")

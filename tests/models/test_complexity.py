@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_bot.models import count_flops, count_parameters, create
+from keras_bot.models import count_flops, count_parameters, create_model
 
 pytestmark = pytest.mark.core
 
@@ -22,15 +22,15 @@ def test_layers_by_hand():
 
 
 def test_flops_of_convolutions_grow_with_the_area():
-    free = create("cifar_resnet20_d", num_classes=10)
-    fixed = create("cifar_resnet20_d", num_classes=10, input_shape=(32, 32, 3))
+    free = create_model("cifar_resnet20_d", num_classes=10)
+    fixed = create_model("cifar_resnet20_d", num_classes=10, input_shape=(32, 32, 3))
     assert count_flops(fixed, 32) == count_flops(free, 32)
     head = 64 * 10
     assert count_flops(free, 64) - head == 4 * (count_flops(free, 32) - head)
 
 
 def test_parameters_are_the_trainable_ones():
-    model = create("cifar_resnet20_a", num_classes=10)
+    model = create_model("cifar_resnet20_a", num_classes=10)
     moving = sum(v.numpy().size for v in model.non_trainable_variables)
     assert moving > 0
     assert count_parameters(model) == model.count_params() - moving
@@ -38,5 +38,5 @@ def test_parameters_are_the_trainable_ones():
 
 @pytest.mark.parametrize(("shape", "image_size"), [((None, None, 3), 0), ((32, 32, 3), 64), ((None, 32, 3), 64)])
 def test_size_that_cannot_be_is_refused(shape, image_size):
-    with pytest.raises(ValueError, match=f"image_size from 1 on .* received {image_size}"):
-        count_flops(create("cifar_resnet20_a", input_shape=shape), image_size)
+    with pytest.raises(ValueError, match=f"image_size must be at least 1 .* received {image_size}"):
+        count_flops(create_model("cifar_resnet20_a", input_shape=shape), image_size)

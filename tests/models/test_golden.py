@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from keras_bot.models import count_flops, count_parameters, create, features, names
+from keras_bot.models import count_flops, count_parameters, create_model, features, names
 
 pytestmark = pytest.mark.core
 
@@ -28,7 +28,7 @@ def _image_size(name):
 
 @functools.cache
 def _measure(name):
-    model = create(name)
+    model = create_model(name)
     image = (1, _image_size(name), _image_size(name), 3)
     return {
         "parameters": count_parameters(model),
@@ -149,7 +149,7 @@ def test_mobilenet_is_as_counted_by_hand(name):
 )
 def test_narrow_mobilenets_are_the_known_ones(width, parameters, mega_flops):
     """Of table 6 of its paper: 0.5, 1.3, 2.6 million parameters; 41, 149, 325 million multiply-adds."""
-    model = create("mobilenet_v1", width=width)
+    model = create_model("mobilenet_v1", width=width)
     assert count_parameters(model) == parameters
     assert count_flops(model, 224) / 1e6 == pytest.approx(mega_flops, abs=0.5)
 

@@ -102,7 +102,7 @@ def with_random_weights(model):
 
 @pytest.mark.parametrize(("name", "size"), [("inception_v3", (75, 107)), ("inception_v3_tf", (107, 92))])
 def test_network_is_the_numpy_one(name, size):
-    model = with_random_weights(models.create(name, **SMALL))
+    model = with_random_weights(models.create_model(name, **SMALL))
     image = np.random.default_rng(1).standard_normal((2, *size, 3), dtype="float32")
     reference = Reference(model)
     levels, logits = reference(image)
@@ -116,7 +116,7 @@ def test_network_is_the_numpy_one(name, size):
 
 @pytest.fixture(scope="module")
 def model():
-    return models.create("inception_v3", **SMALL)
+    return models.create_model("inception_v3", **SMALL)
 
 
 def test_the_names_are_those_of_the_layers_in_the_order_of_every_library(model):
@@ -135,21 +135,21 @@ def test_batch_norm_and_dropout_are_gluoncvs(model):
 
 
 def test_of_the_smallest_image_one_place_is_left_and_without_the_top_nothing_is_dropped():
-    topless = models.create("inception_v3", include_top=False, width=0.0625, input_shape=(75, 75, 3))
+    topless = models.create_model("inception_v3", include_top=False, width=0.0625, input_shape=(75, 75, 3))
     assert topless.output_shape[1:3] == (1, 1)
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in topless.layers)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smaller_images_are_refused(name):
-    assert models.smallest_image_size(name) == 75
+    assert models.info(name).smallest_image_size == 75
     for shape in ((74, 75, 3), (None, 74, 3)):
-        with pytest.raises(MisuseError, match=rf"images from 75x75 on for {name}, received \(.*74"):
-            models.create(name, input_shape=shape)
-    assert models.usual_image_size(name) == 299 and models.variant(name) is None
+        with pytest.raises(MisuseError, match=rf"{name} needs images of at least 75x75, but input_shape is \(.*74"):
+            models.create_model(name, input_shape=shape)
+    assert models.info(name).image_size == 299 and models.info(name).variant is None
 
 
 def test_zero_gamma_is_refused_without_residual_blocks():
     for name in ("inception_v3", "mobilenet_v1"):
-        with pytest.raises(MisuseError, match=f"zero_gamma for a network with residual blocks, received it for {name}"):
-            models.create(name, zero_gamma=True)
+        with pytest.raises(MisuseError, match=f"zero_gamma needs residual blocks, but {name} has none"):
+            models.create_model(name, zero_gamma=True)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_bot.models import create
+from keras_bot.models import create_model
 from keras_bot.models.layers import bottleneck, conv_bn, shortcut_pool
 
 pytestmark = pytest.mark.core
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.core
 
 @pytest.fixture(scope="module")
 def model():
-    return create("resnet50_d", num_classes=40, width=0.5)
+    return create_model("resnet50_d", num_classes=40, width=0.5)
 
 
 def test_kernels_are_xavier_uniform(model):
@@ -67,7 +67,7 @@ def test_padding_is_symmetric(kernel_size, strides, size):
 
 
 def test_stem_pool_is_symmetric_too():
-    model = create("resnet18_a", num_classes=1, width=0.125)
+    model = create_model("resnet18_a", num_classes=1, width=0.125)
     pooled = model.get_layer("stem_pool").output
     probe = keras.Model(model.input, [model.get_layer("stem_relu").output, pooled])
     x, pooled = map(ops.convert_to_numpy, probe(np.random.default_rng(0).standard_normal((1, 32, 32, 3))))
@@ -76,10 +76,10 @@ def test_stem_pool_is_symmetric_too():
     np.testing.assert_array_equal(pooled, windows.max((-2, -1)))
 
 
-@pytest.mark.parametrize(("strided_kernel", "strides"), [(1, [2, 1, 1]), (3, [1, 2, 1])])
-def test_stride_is_where_the_variant_says(strided_kernel, strides):
+@pytest.mark.parametrize(("strided_convolution", "strides"), [(1, [2, 1, 1]), (2, [1, 2, 1])])
+def test_stride_is_where_the_variant_says(strided_convolution, strides):
     image = keras.Input((None, None, 8))
-    net = keras.Model(image, bottleneck(image, 2, 2, strided_kernel=strided_kernel, gamma="ones", name="x"))
+    net = keras.Model(image, bottleneck(image, 2, 2, strided_convolution=strided_convolution, gamma="ones", name="x"))
     assert [net.get_layer(f"x_{i}_conv").strides[0] for i in (1, 2, 3)] == strides
     assert net.output_shape[-1] == 8
 

@@ -61,7 +61,7 @@ def with_random_weights(model):
 @pytest.mark.parametrize("size", [(64, 96), (45, 31)])
 @pytest.mark.parametrize("name", EPSILON)
 def test_network_is_the_numpy_one(name, size):
-    model = with_random_weights(models.create(name, num_classes=5, width=0.125))
+    model = with_random_weights(models.create_model(name, num_classes=5, width=0.125))
     image = np.random.default_rng(1).standard_normal((2, *size, 3), dtype="float32")
     levels, logits = forward(model, image)
     assert name == "mobilenet_v1" or all((end == 6).any() for end in levels.values())
@@ -75,14 +75,14 @@ def test_network_is_the_numpy_one(name, size):
 
 @pytest.mark.parametrize("name", EPSILON)
 def test_features_have_their_strides_at_any_size(name):
-    ends = models.features(models.create(name, num_classes=1, width=0.125))
+    ends = models.features(models.create_model(name, num_classes=1, width=0.125))
     for size in [(64, 96), (33, 7), (1, 1)]:
         shapes = {level: end.shape[1:3] for level, end in ends(np.zeros((1, *size, 3), "float32")).items()}
         assert shapes == {f"C{i}": tuple(-(-side // 2**i) for side in size) for i in (2, 3, 4, 5)}
 
 
 def test_depthwise_kernels_are_xavier_uniform_with_mxnets_fans():
-    model = models.create("mobilenet_v1", num_classes=40, width=0.5)
+    model = models.create_model("mobilenet_v1", num_classes=40, width=0.5)
     depthwise = [layer for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
     assert len(depthwise) == 13 and not any(layer.use_bias for layer in depthwise)
     for layer in depthwise:
@@ -91,5 +91,5 @@ def test_depthwise_kernels_are_xavier_uniform_with_mxnets_fans():
         assert kernel.shape[3] == 1
         assert 0.9 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6)
     norms = {(n.momentum, n.epsilon) for n in model.layers if isinstance(n, keras.layers.BatchNormalization)}
-    assert norms == {(0.9, 1e-5)} and models.usual_image_size("mobilenet_v1") == 224
-    assert models.variant("mobilenet_v1") is None and models.smallest_image_size("mobilenet_v1") == 1
+    assert norms == {(0.9, 1e-5)} and models.info("mobilenet_v1").image_size == 224
+    assert models.info("mobilenet_v1").variant is None and models.info("mobilenet_v1").smallest_image_size == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_bot.models import create
+from keras_bot.models import create_model
 
 pytestmark = pytest.mark.core
 
@@ -91,7 +91,7 @@ def _with_random_weights(model, rng):
 )
 def test_network_is_the_numpy_one(name, size):
     rng = np.random.default_rng(0)
-    model = _with_random_weights(create(name, num_classes=5, width=0.125), rng)
+    model = _with_random_weights(create_model(name, num_classes=5, width=0.125), rng)
     image = rng.standard_normal((2, *size, 3))
     expected = Reference(model)(image)
     np.testing.assert_allclose(

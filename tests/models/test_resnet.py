@@ -7,7 +7,8 @@ import pytest
 from keras import ops
 
 from keras_bot.errors import MisuseError
-from keras_bot.models import create, features, names
+from keras_bot.models import create_model, features, names
+from keras_bot.tricks import zero_gamma
 
 pytestmark = pytest.mark.core
 
@@ -29,13 +30,13 @@ def test_names_are_every_depth_and_variant():
 
 def test_vd_is_d_with_a_projection_in_the_first_block():
     extra = ["stage1_block1_shortcut_bn", "stage1_block1_shortcut_conv"]
-    d, vd = ({layer.name for layer in create(name, **SMALL).layers} for name in ("resnet18_d", "resnet18_vd"))
+    d, vd = ({layer.name for layer in create_model(name, **SMALL).layers} for name in ("resnet18_d", "resnet18_vd"))
     assert sorted(vd - d) == extra and d < vd
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
-    model = create(name, **SMALL)
+    model = create_model(name, **SMALL)
     model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
         config = json.loads(archive.read("config.json"))["config"]
@@ -57,7 +58,7 @@ def test_model_survives_saving_and_needs_only_keras_to_load(name, tmp_path):
     ],
 )
 def test_features_have_their_strides_at_any_size(name, strides):
-    ends = features(create(name, **SMALL))
+    ends = features(create_model(name, **SMALL))
     for size in [(64, 96), (65, 33), (7, 225), (1, 1)]:
         assert {key: end.shape[1:3] for key, end in ends(_images(1, *size, 3)).items()} == {
             key: tuple(-(-side // stride) for side in size) for key, stride in strides.items()
@@ -65,7 +66,7 @@ def test_features_have_their_strides_at_any_size(name, strides):
 
 
 def test_features_share_weights_and_are_what_the_head_sees():
-    model = create("resnet18_d", **SMALL)
+    model = create_model("resnet18_d", **SMALL)
     images = _images(2, 64, 64, 3)
     kernel, bias = model.get_layer("predictions").get_weights()
     ends = features(model)(images)
@@ -88,16 +89,27 @@ def _gammas(model):
     ("name", "last"), [("resnet10_a", "_2_bn"), ("resnet14_d", "_3_bn"), ("cifar_resnet8_d", "_2_bn")]
 )
 def test_zero_gamma_is_in_the_last_batch_norm_of_each_residual_path(name, last):
-    zeroed = {key for key, gamma in _gammas(create(name, **SMALL, zero_gamma=True)).items() if not gamma.any()}
-    ones = _gammas(create(name, **SMALL))
+    zeroed = {key for key, gamma in _gammas(create_model(name, **SMALL, zero_gamma=True)).items() if not gamma.any()}
+    ones = _gammas(create_model(name, **SMALL))
     assert zeroed == {key for key in ones if key.startswith("stage") and key.endswith(last)}
     assert all(np.all(gamma == 1) for gamma in ones.values())
+
+
+@pytest.mark.parametrize("name", ["resnet10_a", "resnet14_b", "resnet18_vd", "resnet14_d", "cifar_resnet8_d"])
+def test_the_initializer_gives_the_weights_of_the_function_for_any_model(name):
+    keras.utils.set_random_seed(0)
+    built = create_model(name, **SMALL, zero_gamma=True)
+    keras.utils.set_random_seed(0)
+    searched = create_model(name, **SMALL)
+    zero_gamma(searched)
+    for ours, theirs in zip(built.get_weights(), searched.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["resnet10_a", "resnet26_b", "resnet26_d", "cifar_resnet8_d"])
 def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training):
-    model = create(name, **SMALL, zero_gamma=True)
+    model = create_model(name, **SMALL, zero_gamma=True)
     present = {layer.name for layer in model.layers}
     blocks = [key.removesuffix("_add") for key in present if key.endswith("_add")]
     identities = [block for block in blocks if f"{block}_shortcut_conv" not in present]
@@ -114,7 +126,7 @@ def test_zero_gamma_makes_blocks_without_projection_the_identity(name, training)
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_half_and_gives_float32_logits(dtype):
-    model = create("resnet14_d", **SMALL, dtype=dtype)
+    model = create_model("resnet14_d", **SMALL, dtype=dtype)
     assert keras.config.dtype_policy().name == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}
     half = dtype.removeprefix("mixed_")
@@ -123,7 +135,7 @@ def test_mixed_precision_computes_in_half_and_gives_float32_logits(dtype):
     logits = model(_images(2, 64, 64, 3))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert model.output.dtype == "float32"
-    pooled = create("resnet14_d", **SMALL, dtype=dtype, include_top=False, pooling="avg")
+    pooled = create_model("resnet14_d", **SMALL, dtype=dtype, include_top=False, pooling="avg")
     assert pooled.output.dtype == "float32"
 
 
@@ -131,13 +143,13 @@ def test_the_global_policy_counts_and_is_left_alone():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = create("cifar_resnet20_a", **SMALL)
+        model = create_model("cifar_resnet20_a", **SMALL)
         assert model.get_layer("C2").compute_dtype == "bfloat16"
-        assert create("cifar_resnet20_a", **SMALL, dtype="float32").get_layer("C2").compute_dtype == "float32"
+        assert create_model("cifar_resnet20_a", **SMALL, dtype="float32").get_layer("C2").compute_dtype == "float32"
         with pytest.raises(ValueError):
-            create("cifar_resnet20_a", **SMALL, dtype="float33")
+            create_model("cifar_resnet20_a", **SMALL, dtype="float33")
         with pytest.raises(TypeError):
-            create("cifar_resnet20_a", num_classes="ten", dtype="float32")
+            create_model("cifar_resnet20_a", num_classes="ten", dtype="float32")
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy(before)
@@ -146,31 +158,31 @@ def test_the_global_policy_counts_and_is_left_alone():
 def test_tops():
     images = _images(2, 64, 64, 3)
     top = {"include_top": False, "width": 0.125}
-    last = ops.convert_to_numpy(create("resnet10_d", **top)(images))
+    last = ops.convert_to_numpy(create_model("resnet10_d", **top)(images))
     assert last.shape == (2, 2, 2, 64)
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
-        model = create("resnet10_d", **top, pooling=pooling)
+        model = create_model("resnet10_d", **top, pooling=pooling)
         pooled = ops.convert_to_numpy(model(images))
         end = ops.convert_to_numpy(features(model)(images)["C5"])
         np.testing.assert_allclose(pooled, reduce(end, axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    probabilities = ops.convert_to_numpy(create("resnet10_d", **SMALL, classifier_activation="softmax")(images))
+    probabilities = ops.convert_to_numpy(create_model("resnet10_d", **SMALL, classifier_activation="softmax")(images))
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    logits = ops.convert_to_numpy(create("resnet10_d", **SMALL)(images))
+    logits = ops.convert_to_numpy(create_model("resnet10_d", **SMALL)(images))
     assert logits.shape == (2, 7) and (logits < 0).any()
 
 
 def test_width_and_channels():
-    model = create("resnet50_d", num_classes=3, width=0.5, input_shape=(64, 48, 1))
+    model = create_model("resnet50_d", num_classes=3, width=0.5, input_shape=(64, 48, 1))
     assert model.input_shape == (None, 64, 48, 1)
     assert model.output_shape == (None, 3)
     assert model.get_layer("C5").output.shape == (None, 2, 2, 1024)
-    assert create("resnet18_c", num_classes=1, width=0.001).get_layer("C5").output.shape[-1] == 1
+    assert create_model("resnet18_c", num_classes=1, width=0.001).get_layer("C5").output.shape[-1] == 1
 
 
 def test_a_seed_gives_the_same_weights_again():
     def weights(seed):
         keras.utils.set_random_seed(seed)
-        return np.concatenate([w.ravel() for w in create("cifar_resnet8_d", **SMALL).get_weights()])
+        return np.concatenate([w.ravel() for w in create_model("cifar_resnet8_d", **SMALL).get_weights()])
 
     first, again, other = weights(1), weights(1), weights(2)
     np.testing.assert_array_equal(first, again)
@@ -183,37 +195,37 @@ def test_a_seed_gives_the_same_weights_again():
 )
 def test_unknown_name_suggests_the_nearest(name, nearest):
     with pytest.raises(MisuseError, match=f"Unknown model {name!r}. Did you mean .*{nearest}"):
-        create(name)
+        create_model(name)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes of at least 1, received 0"),
-        ({"include_top": False, "pooling": "mean"}, "'avg', 'max', received 'mean'"),
-        ({"pooling": "avg"}, "no effect with the top"),
-        ({"width": 0}, "width above 0"),
-        ({"width": float("nan")}, "width above 0"),
-        ({"width": float("inf")}, "width above 0"),
-        ({"input_shape": (224, 224)}, "input_shape as"),
-        ({"input_shape": (0, 224, 3)}, "input_shape as"),
-        ({"input_shape": (224, 224, None)}, "input_shape as"),
+        ({"num_classes": 0}, "num_classes must be at least 1, received 0"),
+        ({"include_top": False, "pooling": "mean"}, "'avg' or 'max', received 'mean'"),
+        ({"pooling": "avg"}, "only supported with include_top=False"),
+        ({"width": 0}, "width must be above 0"),
+        ({"width": float("nan")}, "width must be above 0"),
+        ({"width": float("inf")}, "width must be above 0"),
+        ({"input_shape": (224, 224)}, "input_shape must be"),
+        ({"input_shape": (0, 224, 3)}, "input_shape must be"),
+        ({"input_shape": (224, 224, None)}, "input_shape must be"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        create("resnet18_a", **options)
+        create_model("resnet18_a", **options)
 
 
 def test_a_misspelt_option_is_refused():
     with pytest.raises(TypeError, match="nun_classes"):
-        create("resnet18_a", nun_classes=3)
+        create_model("resnet18_a", nun_classes=3)
 
 
 def test_channels_first_is_refused():
     keras.config.set_image_data_format("channels_first")
     try:
         with pytest.raises(ValueError, match="channels_last"):
-            create("resnet18_a")
+            create_model("resnet18_a")
     finally:
         keras.config.set_image_data_format("channels_last")

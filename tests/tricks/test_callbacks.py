@@ -28,7 +28,7 @@ class MixingModel(keras.Sequential):
 
 
 class SoftRows(keras.metrics.Metric):
-    """The part of label rows that aren't one-hot, so that an epoch's log tells whether mixup was on."""
+    """The part of label rows that aren't one-hot, so that an epoch's log shows whether mixup was on."""
 
     def __init__(self):
         super().__init__(name="soft")
@@ -87,7 +87,7 @@ def test_mixup_off_refuses_what_can_not_be():
         MixUpOff(keras.layers.Dense(1), 2)
     with pytest.raises(ValueError, match="last_epochs"):
         MixUpOff(MixUp(), 0)
-    with pytest.raises(ValueError, match="at most epochs=2"):
+    with pytest.raises(ValueError, match="exceeds the epochs=2"):
         make_model().fit(make_dataset(), epochs=2, verbose=0, callbacks=[MixUpOff(MixUp(), 3)])
 
 
@@ -123,10 +123,10 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(value):
     assert (caught.value.epoch, caught.value.step) == (1, 1)
     assert steps == [0, 1, 2, 0, 1]
     assert isinstance(caught.value, RunError)
-    assert "in epoch 2 at its step 2" in str(caught.value)
+    assert "in epoch 2, step 2" in str(caught.value)
 
 
-def test_a_resumed_evaluation_that_is_not_finite_is_told_without_a_step():
+def test_a_resumed_evaluation_that_is_not_finite_is_reported_without_a_step():
     callback = StopOnNonFinite()
     callback.on_epoch_begin(4)
     with pytest.raises(NonFiniteLoss, match="in epoch 5"):

@@ -65,5 +65,5 @@ def test_serialisation_gives_an_equal_schedule(schedule):
     ],
 )
 def test_bad_arguments_are_refused(build):
-    with pytest.raises(ValueError, match="Expected"):
+    with pytest.raises(ValueError, match="must be"):
         build()

@@ -9,9 +9,9 @@ from keras_bot.training.optimizer import AdamW
 from keras_bot.tricks import NAG, LossScaling
 
 OPTIMIZERS = {
-    "nag": lambda: NAG(0.1, weight_decay=0.5, decay="all"),
+    "nag": lambda: NAG(0.1, weight_decay=0.5, decayed_variables="all"),
     "adamw": lambda: AdamW(0.1, weight_decay=0.5),
-    "nag, scaled": lambda: LossScaling(NAG(0.1, weight_decay=0.5, decay="all"), initial_scale=1.0),
+    "nag, scaled": lambda: LossScaling(NAG(0.1, weight_decay=0.5, decayed_variables="all"), initial_scale=1.0),
     "adamw, scaled": lambda: LossScaling(AdamW(0.1, weight_decay=0.5), initial_scale=1.0),
 }
 
@@ -75,7 +75,7 @@ def test_exclusions_are_saved_with_the_model(make, case, expected, tmp_path):
 
 
 def test_the_last_call_counts_and_no_call_leaves_the_configuration_as_it_was():
-    net, optimizer = build_net(), NAG(0.1, weight_decay=0.5, decay="kernels")
+    net, optimizer = build_net(), NAG(0.1, weight_decay=0.5, decayed_variables="kernels")
     assert "excluded_from_weight_decay" not in optimizer.get_config()
     optimizer.exclude_from_weight_decay(var_names=["kernel"])
     optimizer.exclude_from_weight_decay(var_list=net.layers[0].trainable_variables)

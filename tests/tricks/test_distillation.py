@@ -11,7 +11,7 @@ from keras import layers
 from keras_bot.tricks import (
     NAG,
     CosineDecay,
-    Distiller,
+    DistillationModel,
     SmoothedCrossentropy,
     SoftCrossentropy,
     distillation_loss,
@@ -53,7 +53,7 @@ def make_data(count=16):
 
 def build_distiller(penalty=None, optimizer=None, metrics=("accuracy",), **options):
     student, teacher = build_net(4, "student", penalty), build_net(8, "teacher", penalty=0.1, dropout=0.5)
-    distiller = Distiller(student, teacher, **options)
+    distiller = DistillationModel(student, teacher, **options)
     distiller.compile(optimizer or NAG(0.05), HARD_LOSS, metrics=list(metrics))
     return distiller, student, teacher
 
@@ -110,12 +110,12 @@ def test_fit_minimises_the_loss_with_the_students_penalties_at_full_weight(hard_
 def test_logits_that_come_with_the_labels_train_as_their_teacher_does(hard_weight):
     images, labels = make_data()
     weights, logs = [], []
-    for said in (False, True):
+    for precomputed in (False, True):
         keras.utils.set_random_seed(0)
         student, teacher = build_net(4, "student", penalty=0.01), build_net(8, "teacher")
-        distiller = Distiller(student, None if said else teacher, hard_weight=hard_weight)
+        distiller = DistillationModel(student, None if precomputed else teacher, hard_weight=hard_weight)
         distiller.compile(NAG(0.05), HARD_LOSS, metrics=["accuracy"])
-        batch = (images, (labels, teacher(images, training=False)) if said else labels)
+        batch = (images, (labels, teacher(images, training=False)) if precomputed else labels)
         data = tf.data.Dataset.from_tensors(batch).repeat(3)
         logs.append(distiller.fit(data, validation_data=(images, labels), shuffle=False, verbose=0).history)
         weights.append(values(student))
@@ -151,7 +151,7 @@ def test_evaluate_and_predict_are_the_students_alone():
 def test_the_teacher_is_bit_identical_after_fit_and_the_students_statistics_moved():
     distiller, student, teacher = build_distiller()
     teacher.layers[2].moving_mean.assign(np.arange(8.0))
-    distiller = Distiller(student, teacher)
+    distiller = DistillationModel(student, teacher)
     distiller.compile(NAG(0.05), HARD_LOSS)
     before, moving = values(teacher), student.layers[2].moving_mean.numpy()
     distiller.fit(*make_data(), epochs=2, verbose=0)
@@ -168,7 +168,7 @@ def test_a_half_precision_student_learns_from_a_float32_teacher(policy):
     teacher = build_net(8, "teacher")
     with mixed_precision(policy):
         student = build_net(4, "student")
-    distiller = Distiller(student, teacher)
+    distiller = DistillationModel(student, teacher)
     conv, head = distiller.teacher.layers[1], distiller.teacher.layers[-1]
     assert conv.compute_dtype == policy.removeprefix("mixed_")
     assert conv.kernel.dtype == head.compute_dtype == "float32"
@@ -185,7 +185,7 @@ def test_xla_trains_the_same():
     losses = []
     for jit in (False, True):
         keras.utils.set_random_seed(0)
-        distiller = Distiller(build_net(4, "student"), build_net(8, "teacher"))
+        distiller = DistillationModel(build_net(4, "student"), build_net(8, "teacher"))
         distiller.compile(NAG(0.05), HARD_LOSS, jit_compile=jit)
         losses.append(distiller.fit(*make_data(), batch_size=8, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
@@ -195,7 +195,7 @@ def test_a_teacher_of_another_input_size_gets_what_it_expects():
     inputs = keras.Input((2 * SIZE, 2 * SIZE, 3))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
     teacher = keras.Model(inputs, layers.Dense(CLASSES)(pooled))
-    distiller = Distiller(build_net(4, "student"), teacher, teacher_inputs=layers.UpSampling2D())
+    distiller = DistillationModel(build_net(4, "student"), teacher, teacher_inputs=layers.UpSampling2D())
     distiller.compile(NAG(0.05), HARD_LOSS)
     distiller.fit(*make_data(), verbose=0)
 
@@ -203,7 +203,8 @@ def test_a_teacher_of_another_input_size_gets_what_it_expects():
 CHECK = """
 import sys, keras, numpy as np
 import keras_bot.tricks.nag, keras_bot.tricks.decay
-keras.saving.get_custom_objects().pop("keras_bot>Distiller", None)
+for name in ("DistillationModel", "Distiller"):
+    keras.saving.get_custom_objects().pop(f"keras_bot>{name}", None)
 model = keras.saving.load_model(sys.argv[1])
 data = np.load(sys.argv[2])
 assert type(model).__name__ == "Functional", type(model)
@@ -220,7 +221,7 @@ def test_a_checkpoint_is_the_student_with_its_optimizer(tmp_path):
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")
     distiller.fit(images, labels, batch_size=8, verbose=0, callbacks=[checkpoint])
     config = zipfile.ZipFile(tmp_path / "best.keras").read("config.json").decode()
-    assert "Distiller" not in config
+    assert "Distill" not in config
     assert "teacher" not in config
     loss = distiller.evaluate(images, labels, verbose=0)[0]
     np.savez(tmp_path / "data.npz", x=images, y=labels, z=student.predict(images, verbose=0), loss=loss)
@@ -250,12 +251,12 @@ def test_serialisation_gives_equal_objects():
     copy = keras.losses.deserialize(keras.losses.serialize(soft))
     assert type(copy) is SoftCrossentropy
     assert copy.get_config() == soft.get_config()
-    distiller = Distiller(build_net(4, "student"), build_net(8, "teacher"), 7.0, 0.5, name="pair")
+    distiller = DistillationModel(build_net(4, "student"), build_net(8, "teacher"), 7.0, 0.5, name="pair")
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(distiller))
-    assert type(copy) is Distiller
+    assert type(copy) is DistillationModel
     assert (copy.temperature, copy.hard_weight, copy.name) == (7.0, 0.5, "pair")
     assert (copy.student.name, copy.teacher.name) == ("student", "teacher")
-    alone = Distiller(build_net(4, "student"), soft_loss=SoftCrossentropy(3.0))
+    alone = DistillationModel(build_net(4, "student"), soft_loss=SoftCrossentropy(3.0))
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(alone))
     assert copy.teacher is None
     assert copy.soft_loss.temperature == 3.0
@@ -275,21 +276,21 @@ def test_a_model_that_ends_in_softmax_is_refused(index):
     net = list(softmax_nets())[index]
     logits = keras.Sequential([keras.Input((SIZE,)), layers.Dense(CLASSES)])
     with pytest.raises(ValueError, match=r"teacher.*logits.*softmax.*without"):
-        Distiller(logits, net)
+        DistillationModel(logits, net)
     with pytest.raises(ValueError, match=r"student.*logits.*softmax.*without"):
-        Distiller(net, logits)
+        DistillationModel(net, logits)
 
 
 def test_what_can_not_be_is_refused():
     student, teacher = build_net(4, "student"), build_net(8, "teacher")
     inputs = keras.Input((SIZE, SIZE, 3))
-    with pytest.raises(ValueError, match=r"3 classes.*5"):
-        Distiller(student, keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(inputs))))
+    with pytest.raises(ValueError, match=r"5 classes.*3"):
+        DistillationModel(student, keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(inputs))))
     with pytest.raises(ValueError, match="functional"):
-        Distiller(student, keras.Sequential([layers.Dense(3)]))
+        DistillationModel(student, keras.Sequential([layers.Dense(3)]))
     for options in ({"temperature": 0.0}, {"hard_weight": -0.1}, {"hard_weight": 1.1}):
         with pytest.raises(ValueError, match=next(iter(options))):
-            Distiller(student, teacher, **options)
+            DistillationModel(student, teacher, **options)
         with pytest.raises(ValueError, match=next(iter(options))):
             distillation_loss(np.eye(3), np.eye(3), np.eye(3), **options)
 
@@ -308,5 +309,5 @@ def test_what_can_not_be_is_refused():
     ],
 )
 def test_a_hard_loss_that_expects_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match="from logits"):
-        Distiller(build_net(4, "student"), build_net(8, "teacher")).compile("sgd", loss)
+    with pytest.raises(ValueError, match=r"on logits|returns logits"):
+        DistillationModel(build_net(4, "student"), build_net(8, "teacher")).compile("sgd", loss)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_bot.tricks import (
     NAG,
-    Distiller,
+    DistillationModel,
     MixUp,
     SmoothedCrossentropy,
     distillation_loss,
@@ -63,7 +63,7 @@ def test_class_indices_in_one_row_are_refused():
 
 @pytest.mark.parametrize("labels", [INDICES, INDICES[:, 0], ONE_HOT.astype("int64")])
 def test_the_function_of_the_pipeline_mixes_no_integer_labels(labels):
-    with pytest.raises(ValueError, match="Expected labels as floats, received integers"):
+    with pytest.raises(ValueError, match="labels must be floats, received integers"):
         mix_with_reversal(keras.ops.convert_to_tensor(labels), 0.5)
 
 
@@ -159,7 +159,7 @@ def test_in_a_graph_integer_rows_that_are_not_one_hot_stop_the_step_or_make_the_
 def test_tricks_take_numbers_of_numpy_in_graphs(number):
     layers = [[keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)] for _ in range(2)]
     student, teacher = map(keras.Sequential, layers)
-    distiller = Distiller(student, teacher, temperature=number(4), hard_weight=number(0.5))
+    distiller = DistillationModel(student, teacher, temperature=number(4), hard_weight=number(0.5))
     optimizer = NAG(linear_scaling(number(0.1), 64), momentum=number(0.9), weight_decay=number(1e-4))
     distiller.compile(optimizer, SmoothedCrossentropy(number(0.1), from_logits=True))
     mixup = MixUp(number(0.2), seed=np.int64(1))

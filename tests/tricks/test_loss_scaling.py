@@ -42,18 +42,18 @@ def play(make, replicas, culprit, planted):
     run = tf.function(lambda culprit: strategy.run(step, (culprit,)))
     watched = {"scale": optimizer.dynamic_scale, "good": optimizer.step_counter, "iterations": optimizer.iterations}
     watched |= {f"w{i}": w for i, w in enumerate(weights)}
-    told = []
+    states = []
     for who in (-1, culprit, -1):
         run(tf.constant(who))
-        told.append({name: [part.tolist() for part in parts(v)] for name, v in watched.items()})
-    return told
+        states.append({name: [part.tolist() for part in parts(v)] for name, v in watched.items()})
+    return states
 
 print(json.dumps([play(**case) for case in CASES]))
 """
 
 
 def play(cases):
-    """What each case tells; a process can have one number of replicas above 1."""
+    """States of each case; a process can have one number of replicas above 1."""
     code = PLANTED.replace("CASES", "[" + ", ".join(cases) + "]")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -85,15 +85,15 @@ ALONE = "type('Alone', (NAG,), dict(dynamic_scale=keras.Variable(1.0), step_coun
 
 @pytest.fixture(scope="module")
 def played():
-    """What all cases of one and of two replicas tell, of one process."""
+    """States of all cases on one and on two replicas, from one process."""
     inner = [f"NAG(1.0, momentum=0.0, {clip})" for clip in CLIPPED]
     clipped = [case(2, -1, "inf", f"LossScaling({make}, initial_scale=1024.0)") for make in inner]
     clipped += [case(2, -1, "inf", make.replace("NAG", ALONE, 1)) for make in inner]
     cases = {n: [case(*each) for each in SETTINGS[n]] for n in (1, 2)}
     cases |= {f"grown {n}": [case(n, -1, "inf", OURS.format(growth=2))] for n in (1, 2)}
     cases |= {"Keras": [case(2, 1, "inf", KERAS_OWN)], "clipped": clipped}
-    told = iter(play([each for part in cases.values() for each in part]))
-    return {name: list(itertools.islice(told, len(part))) for name, part in cases.items()}
+    states = iter(play([each for part in cases.values() for each in part]))
+    return {name: list(itertools.islice(states, len(part))) for name, part in cases.items()}
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
@@ -101,11 +101,11 @@ def test_a_planted_gradient_skips_the_step_everywhere(replicas, played):
     settings = SETTINGS[replicas]
     every = played[replicas] if replicas in played else play([case(*each) for each in settings])
     begin = {"w0": np.arange(6.0).reshape(2, 3), "w1": np.ones(3)}
-    for (replicas, culprit, bad), told in zip(settings, every, strict=True):
+    for (replicas, culprit, bad), states in zip(settings, every, strict=True):
         what = f"{bad} in replica {culprit} of {replicas}"
-        for state in told:
+        for state in states:
             assert all(part == parts[0] for parts in state.values() for part in parts), f"{what}: replicas differ"
-        first, skipped, last = ({name: parts[0] for name, parts in state.items()} for state in told)
+        first, skipped, last = ({name: parts[0] for name, parts in state.items()} for state in states)
         assert first["scale"] == 1024 and skipped["scale"] == last["scale"] == 512, what
         assert (first["good"], skipped["good"], last["good"]) == (1, 0, 1), what
         assert (first["iterations"], skipped["iterations"], last["iterations"]) == (1, 1, 2), what
@@ -118,20 +118,20 @@ def test_a_planted_gradient_skips_the_step_everywhere(replicas, played):
 
 def test_keras_own_still_needs_ours(played):
     """When this fails, Keras decides on all replicas, and LossScaling can go."""
-    (told,) = played["Keras"]
-    assert not np.isfinite(np.array(told[1]["w1"])).all() and told[1]["scale"][0] == 1024
+    (states,) = played["Keras"]
+    assert not np.isfinite(np.array(states[1]["w1"])).all() and states[1]["scale"][0] == 1024
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_scale_grows_once_on_any_number_of_replicas(replicas, played):
-    (told,) = played[f"grown {replicas}"]
-    for state, scale in zip(told, (1024, 2048, 2048), strict=True):
+    (states,) = played[f"grown {replicas}"]
+    for state, scale in zip(states, (1024, 2048, 2048), strict=True):
         assert state["scale"] == [scale] * replicas
 
 
 def test_clipping_sees_the_summed_gradient(played):
-    for told, expected in zip(played["clipped"], [*CLIPPED.values()] * 2, strict=True):
-        np.testing.assert_allclose(np.ones(3) - np.array(told[0]["w1"][0]), expected, rtol=1e-5)
+    for states, expected in zip(played["clipped"], [*CLIPPED.values()] * 2, strict=True):
+        np.testing.assert_allclose(np.ones(3) - np.array(states[0]["w1"][0]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bot.tricks import NAG, Distiller, LossScaling
+from keras_bot.tricks import NAG, DistillationModel, LossScaling
 
 draw = np.random.default_rng(0)
 IMAGES = draw.normal(size=(8, 6)).astype("float32")
@@ -67,7 +67,7 @@ def test_penalties_and_the_soft_loss_count_once_and_not_once_a_replica(two_repli
         with strategy.scope():
             model = trainee = build(1)
             if with_teacher:
-                trainee = Distiller(model, build(2, decay=0.5), temperature=4.0, hard_weight=0.3)
+                trainee = DistillationModel(model, build(2, decay=0.5), temperature=4.0, hard_weight=0.3)
             optimizer = NAG(1.0, momentum=0.0)
             compiled(trainee, LossScaling(optimizer, initial_scale=64.0) if scaled else optimizer)
         before = [variable.numpy() for variable in model.trainable_variables]
@@ -99,7 +99,7 @@ def test_a_floor_out_of_range_is_refused(options):
 
 
 def test_a_second_scaling_is_refused():
-    with pytest.raises(ValueError, match="without loss scaling"):
+    with pytest.raises(ValueError, match="already scales the loss"):
         LossScaling(LossScaling(NAG()))
 
 

@@ -24,7 +24,7 @@ def build_model():
     )
 
 
-def test_kernels_are_told_by_role_and_not_by_their_layers_names():
+def test_kernels_are_recognised_by_role_and_not_by_their_layers_names():
     decayed, spared = split_by_decay(build_model())
     assert [v.path for v in decayed] == [
         "net/bias_branch/kernel",
@@ -70,7 +70,7 @@ def test_name_and_rank_decide(name, shape, expected):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
-def test_the_weights_of_a_savedmodel_are_told_as_well(tmp_path):
+def test_the_weights_of_a_savedmodel_are_recognised_as_well(tmp_path):
     model = build_model()
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -95,13 +95,15 @@ class Mixer(layers.Layer):
 def test_weights_that_kernels_leaves_out_are_named_once():
     net = keras.Sequential([keras.Input((2,)), Mixer(name="mixer"), layers.Dense(1)], name="net")
     optimizer = NAG(0.1, weight_decay=0.5)
-    with pytest.warns(UserWarning, match=r"without decay: net/mixer/mixing\. To decay them") as caught:
+    with pytest.warns(UserWarning, match=r"rank 2 or more: net/mixer/mixing\. To decay them") as caught:
         optimizer.build(net.trainable_variables)
         optimizer.build(net.trainable_variables)
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize("options", [{"decay": "all"}, {"decay": ["mixing"]}, {"weight_decay": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"decayed_variables": "all"}, {"decayed_variables": ["mixing"]}, {"weight_decay": 0.0}]
+)
 def test_a_choice_of_ones_own_needs_no_warning(options, recwarn):
     net = keras.Sequential([keras.Input((2,)), Mixer(name="mixer")])
     NAG(0.1, **{"weight_decay": 0.5, **options}).build(net.trainable_variables)

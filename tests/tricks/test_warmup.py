@@ -62,7 +62,7 @@ def test_serialisation_gives_an_equal_schedule(inner):
     "arguments", [("cosine", 5), (None, 5), (0.0, 5), (-0.1, 5), (True, 5), (0.1, 0), (0.1, 2.5), (0.1, True)]
 )
 def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="Expected"):
+    with pytest.raises(ValueError, match="must be"):
         Warmup(*arguments)
 
 

@@ -12,9 +12,10 @@ TINY = 1e-30
 DISCRETE_SHARE = 0.9  # share of outputs that must agree if there are class indices: rounding decides near ties
 
 
-def check_sizes(size: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns (batch, height, width) to check: one image, a batch, and a batch of another, odd height and width."""
-    return (1, size, size), (3, size, size), (2, size + 5 - size % 2, size + 17 + size % 2)
+def sample_sizes(image_size: int) -> tuple[tuple[int, int, int], ...]:
+    """Returns (batch, height, width) of the images to check: one, a batch, and a batch of another, odd size."""
+    other = (2, image_size + 5 - image_size % 2, image_size + 17 + image_size % 2)
+    return (1, image_size, image_size), (3, image_size, image_size), other
 
 
 def random_images(sizes: Sequence[tuple[int, int, int]]) -> Iterator[np.ndarray]:
@@ -49,7 +50,7 @@ def worst_difference(run: Callable, expected: Callable, sizes: Sequence[tuple[in
         for ours, theirs in zip(keras.tree.flatten(run(images)), keras.tree.flatten(expected(images)), strict=True):
             ours, theirs = keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
             if ours.shape != theirs.shape:
-                raise RunError(f"Expected outputs of shape {theirs.shape} from the file, received {ours.shape}.")
+                raise RunError(f"an output has the shape {ours.shape}, but the network's is {theirs.shape}.")
             differences.append(np.abs(ours - theirs).ravel() / max(TINY, np.abs(theirs).max()))
             discrete |= np.issubdtype(theirs.dtype, np.integer)
         share = DISCRETE_SHARE if discrete else 1.0
@@ -57,10 +58,10 @@ def worst_difference(run: Callable, expected: Callable, sizes: Sequence[tuple[in
     return float(np.max(worst))
 
 
-def refuse_difference(worst: float, name: str, form: str):
+def check_difference(worst: float, name: str, format: str):
     """Raises RunError if the difference of an export of the network `name` exceeds the tolerance or is NaN."""
     if not worst <= TOLERANCE:
         raise RunError(
-            f"The {form} file of {name} gives other results than the network, by {worst:.2g} of the "
-            f"greatest where {TOLERANCE:g} is allowed, so it isn't kept."
+            f"The {format} export of {name} was deleted: its outputs differ from the network's by {worst:.2g} of the "
+            f"greatest output, and {TOLERANCE:g} is allowed."
         )

@@ -7,7 +7,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.paths import is_pattern, is_utf8
 
 
-def check_text(path: str | os.PathLike):
+def check_utf8(path: str | os.PathLike):
     """Raises MisuseError unless the path is valid UTF-8, which the runtimes of most formats need."""
     if not is_utf8(path):
         raise MisuseError(
@@ -15,16 +15,18 @@ def check_text(path: str | os.PathLike):
         )
 
 
-def check_place(path: pathlib.Path, overwrite: bool):
+def check_savedmodel_path(path: pathlib.Path, overwrite: bool):
     """Raises MisuseError unless a SavedModel may be written to `path` and TensorFlow can load it from there."""
-    check_text(path)
+    check_utf8(path)
     if is_pattern(path):
         raise MisuseError(
-            f"Cannot export a SavedModel to {path.absolute()}: TensorFlow could not load it from there, since it takes "
-            "[ and \\ in a path for wildcards. Choose another --output_dir or --name."
+            f"Cannot export a SavedModel to {path.absolute()}: TensorFlow could not load it, because [ and \\ in paths "
+            "are wildcards to it. Choose another --output_dir or --name."
         )
     if path.exists():
         if not overwrite:
-            raise MisuseError(f"{path} exists already. Choose another --name, or --overwrite to replace it.")
+            raise MisuseError(
+                f"{path} already exists. Choose another name, or replace it with --overwrite (overwrite=True)."
+            )
         if not (path / "saved_model.pb").exists():
-            raise MisuseError(f"{path} exists and is no SavedModel, so it is not overwritten. Choose another --name.")
+            raise MisuseError(f"{path} is not a SavedModel, so it is not overwritten. Choose another name.")

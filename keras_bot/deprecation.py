@@ -1,0 +1,67 @@
+"""Old names of functions, classes and arguments, which keep working for one release with a DeprecationWarning."""
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Mapping
+
+
+def renamed_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Returns a module's `__getattr__` that resolves old names with a DeprecationWarning.
+
+    Args:
+        module: name of the module that had the old names.
+        names: {old name: new place}, as "keras_bot.models.create_model".
+    """
+
+    def __getattr__(name, stacklevel=2):
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn(f"{module}.{name} is now {names[name]}", stacklevel)
+        parent, _, attribute = names[name].rpartition(".")
+        return getattr(importlib.import_module(parent), attribute)
+
+    return __getattr__
+
+
+def renamed_arguments(**names: str) -> Callable[[Callable], Callable]:
+    """Returns a decorator of a constructor that also accepts old keywords, given as old="new".
+
+    Raises:
+        TypeError: when called, if an argument is passed under both names.
+    """
+
+    def decorate(init):
+        @functools.wraps(init)
+        def __init__(self, *args, **kwargs):
+            owner = type(self).__name__
+            for old in names.keys() & kwargs.keys():
+                warn(f"{owner}({old}=…) is now {names[old]}")
+                if names[old] in kwargs:
+                    raise TypeError(f"{owner} received {old} and {names[old]}, which are the same. Drop {old}.")
+                kwargs[names[old]] = kwargs.pop(old)
+            init(self, *args, **kwargs)
+
+        return __init__
+
+    return decorate
+
+
+def renamed_attributes(**names: str) -> Callable[[object, str], object]:
+    """Returns a class's `__getattr__` that reads attributes under their old names, given as old="new".
+
+    Unlike properties, these names are not in `dir()`: Keras reads every attribute in it when it saves an object.
+    """
+
+    def __getattr__(self, name):
+        if name not in names:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warn(f"{type(self).__name__}.{name} is now {names[name]}")
+        return getattr(self, names[name])
+
+    return __getattr__
+
+
+def warn(message: str, stacklevel: int = 2):
+    """Warns that a name is deprecated, at the line that calls the function that calls this one."""
+    warnings.warn(f"{message}; the old name will be removed.", DeprecationWarning, stacklevel=stacklevel + 1)
