@@ -14,7 +14,7 @@ from keras_bot.tasks.base import Task
 from keras_bot.training.compile import compile_trainee
 from keras_bot.training.optimizer import build_optimizer
 from keras_bot.training.preflight import versions
-from keras_bot.training.run import start_run
+from keras_bot.training.run import TrainingRun
 from keras_bot.training.schedule import build_schedule, count_steps
 
 
@@ -52,7 +52,7 @@ def train(
     task = task or find_task(recipe.task)
     if recipe.task != task.name:
         raise MisuseError(f"The recipe's task is {recipe.task}, but `task` is for {task.name}. Drop one.")
-    with start_run(recipe, run_dir, resume=resume, overwrite=overwrite) as run:
+    with TrainingRun(recipe, run_dir, resume=resume, overwrite=overwrite) as run:
         strategy = run.strategy
         train_source = task.open_source(recipe, "train", strategy)
         eval_source = task.open_source(recipe, "eval", strategy, train_source.class_names)

@@ -6,7 +6,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 
@@ -15,7 +15,7 @@ from keras_bot.errors import RunError, first_line
 from keras_bot.recipe import Recipe
 from keras_bot.training.callbacks import EpochLine, RunRecorder
 from keras_bot.training.checkpoints.checkpoint import Checkpoints
-from keras_bot.training.checkpoints.run_directory import RunDirectory, check_same_data
+from keras_bot.training.checkpoints.run_directory import check_same_data
 from keras_bot.training.checkpoints.run_lock import lock_run
 from keras_bot.training.checkpoints.saver import Saver, handle_sigterm
 from keras_bot.training.curves import draw_curves
@@ -27,48 +27,44 @@ from keras_bot.training.fit import FitPlan, fit_from
 from keras_bot.training.preflight import open_run_directory
 
 
-@contextlib.contextmanager
-def start_run(recipe: Recipe, run_dir: str | pathlib.Path, *, resume: bool, overwrite: bool) -> Iterator["TrainingRun"]:
-    """Starts a run: connects the workers, checks the directory, sets the dtype policy and converts errors.
+class TrainingRun(contextlib.AbstractContextManager):
+    """Context of one training run: workers, run directory, dtype policy and user errors.
 
-    Nothing is written before `TrainingRun.begin`, so that a rejected run leaves no files behind.
+    Entering it connects the workers and checks the run directory. Nothing is written before `begin`, so that a rejected
+    run leaves no files behind.
 
-    Raises:
-        MisuseError: if the directory cannot be used, or the recipe differs between workers.
-        RunError: if the workers cannot be connected; for backend errors in the body.
-    """
-    cluster, directory = open_run_directory(recipe, run_dir, resume=resume, overwrite=overwrite)
-    strategy = build_strategy(recipe, cluster)
-    with (
-        tricks.mixed_precision(recipe.precision),
-        user_errors(None, workers=strategy.workers),
-        contextlib.ExitStack() as stack,
-    ):
-        yield TrainingRun(recipe, strategy, directory, resume, stack)
-
-
-class TrainingRun:
-    """A started run; `start_run` creates it.
+    Args:
+        recipe: the training configuration.
+        run_dir, resume, overwrite: as in `train`.
 
     Attributes:
-        strategy: the devices and workers.
+        strategy: the devices and workers; set on entering.
         corrupt: log of the images that could not be decoded; set by `begin`.
+
+    Raises:
+        MisuseError: on entering, if the directory cannot be used or the recipe differs between workers.
+        RunError: on entering, if the workers cannot be connected; in the body, for backend errors.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        strategy: Strategy,
-        directory: RunDirectory | None,
-        resume: bool,
-        stack: contextlib.ExitStack,
-    ):
-        self.strategy = strategy
-        self.corrupt: data.CorruptLog | None = None
+    def __init__(self, recipe: Recipe, run_dir: str | pathlib.Path, *, resume: bool, overwrite: bool):
         self._recipe = recipe
-        self._directory = directory  # None on workers other than the chief, which write nothing
+        self._run_dir = run_dir
         self._resume = resume
-        self._stack = stack
+        self._overwrite = overwrite
+        self.corrupt: data.CorruptLog | None = None
+
+    def __enter__(self) -> "TrainingRun":
+        recipe = self._recipe
+        cluster, directory = open_run_directory(recipe, self._run_dir, resume=self._resume, overwrite=self._overwrite)
+        self._directory = directory  # None on workers other than the chief, which write nothing
+        self.strategy = build_strategy(recipe, cluster)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(tricks.mixed_precision(recipe.precision))
+        self._stack.enter_context(user_errors(None, workers=self.strategy.workers))
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
 
     def begin(self, task, network: keras.Model, trainee: keras.Model, facts: dict, steps_per_epoch: int):
         """Compares the data of all workers, locks the run directory and restores the newest checkpoint.

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bot import tricks
 from keras_bot.data import (
     CorruptLog,
     EvalConfig,
@@ -23,6 +22,7 @@ from keras_bot.data import (
 from keras_bot.data.sharding import eval_rows, training_rows
 from keras_bot.data.stream import seed_at
 from keras_bot.errors import MisuseError
+from keras_bot.tricks.mixup import mix_with_reversal
 
 
 def _list(batches):
@@ -44,7 +44,7 @@ def _whole(parts, rows):
 
 def _mix(images, labels, seed, epoch):
     weight = tf.random.stateless_uniform([], seed)
-    images, labels = (tricks.mix_with_reversal(x, weight) for x in (images, labels))
+    images, labels = (mix_with_reversal(x, weight) for x in (images, labels))
     return images, labels * tf.cast(epoch + 1, tf.float32)
 
 

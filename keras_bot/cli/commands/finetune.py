@@ -1,7 +1,7 @@
 """`keras-bot finetune`: fine-tunes the network of a SavedModel, run or .keras file on other data."""
 
 from keras_bot.cli.backend import start_backend
-from keras_bot.cli.commands.train import add_run_flags, check_run_dir, run
+from keras_bot.cli.commands.train import add_run_flags, check_run_dir, run_or_plan
 from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.errors import MisuseError
 
@@ -23,4 +23,4 @@ def main(argv):
     start_backend()
     from keras_bot.training.finetune import with_source_settings
 
-    run(with_source_settings(recipe, flags.explicit_fields()), flags, name="finetune")
+    run_or_plan(with_source_settings(recipe, flags.explicit_fields()), flags, name="finetune")

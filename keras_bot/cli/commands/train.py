@@ -22,19 +22,23 @@ def main(argv):
     recipe = flags.recipe()
     check_writable(recipe, run_dir=flags.run_dir)
     start_backend()
-    run(recipe, flags, name=recipe.model)
+    run_or_plan(recipe, flags, name=recipe.model)
 
 
-def run(recipe: Recipe, flags: Flags, *, name: str):
-    """Trains and prints the result, or with --dry_run the plan; `name` is the prefix of the default run directory."""
-    from keras_bot.tasks import find_task
-    from keras_bot.trainer import train
-
+def run_or_plan(recipe: Recipe, flags: Flags, *, name: str):
+    """Trains, or with --dry_run prints the plan; `name` is the prefix of the default run directory."""
     if flags.dry_run:
         from keras_bot.plan import plan
 
-        print(plan(recipe, find_task(recipe.task)))
-        return
+        print(plan(recipe))
+    else:
+        run(recipe, flags, name=name)
+
+
+def run(recipe: Recipe, flags: Flags, *, name: str):
+    """Trains and prints the result."""
+    from keras_bot.trainer import train
+
     run_dir = flags.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     result = train(recipe, run_dir, resume=flags.resume, overwrite=flags.overwrite)
     if "run_dir" in result:  # only on the chief worker

@@ -165,7 +165,9 @@ def test_classes_may_be_those_of_a_network(prepared):
     data_dir = prepared(LabelledScenes)
     source = open_segmentation("labelled_scenes", class_names=["road", "sky"], data_dir=data_dir)
     assert source.class_ids == (2, 1)
-    with pytest.raises(MisuseError, match=r"TFDS set 'labelled_scenes' must .* it lacks cow and has road. Use the same names"):
+    with pytest.raises(
+        MisuseError, match=r"TFDS set 'labelled_scenes' must .* it lacks cow and has road. Use the same names"
+    ):
         open_segmentation("labelled_scenes", class_names=["cow", "sky"], data_dir=data_dir)
 
 
