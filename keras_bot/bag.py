@@ -169,7 +169,7 @@ def active_tricks(recipe: Recipe) -> list[str]:
 
 
 def without_each_trick(recipe: Recipe) -> dict[str, Recipe]:
-    """Returns the recipe without each of its active tricks, by the trick's name.
+    """Returns one recipe per active trick, which leaves that trick out, by the trick's name.
 
     Everything else stays the same, including the epochs. With `init_from`, tricks that change the initial weights are
     not left out.

@@ -164,7 +164,7 @@ def _from_savedmodel(path):
 
 
 def _read_metrics(path):
-    """Reads a run's metrics.json; returns {} if the file of that name is something else."""
+    """Reads a run's metrics.json; returns {} if keras_bot did not write it."""
     metrics = _read_json(path)
     return metrics if all(isinstance(metrics.get(name), dict) for name in ("recipe", "dataset")) else {}
 
@@ -175,5 +175,5 @@ def _read_json(path):
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"Cannot read {path}: {error}.") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} must contain a JSON object, but contains a {type(content).__name__}. Export it again.")
+        raise RunError(f"{path} must contain a JSON object, but contains a {type(content).__name__}. Restore it.")
     return content

@@ -21,9 +21,9 @@ LAYERS = [  # each may import from those after it
     {"model_files"},
     {"interop"},
     {"tricks", "models", "data"},
-    {"bag", "recipe_text"},
+    {"bag"},
     {"recipe"},
-    {"atomic_files", "fields", "figures", "paths", "subprocesses", "surgery"},
+    {"atomic_files", "figures", "paths", "subprocesses", "surgery"},
     {"deprecation", "errors", "moved"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -117,13 +117,13 @@ def test_imports_go_down_only(path):
 def test_what_a_part_may_import(path):
     roots = {module.split(".")[0] for module in imports_of(path.read_text(encoding="utf-8"))}
     mine = part_of(path)
-    if mine in ("models", "surgery", "tricks", "bag", "fields", "recipe", "recipe_text", "errors", "atomic_files"):
+    if mine in ("models", "surgery", "tricks", "bag", "recipe", "errors", "atomic_files"):
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "torch", "tf_keras"}
     if mine == "interop":  # reads PyTorch's files with PyTorch
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "tf_keras"}
     if mine != "cli":
         assert "absl" not in roots
-    if mine in ("bag", "deprecation", "fields", "recipe", "recipe_text", "errors", "atomic_files"):
+    if mine in ("bag", "deprecation", "recipe", "errors", "atomic_files"):
         assert roots <= set(sys.stdlib_module_names) | {"keras_bot"}
 
 

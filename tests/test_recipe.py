@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_bot.errors import MisuseError
-from keras_bot.fields import setting
 from keras_bot.recipe import RENAMED, TASKS, Recipe
-from keras_bot.recipe_text import differences, read_flag_lines, tidy_paths
+from keras_bot.recipe.fields import setting
+from keras_bot.recipe.text import differences, read_flag_lines, tidy_paths
 
 
 def test_the_defaults_are_the_papers_baseline():

@@ -17,7 +17,7 @@ from keras_bot.ablation.validate import TrainerInfo
 from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, first_few
 from keras_bot.recipe import Recipe
-from keras_bot.recipe_text import current_names, differences, read_flag_lines
+from keras_bot.recipe.text import current_names, differences, read_flag_lines
 
 FINISHED, STARTED, PENDING = "finished", "started", "pending"
 _RECORDS = ("metrics.json", "history.csv")

@@ -4,7 +4,7 @@
 |---|---|---|---|---|
 | .keras | Keras | Keras | any | model.json in its archive |
 | .onnx | tf2onnx, through Keras | ONNX Runtime and others | any | metadata_props, each value as JSON |
-| .tflite | Keras' TensorFlow | LiteRT | one; any batch, by resizing its input | model.json in an archive at its end |
+| .tflite | TensorFlow, through Keras | LiteRT | one; the batch can be resized | model.json in an archive at its end |
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from keras_bot.model_files import ARCHIVED_DESCRIPTION, read_description
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """Inputs and outputs of a file, in words, and its description."""
+    """Text descriptions of a file's inputs and outputs, and the description stored in it."""
 
     inputs: list[str]
     outputs: list[str]
@@ -42,9 +42,9 @@ class FileFormat:
         name: name of the format for users.
         any_size: whether a file takes images of other sizes than the one it was written with.
         packages: packages needed in addition to keras_bot's own; `keras_bot[name]` installs them.
-        write: (model, path, description, image size for formats with a fixed one) -> writes the file.
-        run: path -> function from images float32 (B, H, W, 3) to outputs, in the format's own runtime.
-        read: path -> the contents.
+        write: writes a file, from (model, path, description, image size for formats with a fixed one).
+        run: from a path, returns the function from images float32 (B, H, W, 3) to outputs, in the format's own runtime.
+        read: returns the contents of the file at a path.
     """
 
     name: str
@@ -120,7 +120,7 @@ def _rename_output(graph, name):
 
 def _name_sizes(graph):
     """Renames the dynamic dimensions, which tf2onnx numbers, to batch, height and width."""
-    del graph.value_info[:]  # it refers to the numbered names
+    del graph.value_info[:]  # it still contains the numbered names
     names = {}
     for size, name in zip(graph.input[0].type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
         names[size.dim_param] = size.dim_param = name

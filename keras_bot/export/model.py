@@ -31,8 +31,8 @@ def export_model(
         export_model(model, "savedmodels/digits", image_size=16)
         export_model(model, "digits.onnx", image_size=16)
 
-    A SavedModel takes images of any size and resizes them as in evaluation: see `keras_bot.export.savedmodel`. A file
-    normalises images, but doesn't resize them: see `keras_bot.export.portable`.
+    A SavedModel takes images of any size and resizes them as in evaluation: see `keras_bot.export.savedmodel`. A
+    single file normalises images, but doesn't resize them: see `keras_bot.export.portable`.
 
     Args:
         model: float32 model from normalised images (B, H, W, 3) to logits (B, K).

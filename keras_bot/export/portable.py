@@ -50,8 +50,8 @@ def export_file(
         greatest probability.
 
     Raises:
-        MisuseError: if `path` exists and `overwrite` is false, for another suffix, if a package is missing, or if the
-            path is not valid UTF-8.
+        MisuseError: if `path` exists and `overwrite` is false, its suffix is unknown, a package is missing, or the path
+            is not valid UTF-8.
         RunError: if the network can't be converted, or that difference exceeds 2e-5.
     """
     description = {**(description or {}), "preprocessing": _preprocessing(image_size, transform, eval_crop)}

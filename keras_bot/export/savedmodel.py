@@ -48,7 +48,7 @@ def export_savedmodel(
     description: dict | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a complete SavedModel or none, after loading it and comparing its outputs with the network's.
+    """Atomically writes a SavedModel, after loading it and comparing its outputs with the network's.
 
     Args:
         model: float32 model from normalised images (batch, size, size, 3) to logits (batch, classes). If it has the
@@ -85,10 +85,10 @@ def write_savedmodel(
     sizes: Sequence[tuple[int, int, int]],
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a complete SavedModel of any endpoints or none, and checks it; returns its path.
+    """Atomically writes a SavedModel with any endpoints and verifies it; returns its path.
 
-    Before it is moved to `path`, it is loaded and its outputs for random images are compared with those of `endpoints`.
-    The greatest difference, relative to the greatest output, becomes `worst_difference` in model.json.
+    Before the SavedModel is moved to `path`, it is loaded and its outputs for random images are compared with those of
+    `endpoints`. The greatest difference, relative to the greatest output, becomes `worst_difference` in model.json.
 
     Args:
         path: the directory to create.
@@ -110,7 +110,7 @@ def write_savedmodel(
         try:
             _save(partial, model, traced)
         except tf.errors.OpError as error:
-            raise RunError(f"Cannot write {path}: {first_line(error)} No files were left.") from None
+            raise RunError(f"Cannot write {path}: {first_line(error)} No files remain.") from None
         worst = _read_back(partial, model, traced, sizes)
         check_difference(worst, model.name, "SavedModel")
         description = {**description, "worst_difference": worst}
@@ -143,7 +143,7 @@ def _read_back(path, model, traced, sizes):
         if not all(np.array_equal(ours.numpy(), keras.ops.convert_to_numpy(theirs)) for ours, theirs in pairs):
             raise RunError("its weights differ from the network's.")
         worst = []
-        for name in traced.keys() - {"features_train"}:  # it would update batch norm statistics
+        for name in traced.keys() - {"features_train"}:  # running it would update batch norm statistics
             for dtype in (tf.float32, tf.uint8) if name == "serve" else (tf.float32,):
                 # Use the graph that was saved: another one rounds differently, which changes pixels of a class map.
                 saved = traced[name].get_concrete_function(_images(dtype))
@@ -194,7 +194,7 @@ def _images(dtype):
 
 
 def load_savedmodel(path: str | pathlib.Path):
-    """Loads a SavedModel that keras_bot exported. Calling it runs the graph it contains, so trust its source.
+    """Loads a SavedModel that keras_bot exported. Calls run its graph, so only load files that you trust.
 
     Returns:
         The loaded object, whose `serve` takes images, and its description (a dict, with `class_names`).
@@ -215,7 +215,7 @@ def load_savedmodel(path: str | pathlib.Path):
         raise RunError(f"Cannot load the SavedModel {path}: {first_line(error)}") from None
     if not isinstance(description, dict) or not isinstance(description.get("class_names", []), list):
         raise RunError(
-            f"{path / SAVEDMODEL_DESCRIPTION} must contain an object with class_names. Was it edited? Export again."
+            f"{path / SAVEDMODEL_DESCRIPTION} must be a JSON object with a list of class_names. Export it again."
         )
     if not hasattr(loaded, "serve"):
         raise MisuseError(f"{path} has no serve endpoint. Pass a SavedModel that keras_bot exported.")

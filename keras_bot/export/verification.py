@@ -13,7 +13,7 @@ DISCRETE_SHARE = 0.9  # share of outputs that must agree if there are class indi
 
 
 def sample_sizes(image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns (batch, height, width) of the images to check: one, a batch, and a batch of another, odd size."""
+    """Returns (batch, height, width) of the inputs: one image, a batch, and a batch of a different, odd size."""
     other = (2, image_size + 5 - image_size % 2, image_size + 17 + image_size % 2)
     return (1, image_size, image_size), (3, image_size, image_size), other
 

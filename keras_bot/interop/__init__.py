@@ -1,6 +1,7 @@
 """Conversion of other libraries' ResNets, Inception-V3 and MobileNet to our networks, and of ours to timm.
 
-Outputs stay equal. It needs Keras on any backend, NumPy, and the packages that read the files (see `files`).
+The converted network has the same outputs. Conversion needs Keras on any backend, NumPy, and the packages that read the
+files (see `files`).
 
 model, report = interop.load("resnet50d.safetensors", source="timm")
 result = interop.save_timm(model, "ours.safetensors")

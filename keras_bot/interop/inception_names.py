@@ -4,7 +4,7 @@
 |---|---|---|
 | timm, torchvision | inception_v3 | by stage, block and branch, as here: `Mixed_5b.branch5x5_1.conv` |
 | gluoncv | inception_v3 | by position: `features.7.1.0.0` |
-| keras_applications | inception_v3_tf | by number in creation order, starting anywhere: `conv2d_9` |
+| keras_applications | inception_v3_tf | by number in creation order, from any first number: `conv2d_9` |
 """
 
 import re

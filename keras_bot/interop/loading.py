@@ -35,11 +35,11 @@ def load(
         file: path of the weights; see `files` for the formats.
         model: the network's name, or a network whose weights are replaced; None detects the network from the file.
         source: timm, torchvision, keras_hub, keras_applications, gluoncv or paddleclas.
-        num_classes: number of classes of the network; None is the file's, or that of a given network. With a number
-            other than the file's, the head is new.
+        num_classes: number of classes of the network; None uses the file's, or that of `model` if it is a network.
+            With a number other than the file's, the head is new.
         head: "keep" uses the file's head if the number of classes is the same; "new" never uses it.
         normalisation: normalisation of the network's input, "ours" or "theirs": see `assign_tensors`.
-        preprocessing: overrides for what `find_preprocessing` returns.
+        preprocessing: overrides of the result of `find_preprocessing`.
         config: the source's JSON file of preprocessing settings; None looks for one in the folder of `file`.
 
     Raises:
@@ -73,12 +73,12 @@ def _create(name, content, classes, file, source):
         raise unknown("model", name, models.names())
     check_network(content, name, file, source)
     if classes is None:
-        raise MisuseError(f"{file} contains {content.description}. Pass num_classes, for a new head.")
+        raise MisuseError(f"{file} contains {content.description}. Pass num_classes to add a new head.")
     return models.create_model(name or content.network, num_classes=classes, dtype="float32")
 
 
 def _find_preprocessing(file, source, config, network):
-    """Returns the preprocessing in the user's config, the file, or a config in its folder, else the source's usual."""
+    """Returns the preprocessing in the user's config, the file, or a config in its folder, else source defaults."""
     stored = read_metadata(file).get(METADATA) if source == "timm" and config is None else None
     if stored:
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(stored).items()}

@@ -58,7 +58,7 @@ class Match:
 
     @property
     def head(self) -> str:
-        """ "kept", "new" or "none"."""
+        """Use of the file's head: "kept", "new" (not used) or "none" (the network has no head)."""
         return "none" if self.classes is None else "kept" if (HEAD, "kernel") in self.variables else "new"
 
 

@@ -15,7 +15,7 @@ import struct
 import numpy as np
 
 _FILE = 0x112
-_ARRAY = (0xF993FAC9, 0xF993FACA)  # both have a storage type; the second is used since arrays may have no dimensions
+_ARRAY = (0xF993FAC9, 0xF993FACA)  # MXNet writes the second if arrays may have no dimensions
 _DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 
 

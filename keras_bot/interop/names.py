@@ -33,7 +33,7 @@ class Place(NamedTuple):
     weight: str
 
 
-# {theirs: ours}. `weight` and `bias` are missing: they are a batch norm's gamma and beta, or a kernel and its bias.
+# {theirs: ours}. Not `weight` and `bias`, which are either gamma and beta or a kernel and its bias.
 _WEIGHTS = {
     **{name: name for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance")},
     "depthwise_kernel": "kernel",
@@ -53,9 +53,9 @@ class Naming:
         network: the library's only network of the family; None for ResNets.
         variant: maps the layer names in a ResNet's file to "a", "b", "c" or "d", or "" for any other.
         separator: separator between the names of a layer and its weight.
-        convolution: permutation that makes a convolution kernel (height, width, in, out); None if it already is.
-        depthwise: permutation that makes a depthwise kernel (height, width, in, 1); None if it already is.
-        dense: permutation that makes a dense kernel (in, out); None if it already is.
+        convolution: permutation of a convolution kernel's axes to (height, width, in, out); None if not needed.
+        depthwise: permutation of a depthwise kernel's axes to (height, width, in, 1); None if not needed.
+        dense: permutation of a dense kernel's axes to (in, out); None if not needed.
         ignored: names of weights that have no counterpart here.
         auxiliary: prefix of the names of an auxiliary head used only in training, which is ignored.
         scaled: whether batch norms have a gamma; if not, gamma is 1.

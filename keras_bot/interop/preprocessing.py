@@ -5,7 +5,7 @@ per channel:
 
 - The scale goes into the kernel of the first convolution; BGR is a permutation of its input channels. This is exact.
 - The shift adds sum(kernel * shift) to the output of the first convolution, which its batch norm's moving mean absorbs.
-  This is exact except near a padded border: zero padding now stands for our mean instead of theirs.
+  This is exact except near a padded border: zero padding now represents our mean instead of theirs.
 
 The error at the border is small if the means are close. For ResNets, the means of timm and torchvision differ from the
 paper's by at most half a grey level, and those of keras.applications are the paper's.
@@ -56,7 +56,7 @@ OWN_PREPROCESSING = _USUAL | {"mean": MEAN, "std": STD}  # keras_bot's
 
 
 def default_preprocessing(source: str, network: str | None = None) -> dict:
-    """Returns a source's usual preprocessing for a network, by our name; None for its ResNets."""
+    """Returns a source's default preprocessing for a network. `network` is our name of it; None for a ResNet."""
     return DEFAULTS[source] | _OTHERS.get((source, network), {})
 
 

@@ -11,7 +11,7 @@ from keras_bot.deprecation import renamed_attributes
 
 @dataclass(frozen=True)
 class Use:
-    """A tensor of a file and the weight of ours that it was assigned to, with both shapes."""
+    """A tensor of a file and the weight of our network that it was assigned to, with both shapes."""
 
     tensor: str
     tensor_shape: tuple[int, ...]

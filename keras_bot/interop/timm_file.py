@@ -106,7 +106,7 @@ def _write(path, tensors, metadata):
         wrong = [name for name, tensor in tensors.items() if not np.array_equal(written.get(name), tensor)]
         if wrong or len(written) != len(tensors):
             raise RunError(
-                f"{path} was not written: read back, its tensors differ from the network's in "
+                f"{path} was not written: the tensors read back differ from the network's in "
                 f"{first_few(wrong) or 'their number'}."
             )
         partial.replace(path)

@@ -60,7 +60,7 @@ def assign_tensors(
         head: "keep" uses the file's head if it has as many classes as the model; "new" keeps the model's head.
         normalisation: "ours" converts the network to images normalised by keras_bot; the module `preprocessing`
             explains the accuracy. "theirs" keeps the first layer's weights, for images normalised by the library.
-        preprocessing: the library's preprocessing, or part of it; defaults are its usual values.
+        preprocessing: settings that override the library's default preprocessing.
         file: name of the tensors in errors.
 
     Raises:
@@ -165,7 +165,7 @@ def _notes(found: Match, source, preprocessing, normalisation):
         shift = convert_channels(preprocessing).shift
         no_padded_border = found.name in inception.ARCHITECTURES
         error = 0.0 if no_padded_border else np.abs(shift * preprocessing["std"]).max()
-        border = f" except at the padded border, whose zeros stood for a grey that differs by up to {error:.2g} of 255"
+        border = f" except at the padded border, whose grey level differs from the source's by up to {error:.2g} of 255"
         order = ", channel order" if preprocessing["channels"] == "BGR" else ""
         yield (
             f"the network takes images normalised by keras_bot: the source's mean{order} and std were folded into "

@@ -24,7 +24,7 @@ def count_flops(model: keras.Model, image_size: int) -> int:
     *sizes, channels = model.input_shape[1:]
     if image_size < 1 or any(size not in (None, image_size) for size in sizes):
         raise ValueError(
-            f"image_size must be at least 1 and equal to a fixed input size; received {image_size}, with sizes {sizes}."
+            f"image_size must be at least 1 and match the model's input size {sizes}, received {image_size}."
         )
     counted = [layer for layer in model.layers if _kernels(layer)]
     probe = keras.Model(model.input, [layer.output for layer in counted])

@@ -45,7 +45,7 @@ class Network:
     """Row of the table.
 
     Args:
-        info: what `info` returns.
+        info: facts about the network, returned by `info`.
         stages: builds the family's stages from images, `architecture`, `width` and, with residual blocks, `gamma`.
         architecture: distinguishes the network from others of its family.
         dropout: dropout rate before the dense layer.

@@ -1,1 +1,1 @@
-"""From a recipe to metrics: assemble the parts, train, evaluate, keep records."""
+"""Training of a network from a recipe: setup, `fit`, evaluation, checkpoints and records."""

@@ -1,4 +1,4 @@
-"""Callbacks of a run: the record of its epochs, and a line of output per epoch."""
+"""Callbacks that record a run's epochs and print one line of output per epoch."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ class RunRecorder(keras.callbacks.Callback):
 
     Args:
         run: the directory to write to; None on workers other than the chief, which write nothing.
-        facts: content of metrics.json besides the result.
+        facts: content of metrics.json other than the result.
         images_per_epoch: training images in an epoch, for the throughput.
         corrupt: its `names` are the images that could not be decoded.
         save_best: called with the path when the first metric of an epoch is the best so far.
@@ -77,7 +77,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.write()
 
     def last_is_best(self) -> bool:
-        """Returns whether no epoch was better than the last."""
+        """Returns whether the last epoch is the best so far; ties count."""
         first, result = self._metrics[0], self.result()
         return result[first] == result[f"best_{first}"]
 

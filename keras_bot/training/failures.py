@@ -12,7 +12,7 @@ from keras_bot.errors import RunError, first_line
 
 @contextlib.contextmanager
 def user_errors(corrupt, workers: int = 1):
-    """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images are broken.
+    """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images fail to decode.
 
     Args:
         corrupt: CorruptLog of the data set, or None.

@@ -7,7 +7,7 @@ import keras
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.recipe_text import tidy_paths
+from keras_bot.recipe.text import tidy_paths
 from keras_bot.training.checkpoints.run_directory import WORKERS_MAY_DIFFER, RunDirectory
 from keras_bot.training.distributed.cluster import Cluster, find_cluster
 from keras_bot.training.distributed.rendezvous import STARTUP_ERROR

@@ -29,7 +29,7 @@ _RENAMED = {"learning_rate": "initial_learning_rate"}  # arguments of version 0.
 
 
 class _Decay(LearningRateSchedule):
-    """Base class of the decays: the initial learning rate, under its old name too."""
+    """Base class of the decays. The attribute `learning_rate` is an old name of `initial_learning_rate`."""
 
     __getattr__ = renamed_attributes(**_RENAMED)
 

@@ -28,7 +28,7 @@ def mixup(x, partner, weight):
 
 
 def mix_batch(images, labels, uniforms, alpha: float, *, sample_weight=None, enabled=True, ops=keras.ops):
-    """Mixes a batch with its reversal: the whole trick, for the layer and for `tf.data`.
+    """Mixes a batch with its reversal. The layer calls it; it can also be called directly in `tf.data`.
 
     Args:
         images: (B, …). The dtype is kept.

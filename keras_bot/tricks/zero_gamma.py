@@ -81,9 +81,10 @@ def _branches(model):
         elif _adds(node):
             found = _residual_branches(node.input_tensors)
             if not found:
-                yield operation.name, [], "adds paths with as many kernels, so none of them is the shortcut"
+                yield operation.name, [], "adds paths with equally many kernels, so none of them is the shortcut"
             for tensor, branch in found or ():
-                if not blocks & branch.keys():  # otherwise it is the top-down path of a feature pyramid
+                # A branch that contains whole blocks is the top-down path of a feature pyramid.
+                if not blocks & branch.keys():
                     blocks.add(id(node))
                     yield operation.name, *_closing_norms(tensor, branch)
 

@@ -219,7 +219,7 @@ def test_a_preset_of_keras_hub_and_its_preprocessing(tmp_path):
 def test_a_backbone_has_no_head(tmp_path):
     net = _hub("resnet18_b")
     net.backbone.save(tmp_path / "backbone.keras")
-    with pytest.raises(MisuseError, match=r"contains resnet18_b without a head. Pass num_classes, for a new head"):
+    with pytest.raises(MisuseError, match=r"contains resnet18_b without a head. Pass num_classes to add a new head"):
         interop.load(tmp_path / "backbone.keras", source="keras_hub")
     model, report = interop.load(tmp_path / "backbone.keras", source="keras_hub", num_classes=3)
     assert (report.head, model.output_shape) == ("new", (None, 3))

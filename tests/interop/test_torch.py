@@ -16,7 +16,7 @@ import keras  # noqa: E402  # after PyTorch
 
 from keras_bot import interop, models  # noqa: E402
 from keras_bot.errors import MisuseError  # noqa: E402
-from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, usual  # noqa: E402
+from keras_bot.interop.preprocessing import DEFAULTS, MEAN, STD, default_preprocessing  # noqa: E402
 
 pytestmark = pytest.mark.core
 
@@ -144,7 +144,7 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
 )
 def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
     ours, size, stages = OTHERS[library, name]
-    pixels, theirs = _photos(test_data, size), usual(library, ours)
+    pixels, theirs = _photos(test_data, size), default_preprocessing(library, ours)
     torch.manual_seed(0)
     if library == "torchvision":
         net = torchvision.models.inception_v3(num_classes=11, init_weights=True, transform_input=True)

@@ -284,7 +284,7 @@ def test_a_detector_is_no_classifier_to_begin_with(scenes, tmp_path, capsys):
     network = parts.build_network(recipe, parts.open_source(recipe, "train"))
     parts.save(network, tmp_path / "model.keras")
     assert main(["finetune", *flags_of(recipe), f"--init_from={tmp_path / 'model.keras'}"]) == 2
-    assert "to hold a classifier" in capsys.readouterr().err
+    assert "does not contain a classifier" in capsys.readouterr().err
 
 
 def test_of_the_boxes_found_none_is_padding(tmp_path):

@@ -211,7 +211,7 @@ def test_an_addition_without_a_shortcut_is_named():
     inputs = keras.Input((8, 8, 4))
     x = bottleneck(inputs, 4, "good", project=False)
     both = layers.Add(name="both")([conv_norm(x, 4, 3, "left"), conv_norm(x, 4, 3, "right")])
-    with pytest.warns(UserWarning, match="the branch at 'both' adds paths with as many kernels"):
+    with pytest.warns(UserWarning, match="the branch at 'both' adds paths with equally many kernels"):
         zeroed = zero_gamma(keras.Model(inputs, both))
     assert names(zeroed) == ["good_last"] and list(zeroed.skipped) == ["both"]
 

@@ -87,7 +87,7 @@ class Checkpoints:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sync_folder(self.folder.parent)
-            remove_partials(self.folder)  # leftovers must not fill the disk
+            remove_partials(self.folder)  # those of killed processes would fill the disk
             with replacing(path) as file:
                 file.write(data)
         except OSError as error:
@@ -163,7 +163,7 @@ class Checkpoints:
 
 
 def _to_bytes(progress, arrays):
-    """Serialises a checkpoint in memory, so that only a single plain write can fail."""
+    """Serialises a checkpoint in memory, so that the file is written in one call."""
     buffer = io.BytesIO()
     dtypes = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin == 2}
     state = np.array(json.dumps({"progress": progress, "dtypes": dtypes}))

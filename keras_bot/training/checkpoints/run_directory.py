@@ -18,7 +18,7 @@ import sys
 from keras_bot.atomic_files import is_partial, write_atomically
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
-from keras_bot.recipe_text import differences, read_flag_lines
+from keras_bot.recipe.text import differences, read_flag_lines
 
 # Fields that may change when a run is resumed.
 MAY_DIFFER = (
@@ -142,7 +142,7 @@ def run_flags(recipe: Recipe) -> str:
     """Returns the text of run.flags."""
     from keras_bot import __version__
 
-    header = f"# keras_bot {__version__}: keras-bot train --flagfile=run.flags --run_dir=… does this run again.\n"
+    header = f"# keras_bot {__version__}: keras-bot train --flagfile=run.flags --run_dir=… repeats this run.\n"
     return header + "\n".join(recipe.flag_lines()) + "\n"
 
 

@@ -5,8 +5,8 @@
 
 A record covers all images of a batch: `targets`, the teacher's outputs (see `soft_targets`); `seen`, a fingerprint of
 each image, to detect images that have changed; and a checksum. An epoch's file appears when its last step is written;
-an incomplete epoch is recomputed. Several processes may read and write at once: each writes files of its own, and the
-last one remains.
+an incomplete epoch is recomputed. Several processes may read and write at once: each writes its own temporary file,
+and the last one to finish replaces the others' files.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class CachedStep:
 
 @dataclasses.dataclass
 class _EpochWriter:
-    """An epoch's file while it is written."""
+    """File of an epoch whose steps are still being written."""
 
     epoch: int
     file: BinaryIO

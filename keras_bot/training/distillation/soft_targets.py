@@ -60,7 +60,7 @@ def top_k_targets(logits: np.ndarray, k: int, temperature: float) -> np.ndarray:
 
 
 class TopKCrossentropy(keras.losses.Loss):
-    """Soft loss of the module docstring, from the output of `top_k_targets`.
+    """Loss that computes the module docstring's soft loss from the output of `top_k_targets`.
 
     Args:
         temperature: T.

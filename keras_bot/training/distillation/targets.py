@@ -33,7 +33,7 @@ _KEY_FIELDS = (  # recipe fields in the cache key
     *("mixup_alpha", "augment_on", "precision", "shuffle_buffer", "cache", "teacher_top_k"),
 )
 _GRID_SIZE = 8  # rows and columns of pixels that a fingerprint averages
-_TOLERANCE = 0.05  # of fingerprints, in standard deviations; half-precision rounding stays below it
+_TOLERANCE = 0.05  # of fingerprint comparisons, in standard deviations; above the rounding of half precision
 _TOLERANCE_UINT8 = 2  # the same for uint8 images
 
 

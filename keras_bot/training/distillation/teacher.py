@@ -34,7 +34,9 @@ _PRESET_FILES = ("task.json", "config.json")  # a keras-hub save_to_preset direc
 
 
 def load_teacher(recipe: Recipe, num_classes: int, class_names: Sequence[str] = ()) -> keras.Model | None:
-    """Loads a recipe's teacher, None if it has none: the student's images (B, S, S, 3) to logits (B, K), float32.
+    """Loads a recipe's teacher; returns None if it has none.
+
+    The model maps the student's images (B, S, S, 3) to float32 logits (B, K).
 
     Args:
         recipe: its `teacher` is the path or preset to load, its `image_size` is S.

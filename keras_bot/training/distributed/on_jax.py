@@ -60,7 +60,7 @@ class JaxStrategy(Strategy):
             with self.scope():
                 yield
         except Exception as error:
-            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # these stop all workers
+            if self.workers > 1 and not isinstance(error, Terminated | MisuseError):  # raised on every worker
                 _exit_immediately()
             raise
 

@@ -70,8 +70,8 @@ class TensorFlowStrategy(Strategy):
     def use_jit(self, recipe):
         """Returns the recipe's setting; `auto` enables XLA on a single GPU only.
 
-        On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). A step over several replicas is not a
-        single-device program (keras issue 21366).
+        On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). XLA needs a single-device program, which
+        a step over several replicas is not (keras issue 21366).
         """
         if recipe.jit_compile == "auto":
             return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1

@@ -92,7 +92,7 @@ class _Client:
 
 
 class RendezvousServer:
-    """The rendezvous server on the chief. It drops connections that send anything else; lost workers may reconnect.
+    """The chief's rendezvous server. It drops connections that are not from workers; lost workers may reconnect.
 
     Args:
         listener: the chief's listening socket, which is closed before the result is sent.
@@ -191,7 +191,7 @@ class RendezvousServer:
         return ""
 
     def _send(self, result):
-        """Sends the result and lets each worker close first, as the side that does keeps its port in TIME_WAIT."""
+        """Sends the result and lets each worker close first, since the side that closes first stays in TIME_WAIT."""
         deadline = time.monotonic() + CLOSE_SECONDS
         connections = [client.connection for client in self._clients if client.index is not None]
         for connection in connections:
@@ -214,7 +214,7 @@ def describe_differences(facts: Sequence[Mapping[str, str]], subject: str = "rec
 
     Args:
         facts: facts of each worker, by name, in the order of worker indices.
-        subject: what the facts describe, for the message.
+        subject: subject of the message, which the facts describe.
     """
     for index, worker_facts in enumerate(facts):
         if worker_facts.get(STARTUP_ERROR):

@@ -1,7 +1,8 @@
 """The workers' rendezvous before the backend connects them.
 
 TensorFlow waits a long time for a missing worker and does not notice that a worker trains with another recipe. The
-workers therefore connect to the chief's address first: each sends its facts, and the chief sends all the same result.
+workers therefore connect to the chief's address first: each sends its facts, and the chief sends all of them the same
+result.
 """
 
 import math

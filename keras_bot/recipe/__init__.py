@@ -8,9 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
-from keras_bot import fields
 from keras_bot.errors import MisuseError
-from keras_bot.fields import setting
+from keras_bot.recipe import fields
+from keras_bot.recipe.fields import setting
 
 REFERENCE_BATCH_SIZE = 256
 MAX_SEED = 2**32 - 1  # largest seed that Keras accepts
