@@ -158,7 +158,8 @@ def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
     if keras.backend.backend() != "tensorflow":
         raise MisuseError(f"--task={recipe.task} needs KERAS_BACKEND=tensorflow, not {keras.backend.backend()}.")
     if recipe.head not in ("", *heads):
-        raise MisuseError(f"--head must be {' or '.join(heads)} for --task={recipe.task}, received {recipe.head}.")
+        choices = f"{', '.join(heads[:-1])} or {heads[-1]}"
+        raise MisuseError(f"--head must be {choices} for --task={recipe.task}, received {recipe.head}.")
     classifiers = {
         "teacher": recipe.teacher,
         "mixup_alpha": recipe.mixup_alpha,

@@ -37,7 +37,9 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
     if tuple(source_classes) != tuple(class_names) or not class_names:
         pairs = [(layer, source_layer) for layer, source_layer in pairs if part_of(layer) != HEAD]
         if source_classes and class_names:
-            reason = f"{path} was trained on other classes ({len(source_classes)}, here {len(class_names)})"
+            counts = len(source_classes), len(class_names)
+            difference = "with other names" if counts[0] == counts[1] else f"{counts[0]}, here {counts[1]}"
+            reason = f"{path} was trained on other classes ({difference})"
             print(f"keras-bot: the head is initialised randomly, since {reason}.", file=sys.stderr, flush=True)
     _check_same_network(model, source, path)
     for layer, source_layer in pairs:

@@ -69,7 +69,7 @@ class Commands:
 
 def skipped(text: str, split: str) -> int:
     """Returns the reported number of skipped entries of a split; the line must name at least one of them."""
-    found = re.findall(rf"skipped (\d+) entries of .*/{split} that are not images \(.+\): .+", text)
+    found = re.findall(rf"skipped (\d+) entr(?:y|ies) of .*/{split}, not images \(.+\): .+", text)
     assert len(found) <= 1
     return int(found[0]) if found else 0
 

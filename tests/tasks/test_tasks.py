@@ -191,7 +191,7 @@ def test_finetune_begins_with_an_exported_classifier(finetuned):
         (
             "detection",
             {"head": "fcn"},
-            "--head must be faster_rcnn or faster_rcnn_c4 or retinanet for --task=detection",
+            "--head must be faster_rcnn, faster_rcnn_c4 or retinanet for --task=detection",
         ),
         (
             "segmentation",

@@ -36,7 +36,7 @@ def main(argv):
     train, evaluation = (task.open_source(recipe, split) for split in ("train", "eval"))
     names = ", ".join(map(one_line, train.class_names[:20])) + (", …" if train.num_classes > 20 else "")
     print(f"{train.name}: {train.size} training images, {evaluation.size} evaluation images")
-    print(f"{train.num_classes} classes: {names}")
+    print(f"{train.num_classes} {'class' if train.num_classes == 1 else 'classes'}: {names}")
     if flags.grid:
         columns = min(8, train.size)
         rows = min(4, train.size // columns)

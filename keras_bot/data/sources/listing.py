@@ -169,9 +169,8 @@ class _Skipped:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in self._kinds.most_common(5))
         root = os.fsencode(directory) + b"/"
         names = [one_line(printable(os.fsdecode(path.removeprefix(root)))) for path in self._paths]
-        return (
-            f"skipped {self.count} entries of {directory} that are not images ({kinds}): {first_few(names, self.count)}"
-        )
+        count = "1 entry" if self.count == 1 else f"{self.count} entries"
+        return f"skipped {count} of {directory}, not images ({kinds}): {first_few(names, self.count)}"
 
 
 def printable(name: str) -> str:

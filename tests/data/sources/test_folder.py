@@ -69,7 +69,7 @@ def test_what_is_skipped_is_counted_and_named(tmp_path, capfd):
     assert open_source(str(folder)).size == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert re.match(r"keras-bot: skipped 10 entries of .*photos/train that are not images \(\.heic: 3, ", lines[0])
+    assert re.match(r"keras-bot: skipped 10 entries of .*photos/train, not images \(\.heic: 3, ", lines[0])
     for kind in (".txt: 2", "no suffix: 1", "hidden: 1", "not regular files: 1"):
         assert lines[0].count(kind) <= 1
     assert lines[0].endswith(" and 5 more") and "two\\nlines.txt" in lines[0]
