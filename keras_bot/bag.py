@@ -17,40 +17,49 @@ _RESNET_VARIANT = re.compile(r"(?P<family>(?:cifar_)?resnet\d+)_(?P<variant>b|c|
 
 @dataclasses.dataclass(frozen=True)
 class Trick:
-    """One trick of the paper.
+    """One trick of the paper. A recipe uses it if its field differs from the default, unless `uses` says otherwise.
 
     Attributes:
         name: identifier, used for rows of an ablation.
         section: section of the paper.
         field: the recipe field that switches it on.
-        is_active: whether a recipe uses it.
         describe: short description of an active trick, with its settings.
-        off: the fields that switch it off, with their values for a recipe that uses it.
         settings: the paper's values of the fields that switch it on in any recipe; empty for tricks that depend on the
             machine, the network or a teacher.
         modules: files in `keras_bot/tricks/` that implement it.
+        more_fields: prefixes of further fields that have no effect without the trick.
+        uses: whether a recipe uses it; None compares the field with its default.
+        replace: the fields that switch it off, with their values for a recipe; None resets its fields to the defaults.
         in_initial_weights: whether it changes the initial weights, so that it cannot be left out with `init_from`.
     """
 
     name: str
     section: str
     field: str
-    is_active: Callable[[Recipe], bool]
     describe: Callable[[Recipe], str]
-    off: Callable[[Recipe], dict[str, object]]
     settings: dict[str, object] = dataclasses.field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    more_fields: tuple[str, ...] = ()
+    uses: Callable[[Recipe], bool] | None = None
+    replace: Callable[[Recipe], dict[str, object]] | None = None
     in_initial_weights: bool = False
+
+    def is_active(self, recipe: Recipe) -> bool:
+        """Returns whether a recipe uses the trick."""
+        return self.uses(recipe) if self.uses else getattr(recipe, self.field) != _DEFAULTS[self.field]
+
+    def off(self, recipe: Recipe) -> dict[str, object]:
+        """Returns the fields that switch it off, with their values for a recipe that uses it."""
+        if self.replace:
+            return self.replace(recipe)
+        return {name: _DEFAULTS[name] for name in _DEFAULTS if name == self.field or name.startswith(self.more_fields)}
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
 def _variant(recipe: Recipe) -> re.Match | None:
     return _RESNET_VARIANT.fullmatch(recipe.model)
-
-
-def _defaults(*prefixes: str) -> Callable[[Recipe], dict[str, object]]:
-    """Returns a function that gives the default of every field whose name starts with a prefix."""
-    fields = [field for field in dataclasses.fields(Recipe) if field.name.startswith(prefixes)]
-    return lambda recipe: {field.name: field.default for field in fields}
 
 
 def baseline_decay_epochs(recipe: Recipe) -> tuple[int, ...]:
@@ -64,20 +73,18 @@ TRICKS = (
         name="tweak",
         section="4",
         field="model",
-        is_active=lambda recipe: _variant(recipe) is not None,
         describe=lambda recipe: f"ResNet-{_variant(recipe)['variant'].upper()}",
-        off=lambda recipe: {"model": f"{_variant(recipe)['family']}_a"},
+        uses=lambda recipe: _variant(recipe) is not None,
+        replace=lambda recipe: {"model": f"{_variant(recipe)['family']}_a"},
         in_initial_weights=True,
     ),
     Trick(
         name="linear_scaling",
         section="3.1",
         field="linear_scaling",
-        is_active=lambda recipe: recipe.linear_scaling,
         describe=lambda recipe: (
             f"linear scaling to {recipe.learning_rate * recipe.batch_size / REFERENCE_BATCH_SIZE:g}"
         ),
-        off=_defaults("linear_scaling"),
         settings={"linear_scaling": True},
         modules=("lr_scaling",),
     ),
@@ -85,9 +92,7 @@ TRICKS = (
         name="warmup",
         section="3.1",
         field="warmup_epochs",
-        is_active=lambda recipe: recipe.warmup_epochs > 0,
         describe=lambda recipe: f"warmup, {recipe.warmup_epochs:g} epoch{'' if recipe.warmup_epochs == 1 else 's'}",
-        off=_defaults("warmup_epochs"),
         settings={"warmup_epochs": 5.0},
         modules=("warmup",),
     ),
@@ -95,9 +100,7 @@ TRICKS = (
         name="zero_gamma",
         section="3.1",
         field="zero_gamma",
-        is_active=lambda recipe: recipe.zero_gamma,
         describe=lambda recipe: "zero gamma",
-        off=_defaults("zero_gamma"),
         settings={"zero_gamma": True},
         modules=("zero_gamma",),
         in_initial_weights=True,
@@ -106,9 +109,7 @@ TRICKS = (
         name="no_bias_decay",
         section="3.1",
         field="no_bias_decay",
-        is_active=lambda recipe: recipe.no_bias_decay,
         describe=lambda recipe: "no bias decay",
-        off=_defaults("no_bias_decay"),
         settings={"no_bias_decay": True},
         modules=("nag", "no_bias_decay"),
     ),
@@ -116,28 +117,24 @@ TRICKS = (
         name="precision",
         section="3.2",
         field="precision",
-        is_active=lambda recipe: recipe.precision != "float32",
         describe=lambda recipe: recipe.precision,
-        off=_defaults("precision"),
         modules=("precision", "loss_scaling"),
     ),
     Trick(
         name="cosine",
         section="5.1",
         field="schedule",
-        is_active=lambda recipe: recipe.schedule == "cosine",
         describe=lambda recipe: "cosine decay",
-        off=lambda recipe: {"schedule": "step", "decay_epochs": baseline_decay_epochs(recipe)},
         settings={"schedule": "cosine"},
         modules=("decay",),
+        uses=lambda recipe: recipe.schedule == "cosine",
+        replace=lambda recipe: {"schedule": "step", "decay_epochs": baseline_decay_epochs(recipe)},
     ),
     Trick(
         name="smoothing",
         section="5.2",
         field="label_smoothing",
-        is_active=lambda recipe: recipe.label_smoothing > 0,
         describe=lambda recipe: f"label smoothing, epsilon {recipe.label_smoothing:g}",
-        off=_defaults("label_smoothing"),
         settings={"label_smoothing": 0.1},
         modules=("label_smoothing",),
     ),
@@ -145,20 +142,18 @@ TRICKS = (
         name="distillation",
         section="5.3",
         field="teacher",
-        is_active=lambda recipe: bool(recipe.teacher),
         describe=lambda recipe: f"distillation, T {recipe.distill_temperature:g}",
-        off=_defaults("teacher", "distill_"),
         modules=("distillation",),
+        more_fields=("teacher_", "distill_"),
     ),
     Trick(
         name="mixup",
         section="5.4",
         field="mixup_alpha",
-        is_active=lambda recipe: recipe.mixup_alpha > 0,
         describe=lambda recipe: f"mixup, alpha {recipe.mixup_alpha:g}",
-        off=_defaults("mixup_"),
         settings={"mixup_alpha": 0.2},
         modules=("mixup",),
+        more_fields=("mixup_",),
     ),
 )
 

@@ -38,7 +38,7 @@ def renamed_arguments(**names: str) -> Callable[[Callable], Callable]:
             for old in names.keys() & kwargs.keys():
                 warn(f"{owner}({old}=…) is now {names[old]}")
                 if names[old] in kwargs:
-                    raise TypeError(f"{owner} received {old} and {names[old]}, which are the same. Drop {old}.")
+                    raise TypeError(f"{owner} received {old} and {names[old]}: the same argument. Drop {old}.")
                 kwargs[names[old]] = kwargs.pop(old)
             init(self, *args, **kwargs)
 

@@ -4,7 +4,8 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import types
-import warnings
+
+from keras_bot.deprecation import warn
 
 MOVED = {  # old name -> new name, within keras_bot
     "data.arrays": "data.sources.arrays",
@@ -124,7 +125,7 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType):
         """Fills the module with the names of the new one."""
         new = f"keras_bot.{MOVED[module.__name__.removeprefix('keras_bot.')]}"
-        warnings.warn(f"{module.__name__} is now {new}; the old name will be removed.", DeprecationWarning, 2)
+        warn(f"{module.__name__} is now {new}")
         names = vars(importlib.import_module(new)).items()
         kept = {name: value for name, value in names if not name.startswith("__") or name == "__getattr__"}
         vars(module).update(kept)

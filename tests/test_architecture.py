@@ -24,7 +24,8 @@ LAYERS = [  # each may import from those after it
     {"bag"},
     {"recipe"},
     {"atomic_files", "figures", "paths", "subprocesses", "surgery"},
-    {"deprecation", "errors", "moved"},
+    {"moved"},
+    {"deprecation", "errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 

@@ -54,9 +54,9 @@ def test_bounds_are_checked_by_name():
 def test_a_renamed_field_is_accepted_with_a_warning(old, new):
     value = {"keep_checkpoints": 3, "accumulation_steps": 4, "global_clipnorm": 1.5}.get(new)
     value = value or Recipe.__dataclass_fields__[new].metadata["choices"][-1]
-    with pytest.warns(DeprecationWarning, match=rf"Recipe\({old}=…\) is now Recipe\({new}=…\)"):
+    with pytest.warns(DeprecationWarning, match=rf"Recipe\({old}=…\) is now {new};"):
         assert Recipe(**{old: value}) == Recipe(**{new: value}) != Recipe()
-    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="the same field"):
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="the same argument"):
         Recipe(**{old: value, new: value})
     assert read_flag_lines(f"# a comment\n--{old}={value}\n") == {new: str(value)}
     assert differences({old: str(value)}, Recipe(**{new: value})) == []

@@ -1,10 +1,7 @@
 """Fields of a frozen dataclass with help, choices and bounds, and the validation of their values."""
 
 import dataclasses
-import functools
 import math
-import warnings
-from collections.abc import Callable, Mapping
 
 from keras_bot.errors import MisuseError
 
@@ -60,32 +57,6 @@ def setting(
     """
     metadata = {"help": help, "section": section, "choices": choices, "tasks": tasks, "bounds": Bounds(**bounds)}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def accept_old_names(renamed: Mapping[str, str]) -> Callable[[type], type]:
-    """Returns a class decorator with which the constructor also accepts old names, with a DeprecationWarning.
-
-    Args:
-        renamed: new field names by old name.
-    """
-
-    def decorate(cls):
-        init = cls.__init__
-
-        @functools.wraps(init)
-        def __init__(self, **values):
-            for old in renamed.keys() & values.keys():
-                new, name = renamed[old], cls.__name__
-                warnings.warn(f"{name}({old}=…) is now {name}({new}=…).", DeprecationWarning, stacklevel=2)
-                if new in values:
-                    raise TypeError(f"{name} received {old} and {new}, which are the same field. Drop {old}.")
-                values[new] = values.pop(old)
-            init(self, **values)
-
-        cls.__init__ = __init__
-        return cls
-
-    return decorate
 
 
 def convert(field: dataclasses.Field, value):
