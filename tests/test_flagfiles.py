@@ -160,7 +160,7 @@ ALWAYS = (
 def slow_marks(path):
     """Marks as slow most files of other networks than ResNet, of detection and segmentation, and of CIFAR-10."""
     other = path.stem.startswith(("inception_v3", "mobilenet")) or {"cifar", "table8", "table9"} & set(path.parts)
-    return [pytest.mark.slow] if other and name_of(path) not in ALWAYS else []
+    return [pytest.mark.thorough] if other and name_of(path) not in ALWAYS else []
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ def test_an_old_module_name_gives_the_new_modules_names(old, new):
     assert new.__spec__.name == new.__name__
 
 
+@pytest.mark.thorough
 def test_an_old_import_statement_works_in_a_new_process():
     code = "from keras_bot.transfer.backbone import load_backbone; print(load_backbone.__module__)"
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, encoding="utf-8")

@@ -11,7 +11,7 @@ from keras_bot.tricks.precision import policy_of
 
 pytestmark = pytest.mark.core
 
-INCEPTION = pytest.param("inception_v3", marks=pytest.mark.slow)
+INCEPTION = pytest.param("inception_v3", marks=pytest.mark.thorough)
 DRAW = np.random.default_rng(0)
 
 

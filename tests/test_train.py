@@ -153,7 +153,8 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, stopped, tmp_pat
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
 
 
-@pytest.mark.parametrize("moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.slow)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.thorough)])
 def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monkeypatch, moment):
     recipe, whole_path, _ = whole
     told = []
@@ -180,6 +181,7 @@ def test_a_run_dir_in_use_is_refused(tmp_path):
         train(tiny(), path, progress_bar=False)
 
 
+@pytest.mark.thorough
 def test_a_run_is_not_resumed_on_other_data_and_other_images_are_told(image_folder, tmp_path, monkeypatch, capsys):
     folder = image_folder(classes=3, train=8, val=2)
     recipe = tiny(dataset=str(folder), num_classes=0, max_corrupt=0, checkpoint_every=2, **SHORT)
@@ -230,6 +232,7 @@ def test_a_directory_with_a_run_is_refused(whole):
     assert rows(path)
 
 
+@pytest.mark.thorough
 def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_images(
     tmp_path, monkeypatch, image_folder
 ):
@@ -243,9 +246,10 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
     assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
 
 
-DIGITS = pytest.param({"dataset": "digits", "num_classes": 10}, marks=pytest.mark.slow)
+DIGITS = pytest.param({"dataset": "digits", "num_classes": 10}, marks=pytest.mark.thorough)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", [DIGITS, {"precision": "mixed_float16"}])
 def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
     recipe = tiny(**{"batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **SHORT, **change})
@@ -264,6 +268,7 @@ def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
     assert (path / "model.keras").exists()
 
 
+@pytest.mark.thorough
 def test_overwrite_starts_anew(whole, tmp_path):
     path = shutil.copytree(whole[1], tmp_path / "run")
     train(tiny(seed=3, **SHORT), path, overwrite=True, progress_bar=False)
@@ -298,7 +303,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert len(rows(path)) == 1
 
 
-@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "flipped"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.thorough), "flipped"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, stopped, tmp_path, capsys, damage):
     recipe, whole_path, _ = whole
     path = shutil.copytree(stopped, tmp_path / "run")
@@ -316,7 +322,8 @@ def test_the_dtype_policy_is_put_back(whole):
     assert keras.config.dtype_policy().name == "float32"
 
 
-@pytest.mark.parametrize("precision", [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("precision", [pytest.param("mixed_float16", marks=pytest.mark.thorough), "mixed_bfloat16"])
 def test_half_precision_trains_and_saves_float32(precision, tmp_path):
     result = train(tiny(precision=precision, **SHORT), tmp_path / "run", progress_bar=False)
     assert np.isfinite(result["loss"])
@@ -331,7 +338,8 @@ def five_to_evaluate(npz_file):
     return str(npz_file(x_test=images, y_test=np.arange(5) % 4))
 
 
-@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.thorough)])
 def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, two_replicas, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on, **SHORT)
     train(recipe, tmp_path / "run", progress_bar=False)
@@ -354,7 +362,8 @@ def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_
         assert each["loss"] == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.thorough)])
 def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz_file):
     results = []
     for place in ("host", "device"):
@@ -364,6 +373,7 @@ def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz
     np.testing.assert_allclose(*results, rtol=2e-3 if precision == "float32" else 0.1)
 
 
+@pytest.mark.thorough
 def test_distillation_trains_the_student_alone(whole, tmp_path):
     _, teacher_run, _ = whole
     before = (teacher_run / "model.keras").read_bytes()
@@ -445,7 +455,8 @@ def test_what_a_kill_leaves_of_the_first_write_is_no_other_file(tmp_path):
         RunDirectory(tmp_path, tiny(), resume=True)
 
 
-@pytest.mark.parametrize("name", [pytest.param("best.keras", marks=pytest.mark.slow), "model.keras"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [pytest.param("best.keras", marks=pytest.mark.thorough), "model.keras"])
 def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, name):
     replace = pathlib.Path.replace
 

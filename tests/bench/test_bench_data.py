@@ -94,7 +94,7 @@ def test_ours_and_keras_evaluate_the_same_picture(tmp_path):
     assert difference.mean() < 0.03 and difference.max() < 0.12, (difference.mean(), difference.max())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_memory_is_measured_in_separate_processes(image_folder):
     folder = image_folder()
     report = bench_memory(folder, image_size=16, batch_size=4, images=(8, 40))

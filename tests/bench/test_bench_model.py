@@ -17,7 +17,7 @@ TINY_STEP = {"batch_size": 2, "image_size": 16}
     ("step", "folded"),
     [
         ({"mode": "train"}, False),
-        pytest.param({"mode": "forward", "dtype": "mixed_bfloat16"}, True, marks=pytest.mark.slow),
+        pytest.param({"mode": "forward", "dtype": "mixed_bfloat16"}, True, marks=pytest.mark.thorough),
     ],
 )
 def test_the_report_is_consistent(step, folded):
@@ -32,7 +32,7 @@ def test_the_report_is_consistent(step, folded):
     assert len(table(report).splitlines()) == 1 + len(names)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_networks_of_keras_are_timed_as_peers(capsys):
     pytest.importorskip("keras_hub", reason="KerasHub isn't installed")
     flags = ["--batch_size=1", "--image_size=64", "--repeats=1", "--mode=forward", "--backends=tensorflow,jax"]

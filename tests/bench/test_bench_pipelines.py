@@ -111,7 +111,7 @@ def trainings(image_folder):
     return Recipe(dataset=str(image_folder(train=8, val=3)), mixup_alpha=0.2, **TRAININGS)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_both_pipelines_train_and_are_compared(trainings, capsys):
     flags = [line for line in trainings.flag_lines() if line.partition("=")[2]]
     assert main(["bench", "pipelines", *flags, "--seeds=2"]) == 0

@@ -91,7 +91,7 @@ def training_flags(draw, folder, run):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_all_commands_accept_a_random_folder(seed, tmp_path):
     maker, draw = Maker(tmp_path, seed), random.Random(seed)

@@ -118,6 +118,7 @@ def test_train_prints_one_line_per_epoch_and_one_of_json(trained):
 FOLDER = ["--image_size=32", "--batch_size=4", "--model=cifar_resnet8_d", "--width=0.25", "--epochs=2"]
 
 
+@pytest.mark.thorough
 def test_corrupt_images_are_reported_and_skipped(tmp_path, image_folder, capsys):
     folder = image_folder()
     broken = [folder / "train/class0/0.jpg", folder / "train/class1/1.jpg", folder / "val/class2/1.jpg"]
@@ -168,6 +169,7 @@ def test_a_non_finite_loss_stops_with_one_line_and_exit_code_1(tmp_path, capsys)
     assert "The loss became" in line and "in epoch 1, step " in line and "No state was saved" in line
 
 
+@pytest.mark.thorough
 def test_a_non_finite_loss_in_the_last_step_of_an_epoch_saves_nothing(tmp_path, capsys):
     one_step = ["--synthetic_images=8", "--batch_size=8", "--learning_rate=1e30", f"--run_dir={tmp_path / 'run'}"]
     assert main(["train", *TINY, *one_step]) == 1
@@ -262,6 +264,7 @@ def test_predict_reports_an_unreadable_image_and_continues(savedmodel, tmp_path,
     assert "good.png" in shown.out
 
 
+@pytest.mark.thorough
 def test_an_export_is_only_overwritten_with_the_flag(savedmodel, run_dir, capsys):
     again = ["export", f"--run_dir={run_dir}", f"--output_dir={run_dir.parent}", "--name=saved"]
     assert main(again) == 2
@@ -272,6 +275,7 @@ def test_an_export_is_only_overwritten_with_the_flag(savedmodel, run_dir, capsys
     assert "timm" in error_line(capsys) and not list(run_dir.parent.glob("*.safetensors"))
 
 
+@pytest.mark.thorough
 def test_models_lists_parameters_and_flops(capsys):
     assert main(["models", "resnet50_d", "cifar_resnet20_a"]) == 0
     shown = capsys.readouterr().out
@@ -288,6 +292,7 @@ def test_data_describes_the_data_set_and_draws_samples(tmp_path, capsys):
     assert grid.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_bench_refinements_reports_a_ratio(capsys):
     assert main(["bench", "refinements", *TINY, "--steps=1", "--repeats=1"]) == 0
     assert json.loads(capsys.readouterr().out)["ratio"] > 0

@@ -27,7 +27,7 @@ def error_line(capsys):
     return line
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_there_is_evaluated_resumed_reported_and_finetuned(folder, capsys):
     run = folder / "run"
     assert main(["evaluate", f"--run_dir={run}"]) == 0

@@ -43,6 +43,7 @@ def test_an_error_with_any_name_is_one_line(locale):
     assert done.returncode == 2 and done.stderr.startswith(b"keras-bot: ") and done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.thorough
 def test_a_name_that_is_not_utf8_is_printed(tmp_path):
     done = run("launch", "--workers=1", "--", "inspect", os.fsdecode(b"gone\xff"), PYTHONIOENCODING="utf-8")
     assert done.returncode == 2 and b"gone\\udcff" in done.stderr and b"Traceback" not in done.stderr

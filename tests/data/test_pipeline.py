@@ -67,7 +67,7 @@ def test_shuffled_orders_are_evenly_spread(numbered):
     assert follows == pytest.approx(1 / 24, abs=0.01)
 
 
-IN_MEMORY = pytest.param("folder in memory", marks=pytest.mark.slow)
+IN_MEMORY = pytest.param("folder in memory", marks=pytest.mark.thorough)
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder", IN_MEMORY, "digits"])
@@ -109,6 +109,7 @@ def test_seeds_epochs_and_batches_differ(numbered):
     assert not np.array_equal(one[0][0], one[2][0])
 
 
+@pytest.mark.thorough
 def test_caching_changes_nothing(image_folder):
     source = open_source(str(image_folder()))
     options = {"batch_size": 4, "image_size": 16}
@@ -196,6 +197,7 @@ def test_what_is_left_to_the_device_gives_the_same_batch(image_folder):
             np.testing.assert_array_equal(finished_labels, labels)
 
 
+@pytest.mark.thorough
 def test_scaled_decoding_of_evaluation_is_near_and_only_on_request(tmp_path):
     from PIL import Image
 
@@ -211,6 +213,7 @@ def test_scaled_decoding_of_evaluation_is_near_and_only_on_request(tmp_path):
     assert 0 < abs(exact - scaled).mean() < 0.02  # in standard deviations: 1 grey level
 
 
+@pytest.mark.thorough
 def test_the_public_pipeline_is_the_one_of_its_split(image_folder, numbered):
     folder = str(image_folder(classes=4, train=6))
     options = {"batch_size": 5, "image_size": 16}

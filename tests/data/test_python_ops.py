@@ -33,7 +33,7 @@ def read():
 CAUGHT = "try:\n    read()\nexcept Exception as error:\n    raise SystemExit(1)"
 
 
-@pytest.mark.parametrize("end", [CAUGHT, pytest.param("read()", marks=pytest.mark.slow)], ids=["caught", "not"])
+@pytest.mark.parametrize("end", [CAUGHT, pytest.param("read()", marks=pytest.mark.thorough)], ids=["caught", "not"])
 def test_a_process_ends_while_a_pipeline_wants_python(end):
     """With tf.numpy_function itself both hang."""
     done = subprocess.run([sys.executable, "-c", ENDED + end], capture_output=True, text=True, timeout=90)

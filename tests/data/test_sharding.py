@@ -116,6 +116,7 @@ def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, wo
     _assert_same(_list(rest), own[-1][2 * steps - 1 :])
 
 
+@pytest.mark.thorough
 def test_what_is_left_to_the_device_mixes_the_same_pairs(sources):
     source, options = sources("folder")
     options |= {"batch_size": 16, "epochs": 1, "augment_on": "device"}
@@ -126,6 +127,7 @@ def test_what_is_left_to_the_device_mixes_the_same_pairs(sources):
         _assert_same(_whole(finished, rows), [x.numpy() for x in finish_batch(*batch, _mix)])
 
 
+@pytest.mark.thorough
 def test_a_cached_set_is_shared_the_same_way(sources):
     source, options = sources("folder")
     options |= {"batch_size": 12, "epochs": 2, "worker": 1, "workers": 2}
@@ -162,6 +164,7 @@ def test_a_worker_without_images_evaluates_padding(npz_file, dtype):
     assert not any(np.any(part) for part in second[0]) and second[0][0].dtype == first[0][0].dtype
 
 
+@pytest.mark.thorough
 def test_only_the_worker_s_own_images_are_decoded(sources):
     source, options = sources("folder")
     options |= {"batch_size": 8, "epochs": 1, "transform": "plain"}

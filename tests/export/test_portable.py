@@ -165,7 +165,7 @@ def test_another_suffix_is_refused(network, tmp_path):
         export_file(network, tmp_path / "net.onx", image_size=32)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", PACKAGES)
 @pytest.mark.parametrize("stride", [8, 32])
 def test_a_segmenter_gives_every_pixels_probabilities(suffix, stride, tmp_path):
@@ -231,7 +231,7 @@ def test_damaged_files_are_reported(tmp_path, capsys):
             assert f"net{suffix} as a {suffix} file" in capsys.readouterr().err.replace(" an ", " a ")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_detector_is_a_keras_file_and_nothing_else(scenes, tmp_path, capsys):
     from keras_bot.tasks.detection.retinanet import RetinaNet
 

@@ -63,6 +63,7 @@ def test_a_relative_path_counts_with_the_current_directory(model, tmp_path, monk
         classifier(model, "net")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOADABLE)
 def test_other_characters_are_no_hindrance(name, model, tmp_path):
     path = classifier(model, tmp_path / name / name)
@@ -76,6 +77,7 @@ def test_a_path_that_is_no_utf8_is_refused(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("folder", ["x[1]", "a\\b", os.fsdecode(b"raw\xff")])
 def test_a_savedmodel_that_was_moved_is_loaded_from_anywhere(folder, model, tmp_path):
     moved = shutil.copytree(classifier(model, tmp_path / "net"), tmp_path / folder / "net")
@@ -105,6 +107,7 @@ def corrupting(save):
     return corrupt
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [classifier, detector, segmenter])
 def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(make, model, tmp_path, monkeypatch):
     arguments = (model,) if make is classifier else ()

@@ -116,7 +116,7 @@ def _inception(**options):
     return keras.applications.InceptionV3(weights=None, classes=5, classifier_activation=None, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_inception_of_keras_applications(tmp_path):
     """By number, which goes on through a session, and without gammas."""
     keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()  # so that the numbers don't begin at 0
@@ -137,7 +137,7 @@ def test_inception_of_keras_applications(tmp_path):
         _agree(ours[level], end)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("build", "size", "form"), [(_inception, 299, "h5"), (_inception, 299, "keras"), (_mobilenet, 224, "keras")]
 )

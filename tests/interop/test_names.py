@@ -112,6 +112,7 @@ def _network(name):
     return models.create_model(name, num_classes=1000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("net", NETWORKS)
 def test_every_tensor_of_inception_and_mobilenet_has_its_place(net):
     source, (name, known) = net.split()[0], NETWORKS[net]

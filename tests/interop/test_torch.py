@@ -140,7 +140,7 @@ def test_logits_and_features_are_theirs(library, depth, variant, pixels, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("library", "name"), [pytest.param(*key, marks=[pytest.mark.slow] * ("inception_v3" in key)) for key in OTHERS]
+    ("library", "name"), [pytest.param(*key, marks=[pytest.mark.thorough] * ("inception_v3" in key)) for key in OTHERS]
 )
 def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
     ours, size, stages = OTHERS[library, name]
@@ -182,7 +182,7 @@ def test_inception_and_mobilenet_are_theirs(library, name, test_data, tmp_path):
     assert border < 1e-4 or ours == "mobilenet_v1_relu6"  # the only one that pads its first convolution
 
 
-@pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.slow), "mobilenet_v1_relu6"])
+@pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.thorough), "mobilenet_v1_relu6"])
 def test_timm_loads_our_inception_and_mobilenet_strictly(name, test_data, tmp_path):
     model = models.create_model(name, num_classes=11)
     draw = np.random.default_rng(0)

@@ -19,7 +19,7 @@ GOLDEN = pathlib.Path(__file__).with_name("golden.json")
 
 
 def _each(names):
-    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+    return [pytest.param(name, marks=pytest.mark.thorough if name in SLOW else ()) for name in names]
 
 
 def _image_size(name):

@@ -70,7 +70,7 @@ def with_statistics(model):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NARROW)
 def test_a_savedmodel_gives_the_network_back(name, tmp_path):
     """Inception-V3's dropout has a state of its own."""
@@ -92,7 +92,7 @@ def test_a_savedmodel_gives_the_network_back(name, tmp_path):
                 np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["keras", "onnx", "tflite"])
 @pytest.mark.parametrize("name", NARROW)
 def test_files_give_what_the_network_gives(name, form, tmp_path):

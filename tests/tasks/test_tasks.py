@@ -71,6 +71,7 @@ def finetuned(make_scenes, tmp_path_factory):
     return classifier, folder / "run", printed.getvalue()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_a_run_is_exported_inspected_and_drawn(task, scenes, tmp_path, capsys, request):
     *_, run, printed = request.getfixturevalue({"detection": "detector_run", "segmentation": "finetuned"}[task])
@@ -153,7 +154,7 @@ def test_a_network_of_other_classes_is_not_evaluated(task, scenes, tmp_path, cap
     assert " classes, but " in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch):
     recipe = recipe_for(task, scenes[task], head="retinanet" if task == "detection" else "fcn", checkpoint_every=1)
@@ -266,6 +267,7 @@ def test_classes_that_disagree_are_refused_and_other_orders_counted_alike(scenes
         task.open_source(recipe, "eval", class_names=train_source.class_names)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_padding_and_broken_images_are_not_drawn(task, scenes, tmp_path):
     image = next(scenes[task].glob("*mages/scene9.jpg"))
@@ -279,6 +281,7 @@ def test_padding_and_broken_images_are_not_drawn(task, scenes, tmp_path):
     assert Image.open(tmp_path / "predictions.png").size[0] > 100 and (tmp_path / "table.md").exists()
 
 
+@pytest.mark.thorough
 def test_a_detector_is_no_classifier_to_begin_with(scenes, tmp_path, capsys):
     recipe, parts = recipe_for("detection", scenes["detection"]), find_task("detection")
     network = parts.build_network(recipe, parts.open_source(recipe, "train"))

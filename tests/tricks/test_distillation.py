@@ -181,6 +181,7 @@ def test_a_half_precision_student_learns_from_a_float32_teacher(policy):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.thorough
 def test_xla_trains_the_same():
     losses = []
     for jit in (False, True):
@@ -191,6 +192,7 @@ def test_xla_trains_the_same():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_teacher_of_another_input_size_gets_what_it_expects():
     inputs = keras.Input((2 * SIZE, 2 * SIZE, 3))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
@@ -215,6 +217,7 @@ assert int(model.optimizer.iterations) == 2, model.optimizer.iterations
 """
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_is_the_student_with_its_optimizer(tmp_path):
     distiller, student, _ = build_distiller(optimizer=NAG(CosineDecay(0.05, 10), weight_decay=1e-3))
     images, labels = make_data()

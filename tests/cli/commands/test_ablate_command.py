@@ -135,6 +135,7 @@ def test_misuse_is_one_line_and_exit_code_2(arguments, message, recipes, capsys,
     assert sorted(recipes.parent.rglob("*")) == before, "a rejected command left files behind"
 
 
+@pytest.mark.thorough
 def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     """A finished and a failed run, then further commands with the same directory."""
     out = tmp_path / "out"
@@ -165,7 +166,7 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     assert f"{history.parent} was changed: history.csv" in read_error(capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_recipes_are_checked_before_any_run(recipes, tmp_path, capsys):
     for setting, message in (
         ("dataset=/no/where", "1_base.flags (row 1_base): No folder '/no/where'"),
@@ -185,7 +186,7 @@ def read_table(out):
     return json.dumps(table)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kills_at_random_moments_change_nothing(recipes, tmp_path):
     """Two rows with two seeds, killed by SIGKILL, SIGTERM and SIGINT from the first second on."""
     command = [f"--recipes={recipes}/[12]*.flags", "--seeds=3,1", "--set=epochs=8,checkpoint_every=2,decay_epochs=4,6"]

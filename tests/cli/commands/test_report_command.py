@@ -214,7 +214,7 @@ def browse(page, *options):
     return shown.stdout, re.findall(r".*CONSOLE.*", shown.stderr), np.asarray(Image.open(picture).convert("RGB"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` gives one")
 def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path, capsys):
     runs = [
@@ -237,7 +237,7 @@ def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path, 
         assert (pixels.mean() < 100) == bool(options)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` gives one")
 def test_a_browser_fetches_nothing_for_the_page(run, tmp_path, capsys):
     _, _, page = report(capsys, run, f"--output={tmp_path / 'page.html'}")

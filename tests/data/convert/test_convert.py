@@ -207,6 +207,7 @@ KILLED = """
 """
 
 
+@pytest.mark.soak
 def test_killed_at_each_step_and_at_random_moments_it_gives_the_same_bytes(tmp_path):
     folder = _many(tmp_path)
     seed = random.SystemRandom().randrange(2**32)
@@ -222,7 +223,7 @@ def test_killed_at_each_step_and_at_random_moments_it_gives_the_same_bytes(tmp_p
             assert _hashes(out) == _hashes(tmp_path / name), (seed, out.name, run.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_killed_between_and_within_shards_gives_the_same_bytes(tmp_path):
     """Each run of the command is killed once some more shards are whole; the last is let go on."""
     folder, out = _many(tmp_path, images=200), tmp_path / "out"
@@ -465,6 +466,7 @@ def test_too_little_space_is_reported_before_the_first_shard(tmp_path, monkeypat
     convert(str(folder), str(out), shards=6)
 
 
+@pytest.mark.thorough
 def test_a_disk_that_fills_up_is_one_clear_error_and_keeps_whole_shards(tmp_path):
     """A limit on the size of files stands for the full disk: the system's write fails in the same way."""
     folder, out = _many(tmp_path, images=12), tmp_path / "out"

@@ -216,6 +216,7 @@ def test_the_real_class_file(test_data):
     assert (source.size, source.num_classes) == (800, 10)
 
 
+@pytest.mark.thorough
 def test_a_hundred_thousand_files_take_little_memory(tmp_path):
     for label in range(100):
         directory = tmp_path / "train" / f"n{label:08}"

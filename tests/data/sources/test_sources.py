@@ -161,7 +161,7 @@ def test_a_cut_tfds_file_is_named_with_the_place(digits_dir, tmp_path, split):
     assert message.startswith(f"{path} is truncated") and size - 300 < end < size - 1
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_may_build_digits_at_once(tmp_path):
     program = textwrap.dedent(
         f"""
@@ -236,6 +236,7 @@ def test_names_that_are_no_data_set():
         open_source("some/where")
 
 
+@pytest.mark.thorough
 def test_importing_data_takes_no_tfds():
     program = "import sys, keras_bot.data; sys.exit('tensorflow_datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == 0

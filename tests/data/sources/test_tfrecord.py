@@ -72,6 +72,7 @@ def test_shards_hold_what_was_written(shards, first_label, manifest):
         open_source(folder, num_classes=4 if manifest else 0)
 
 
+@pytest.mark.thorough
 def test_shards_flow_to_batches_and_a_pass_covers_each_once(shards):
     source = open_source(str(shards(manifest=True)))
     orders = []
@@ -251,6 +252,7 @@ def test_a_manifest_of_another_form_is_reported(shards, content):
         open_source(str(folder))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_workers_shares_of_shards(shards, split):
     folder = str(shards(manifest=True))

@@ -27,7 +27,7 @@ def faster_rcnn():
     return *fitted(detectors.faster_rcnn(channels=48, head_units=128), 5e-4, 4), PARTS
 
 
-BOTH = pytest.mark.parametrize("kind", ["retinanet", pytest.param("faster_rcnn", marks=pytest.mark.slow)])
+BOTH = pytest.mark.parametrize("kind", ["retinanet", pytest.param("faster_rcnn", marks=pytest.mark.thorough)])
 EACH = pytest.mark.parametrize(
     "make", [detectors.retinanet, detectors.without_chance, lambda: detectors.without_chance("c4")],
     ids=["retinanet", "fpn", "c4"],
@@ -112,7 +112,7 @@ def test_mixed_precision_ends_in_float32(make):
         keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [detectors.retinanet, detectors.without_chance])
 def test_two_replicas_train_as_one_device(two_replicas, make):
     """Two steps, one of the replicas poor in boxes."""

@@ -34,7 +34,7 @@ def train(model, encoder, targets):
     assert len(before) == 70 and not same, same
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_a_retinanet_trains_on_a_backbone_and_is_saved(tmp_path):
     keras.utils.set_random_seed(0)
@@ -48,7 +48,7 @@ def test_a_retinanet_trains_on_a_backbone_and_is_saved(tmp_path):
     np.testing.assert_allclose(loaded(IMAGES)["bbox_regression"], found, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_one_trains_on_a_frozen_backbone_as_it_is():
     encoder = load_backbone("resnet10_d", width=0.1, trainable=False)
@@ -60,7 +60,7 @@ def test_one_trains_on_a_frozen_backbone_as_it_is():
     assert any(not np.array_equal(old, new) for old, new in zip(heads, detector.box_head.get_weights(), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_a_deeplab_trains_on_a_backbone_and_is_saved(tmp_path):
     keras.utils.set_random_seed(0)

@@ -478,6 +478,7 @@ def run(code, *args):
     return subprocess.run([sys.executable, "-c", PREPARE + code, *map(str, args)], capture_output=True, text=True)
 
 
+@pytest.mark.thorough
 def test_a_file_size_limit_is_reported_without_a_traceback(tmp_path):
     sizes = (1000, 1_000_000)
     done = run(LIMITED, tmp_path, *sizes)
@@ -492,6 +493,7 @@ def test_a_file_size_limit_is_reported_without_a_traceback(tmp_path):
         assert names(tmp_path / str(size)) == ["step-00000001.npz"]
 
 
+@pytest.mark.soak
 def test_a_kill_at_any_moment_keeps_the_newest_checkpoint(tmp_path):
     done = run(KILLED, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -111,7 +111,7 @@ def backend(request):
     return request.param
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
 def test_25_kills_change_nothing(strategy, backend, tmp_path, npz_file):
     draw = np.random.default_rng(1)
@@ -126,10 +126,10 @@ def test_25_kills_change_nothing(strategy, backend, tmp_path, npz_file):
 @pytest.mark.parametrize(
     ("backend", "strategy"),
     [
-        pytest.param("tensorflow", "one_device", marks=pytest.mark.slow),
-        pytest.param("tensorflow", "mirrored", marks=pytest.mark.slow),
-        pytest.param("jax", "one_device", marks=pytest.mark.slow),
-        pytest.param("jax", "mirrored", marks=pytest.mark.slow),
+        pytest.param("tensorflow", "one_device", marks=pytest.mark.thorough),
+        pytest.param("tensorflow", "mirrored", marks=pytest.mark.soak),
+        pytest.param("jax", "one_device", marks=pytest.mark.soak),
+        pytest.param("jax", "mirrored", marks=pytest.mark.soak),
     ],
     indirect=["backend"],
 )

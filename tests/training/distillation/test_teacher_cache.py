@@ -124,8 +124,8 @@ HALF = {"precision": "mixed_float16", "accumulation_steps": 2, "distill_hard_wei
     "changes",
     [
         {"mixup_off_epochs": 1},
-        pytest.param({"augment_on": "device"}, marks=pytest.mark.slow),
-        pytest.param(HALF, marks=pytest.mark.slow),
+        pytest.param({"augment_on": "device"}, marks=pytest.mark.thorough),
+        pytest.param(HALF, marks=pytest.mark.thorough),
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -259,7 +259,7 @@ def test_damaged_files_are_reported(cached, tmp_path):
             check_cache(recipe, source, teacher, build_strategy(recipe))
 
 
-@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.thorough)])
 def test_changed_images_are_detected(npz_file, recipe, augment_on):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
     changes = {"image_size": 8, "num_classes": 0, "epochs": 1, "augment_on": augment_on}
@@ -322,7 +322,7 @@ def whole(tmp_path_factory):
     return recipe, folder
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_runs_from_the_cache_and_resumed_runs_end_the_same(whole, tmp_path, monkeypatch):
     recipe, folder = whole
     own_cache = dataclasses.replace(recipe, teacher_cache=str(tmp_path / "cache"))
@@ -339,7 +339,7 @@ def test_runs_from_the_cache_and_resumed_runs_end_the_same(whole, tmp_path, monk
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_checkpoints_do_not_contain_the_teacher(whole, tmp_path):
     recipe, folder = whole
     undistilled = dataclasses.replace(recipe, teacher="", teacher_cache="")
@@ -383,7 +383,7 @@ for number, changes in enumerate({changes}):
 ON_TENSORFLOW = [{"accumulation_steps": 2, "precision": "mixed_float16"}, {"augment_on": "device"}]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_on_two_devices(backend, request, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -178,7 +178,7 @@ def test_accumulation_on_two_replicas(two_replicas, kind):
         np.testing.assert_array_equal(*variable.value.values)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_accumulation_equals_the_whole_batch_on_photos(test_data):
     """20 steps without batch norm on augmented, mixed photos: weights agree to 1e-4, metrics to 1e-5."""
     recipe = Recipe(

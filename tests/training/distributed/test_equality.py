@@ -87,12 +87,13 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.soak)])
 def test_two_replicas_and_two_workers_equal_one_device(backend, tmp_path, npz_file):
     check_equal([f"--dataset={npz_file()}", *SMALL], tmp_path, backend)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("backend", "metrics"), [("tensorflow", 1e-5), ("jax", 5e-5)])  # BUILD_NOTES: 2.5e-5 there
 def test_strategies_are_equal_on_photos(backend, metrics, tmp_path, test_data):
     flags = [
@@ -112,7 +113,7 @@ def test_strategies_are_equal_on_photos(backend, metrics, tmp_path, test_data):
     check_equal(flags, tmp_path, backend, metrics=metrics)  # 20 steps
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("task", "head", "weights", "metrics"),
     [

@@ -165,7 +165,7 @@ for moment in MOMENTS:
 
 @pytest.mark.parametrize(
     ("moment", "step"),
-    [("on_train_batch_end", 1), pytest.param("on_test_batch_end", 3, marks=pytest.mark.slow)],
+    [("on_train_batch_end", 1), pytest.param("on_test_batch_end", 3, marks=pytest.mark.thorough)],
 )
 def test_a_run_stopped_by_sigterm_resumes_exactly(moment, step, tmp_path, npz_file):
     """Within the first epoch or its evaluation, in half precision, with gradient accumulation."""

@@ -62,11 +62,12 @@ def kill_one(npz, run_dir, backend):
     assert seconds < SECONDS
 
 
+@pytest.mark.thorough
 def test_a_killed_worker_ends_the_job(npz_file, tmp_path):
     kill_one(npz_file(), tmp_path / "run", "tensorflow")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_killed_worker_ends_the_job_and_a_restart_resumes_it(backend, npz_file, tmp_path):
     if backend == "jax":
@@ -80,13 +81,14 @@ def test_a_killed_worker_ends_the_job_and_a_restart_resumes_it(backend, npz_file
     assert all(np.array_equal(a, b) for a, b in zip(resumed, whole, strict=True))
 
 
+@pytest.mark.thorough
 def test_every_worker_reports_differing_recipes(npz_file, tmp_path):
     npz = npz_file()
     for code, output in wait(start(npz, tmp_path / "run", free_ports(2), ((), ("--learning_rate=0.3",)))):
         assert code == 2 and "learning_rate is 0.1 on worker 0 and 0.3 on worker 1" in output, output
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [

@@ -137,6 +137,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_differently_each_time(rectan
         np.testing.assert_allclose(np.sort(order), np.sort(orders[0]), atol=0.02)
 
 
+@pytest.mark.thorough
 def test_workers_share_a_batch(rectangles):
     source = rectangles(count=8, least=1)
     whole = _train(source, seed=3)
@@ -211,6 +212,7 @@ def test_difficult_boxes_train_only_where_they_are_single_objects(rectangles):
     np.testing.assert_array_equal(batch[1]["difficult"], [[False, True, False]] * 4)
 
 
+@pytest.mark.thorough
 def test_images_without_boxes_and_fewer_boxes(rectangles):
     source = rectangles(count=8)
     images, boxes, classes = _train(source, **STILL, batch_size=8)[0]
@@ -301,6 +303,7 @@ def test_a_batch_without_a_whole_image_has_no_boxes(rectangles, tmp_path):
     pytest.fail("no batch was wholly broken")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_images_have_the_dtype_that_is_asked_for(rectangles, dtype):
     source = rectangles(count=4)
@@ -360,6 +363,7 @@ def test_the_keywords_of_0_1_0_still_work(rectangles):
         detection_train_pipeline(source, epochs=1, max_zom=1.0, **options)
 
 
+@pytest.mark.thorough
 def test_bccd_boxes_stay_in_sight(test_data):
     source = open_detection(test_data / "bccd", "train")
     total = 0

@@ -259,6 +259,7 @@ def voc_2007(voc, tmp_path, monkeypatch):
     return folder, prepare_tfds_voc(folder, 2007, tmp_path / "tfds", monkeypatch), str(tmp_path / "tfds")
 
 
+@pytest.mark.thorough
 def test_tfds_voc_equals_its_files(voc_2007, capsys):
     folder, files, data_dir = voc_2007
     assert len(files) == 2

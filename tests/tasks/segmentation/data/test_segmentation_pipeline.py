@@ -142,6 +142,7 @@ def test_each_image_comes_once_an_epoch(pairs):
     assert green[:2] != green[2:]
 
 
+@pytest.mark.thorough
 def test_workers_batches_together_are_the_one_process(pairs):
     source = pairs(count=9)
     options = {"batch_size": 4, "color_jitter": 0.4}
@@ -224,6 +225,7 @@ def test_an_unknown_id_is_reported_with_its_file(pairs):
         assert "contains colours" in _error(batches)
 
 
+@pytest.mark.thorough
 def test_a_mask_of_another_size_is_reported_with_its_file(pairs):
     source = pairs()
     Image.fromarray(np.zeros((20, 50), np.uint8)).save(source.mask_files[2])

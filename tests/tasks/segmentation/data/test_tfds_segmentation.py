@@ -118,7 +118,7 @@ def test_a_labelled_set_equals_its_folder(prepared, folder):
         np.testing.assert_array_equal(one[1], other[1])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_pass_has_every_scene(prepared):
     source = open_segmentation("labelled_scenes", data_dir=prepared(LabelledScenes))
     still = {"scale": (1.0, 1.0), "flip": False, "crop_size": 24}  # larger than a scene: all of it, somewhere
