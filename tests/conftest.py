@@ -17,11 +17,11 @@ if keras.backend.backend() == "tensorflow":  # before TensorFlow starts
 
 
 def pytest_configure(config):
-    """The default suite runs graphs as they were traced: rewriting them is a third of a tiny training's time.
+    """Runs the default tier's graphs as they were traced: rewriting them is a third of a tiny training's time.
 
-    With `-m slow`, and in every process that a test starts, TensorFlow rewrites them, as it does for users.
+    In the other tiers, and in every process that a test starts, TensorFlow rewrites them, as it does for users.
     """
-    if keras.backend.backend() == "tensorflow" and config.option.markexpr == "not slow":
+    if keras.backend.backend() == "tensorflow" and config.option.markexpr == "not thorough and not soak":
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

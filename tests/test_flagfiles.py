@@ -148,23 +148,21 @@ def small_teacher(tmp_path_factory):
 
 
 ALWAYS = (
-    "paper/table6/inception_v3_mixup.flags",
-    "paper/table2/mobilenet.flags",
-    "paper/table8/resnet50_b_standard.flags",
-    "paper/table8/classifier_resnet50_b.flags",
-    "paper/table9/resnet50_d_cosine.flags",
+    "quickstart.flags",
     "cifar/table6/6_mixup_distillation.flags",
+    "paper/table2/mobilenet.flags",
+    "paper/table6/resnet50_d_mixup_distillation.flags",
+    "paper/table9/resnet50_d_cosine.flags",
 )
 
 
-def slow_marks(path):
-    """Marks as slow most files of other networks than ResNet, of detection and segmentation, and of CIFAR-10."""
-    other = path.stem.startswith(("inception_v3", "mobilenet")) or {"cifar", "table8", "table9"} & set(path.parts)
-    return [pytest.mark.thorough] if other and name_of(path) not in ALWAYS else []
+def marks(path):
+    """The default tier trains one recipe per kind of network, task and data; `thorough` trains the others."""
+    return [] if name_of(path) in ALWAYS else [pytest.mark.thorough]
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, id=name_of(path), marks=slow_marks(path)) for path in distinct_when_small(FILES)]
+    "path", [pytest.param(path, id=name_of(path), marks=marks(path)) for path in distinct_when_small(FILES)]
 )
 def test_it_trains_a_small_network_for_two_steps(path, tmp_path, small_teacher, scenes, monkeypatch):
     from keras_bot import models

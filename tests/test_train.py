@@ -154,7 +154,9 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, stopped, tmp_pat
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.thorough)]
+)
 def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monkeypatch, moment):
     recipe, whole_path, _ = whole
     told = []

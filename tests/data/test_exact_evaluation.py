@@ -82,8 +82,19 @@ def test_images_that_cannot_be_decoded_do_not_count(image_folder, batch_size):
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy)}
 
 
-@pytest.mark.parametrize("loss", ["smoothed", "crossentropy", "by name", "focal"])
-@pytest.mark.parametrize("batch_size", [64, 10, 4])
+@pytest.mark.parametrize(
+    ("batch_size", "loss"),
+    [
+        (10, "smoothed"),
+        (64, "by name"),
+        *(
+            pytest.param(size, loss, marks=pytest.mark.thorough)
+            for size in (64, 10, 4)
+            for loss in ("smoothed", "crossentropy", "by name", "focal")
+            if (size, loss) not in ((10, "smoothed"), (64, "by name"))
+        ),
+    ],
+)
 def test_on_replicas_every_batch_is_padded_and_the_loss_exact(set_of_12, loss, batch_size, two_replicas):
     with two_replicas.scope():
         net, batches = build_net(), held_out(set_of_12, batch_size)

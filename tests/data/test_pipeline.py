@@ -70,7 +70,7 @@ def test_shuffled_orders_are_evenly_spread(numbered):
 IN_MEMORY = pytest.param("folder in memory", marks=pytest.mark.thorough)
 
 
-@pytest.mark.parametrize("kind", ["npz", "folder", IN_MEMORY, "digits"])
+@pytest.mark.parametrize("kind", ["npz", "folder", IN_MEMORY, pytest.param("digits", marks=pytest.mark.thorough)])
 def test_resuming_at_any_step_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
     if kind == "npz":
         source, options = open_source(str(npz_file())), {"image_size": 8, "transform": "cifar"}

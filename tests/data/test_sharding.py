@@ -86,8 +86,8 @@ def sources(image_folder, npz_file, tmp_path):
     [
         ("npz", 4, "host"),
         ("synthetic", 2, "device"),
-        ("folder", 2, "host"),
-        ("shards", 4, "device"),
+        pytest.param("folder", 2, "host", marks=pytest.mark.thorough),
+        pytest.param("shards", 4, "device", marks=pytest.mark.thorough),
     ],
 )
 def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, workers, augment_on):
@@ -139,7 +139,12 @@ def test_a_cached_set_is_shared_the_same_way(sources):
 
 @pytest.mark.parametrize(
     ("kind", "workers", "batch_size"),
-    [("npz", 4, 4), ("synthetic", 2, 64), ("folder", 2, 16), ("shards", 4, 16)],
+    [
+        ("npz", 4, 4),
+        ("synthetic", 2, 64),
+        pytest.param("folder", 2, 16, marks=pytest.mark.thorough),
+        pytest.param("shards", 4, 16, marks=pytest.mark.thorough),
+    ],
 )
 def test_evaluation_covers_each_image_once(sources, kind, workers, batch_size):
     source, options = sources(kind, "eval")

@@ -38,7 +38,16 @@ def _assert_same(one, other):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=ours.path)
 
 
-@pytest.mark.parametrize("name", ["resnet18_a", "resnet50_c", "resnet26_b", "resnet50_d", "resnet34_d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18_a",
+        pytest.param("resnet50_c", marks=pytest.mark.thorough),
+        "resnet26_b",
+        pytest.param("resnet50_d", marks=pytest.mark.thorough),
+        "resnet34_d",
+    ],
+)
 def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
     model = _randomise(models.create_model(name, **SMALL))
     config = interop.save_timm(model, tmp_path / "net.safetensors", image_size=192, eval_crop=0.9)
@@ -73,7 +82,11 @@ def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"), [("inception_v3", "inception_v3"), ("mobilenet_v1_relu6", "mobilenetv1_100")]
+    ("name", "theirs"),
+    [
+        pytest.param("inception_v3", "inception_v3", marks=pytest.mark.thorough),
+        ("mobilenet_v1_relu6", "mobilenetv1_100"),
+    ],
 )
 def test_inception_and_mobilenet_come_back_from_timm_too(name, theirs, tmp_path):
     small = {"num_classes": 5, "width": 0.0625}

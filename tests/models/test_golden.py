@@ -14,12 +14,15 @@ from keras_bot.models import count_flops, count_parameters, create_model, featur
 
 pytestmark = pytest.mark.core
 
-SLOW = {f"resnet101_{v}" for v in "bcd"} | {f"resnet152_{v}" for v in "abc"}  # a depth and a variant of others
+DEFAULT = {f"resnet50_{v}" for v in "abcd"} | {
+    *("resnet18_d", "resnet18_vd", "cifar_resnet20_a", "cifar_resnet8_d"),
+    *("inception_v3", "mobilenet_v1"),
+}  # every block, stem and shortcut; the others differ in depth, or in which of these they combine
 GOLDEN = pathlib.Path(__file__).with_name("golden.json")
 
 
 def _each(names):
-    return [pytest.param(name, marks=pytest.mark.thorough if name in SLOW else ()) for name in names]
+    return [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.thorough) for name in names]
 
 
 def _image_size(name):
