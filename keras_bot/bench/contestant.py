@@ -59,7 +59,7 @@ class Contestant(StepSettings):
     folded: bool = False
 
 
-def main():
+def main() -> None:
     """Runs the timing process."""
     contestant = Contestant(**json.loads(sys.argv[1]))
     results = os.fdopen(os.dup(1), "w")

@@ -44,7 +44,7 @@ def _peak_in_process(folder, image_size, batch_size, count):
     return round(json.loads(process.stdout.splitlines()[-1]), 1)
 
 
-def run_epoch():
+def run_epoch() -> None:
     """Runs one epoch with the settings in `sys.argv[1]` and prints the peak memory in MiB."""
     from keras_bot import data
     from keras_bot.bench.jpegs import read_jpegs

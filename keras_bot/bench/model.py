@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from typing import IO, cast
 
 from keras_bot import models
 from keras_bot.bench.contestant import PEERS, Contestant, StepSettings
@@ -126,7 +127,7 @@ def _time(contestants, repeats, warmup) -> list[dict]:
 class _Running:
     """The process of a contestant, after its warmup steps. Raises RunError if the process ends early."""
 
-    def __init__(self, contestant: Contestant, warmup: int):
+    def __init__(self, contestant: Contestant, warmup: int) -> None:
         self.contestant = contestant
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
         settings = {
@@ -153,7 +154,7 @@ class _Running:
         return float(self._read_line())
 
     def end(self) -> dict:
-        self.process.stdin.close()
+        cast(IO[str], self.process.stdin).close()
         peak, median = float(self._read_line()), statistics.median(self.seconds)
         self.process.wait()
         names = {"name": self.contestant.name, "backend": self.contestant.backend, "folded": self.contestant.folded}
@@ -161,7 +162,7 @@ class _Running:
         return {**names, "seconds": median, "images_per_second": speed, "peak_mib": round(peak, 1), **self.size}
 
     def _read_line(self) -> str:
-        line = self.process.stdout.readline()
+        line = cast(IO[str], self.process.stdout).readline()
         if not line:
             self._stderr.seek(0)
             error = (self._stderr.read().strip().splitlines() or ["no error message"])[-1]

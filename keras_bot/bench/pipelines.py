@@ -5,6 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -56,7 +57,7 @@ def bench_pipelines(
         raise MisuseError(f"--arms is empty. Pass {', '.join(ARMS)} or both.")
     expect_at_least_one(seeds=seeds)
     _check_recipe(recipe)
-    top1 = {arm: [] for arm in ARMS if arm in arms}
+    top1: dict[str, list[float]] = {arm: [] for arm in ARMS if arm in arms}
     for seed in range(recipe.seed, recipe.seed + seeds):
         for arm in top1:
             start = time.perf_counter()
@@ -73,7 +74,7 @@ def train_once(recipe: Recipe, arm: str) -> float:
     train_source, eval_source = (task.open_source(recipe, split) for split in ("train", "eval"))
     corrupt = data.CorruptLog(recipe.max_corrupt)
     steps = count_steps(recipe, train_source)
-    build_batches = task.training_data
+    build_batches: Callable[..., tf.data.Dataset] = task.training_data
     if arm == "plain":
         recipe, build_batches = dataclasses.replace(recipe, augment_on="host"), plain_training_data
     strategy = build_strategy(recipe)
@@ -111,7 +112,7 @@ def plain_training_data(recipe: Recipe, source: data.Source, corrupt: data.Corru
 def compare(top1: dict[str, list[float]]) -> dict:
     """Computes the statistics that `bench_pipelines` returns from each arm's accuracies."""
     several = min(map(len, top1.values())) > 1
-    report = {
+    report: dict[str, dict[str, Any]] = {
         arm: {
             "top1": values,
             "mean": statistics.mean(values),
@@ -122,10 +123,8 @@ def compare(top1: dict[str, list[float]]) -> dict:
     if len(top1) < 2:
         return report
     difference = report["fast"]["mean"] - report["plain"]["mean"]
-    error = None
-    if several:
-        error = math.sqrt(sum(report[arm]["std"] ** 2 / len(top1[arm]) for arm in ARMS))
-    within = abs(difference) <= NOISE * error if several else None
+    error = math.sqrt(sum(report[arm]["std"] ** 2 / len(top1[arm]) for arm in ARMS)) if several else None
+    within = None if error is None else abs(difference) <= NOISE * error
     return {**report, "difference": difference, "standard_error": error, "within_noise": within}
 
 

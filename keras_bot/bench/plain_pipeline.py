@@ -63,15 +63,16 @@ def plain_pipeline(
         encoded, label = record
         return augment(encoded, config, seed), tf.one_hot(label, num_classes)
 
-    def transform(step: tf.Tensor, batch: tuple, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return batch_transform(*batch, tf.cast(seed, tf.int32), step // steps)
-
     records = tf.data.Dataset.from_tensor_slices((list(images), list(labels)))
     records = records.shuffle(len(images), seed=config.seed).take(steps * config.batch_size).repeat(config.epochs)
     records = tf.data.Dataset.zip(records, _seeds(2 * config.seed))
     examples = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
     batches = examples.batch(config.batch_size, drop_remainder=True)
     if batch_transform is not None:
+
+        def transform(step: tf.Tensor, batch: tuple, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return batch_transform(*batch, tf.cast(seed, tf.int32), step // steps)
+
         batches = tf.data.Dataset.zip(tf.data.Dataset.counter(), batches, _seeds(2 * config.seed + 1))
         batches = batches.map(transform, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(tf.data.AUTOTUNE)

@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 import time
+from typing import Any
 
 import keras
 
@@ -32,8 +33,8 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
         MisuseError: if a number isn't positive or the data can't be used.
     """
     expect_at_least_one(steps=steps, repeats=repeats)
-    bag = all_settings()
-    baseline = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in bag}
+    bag: dict[str, Any] = all_settings()
+    baseline: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in bag}
     recipe = dataclasses.replace(without(recipe, "distillation"), epochs=1000)
     recipes = {"baseline": dataclasses.replace(recipe, **baseline), "bag": dataclasses.replace(recipe, **bag)}
     corrupt = data.CorruptLog(recipe.max_corrupt)
@@ -56,7 +57,7 @@ def bench_refinements(recipe: Recipe, *, steps: int = 10, repeats: int = 7) -> d
 class _Runner:
     """A compiled network with its training data."""
 
-    def __init__(self, recipe, corrupt):
+    def __init__(self, recipe: Recipe, corrupt: data.CorruptLog) -> None:
         keras.utils.set_random_seed(recipe.seed)
         task = Classification()
         source = task.open_source(recipe, "train")

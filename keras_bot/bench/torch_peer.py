@@ -11,7 +11,8 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, cast
 
 from keras_bot.errors import MisuseError, RunError
 
@@ -32,7 +33,7 @@ class TorchPeer:
         MisuseError: if torch or torchvision isn't installed.
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path], batch_size: int, image_size: int):
+    def __init__(self, paths: Sequence[pathlib.Path], batch_size: int, image_size: int) -> None:
         missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
         if missing:
             raise MisuseError(
@@ -64,7 +65,7 @@ class TorchPeer:
             RunError: if the process ended.
         """
         self._send({"warmup": warmup, "batches": batches})
-        line = self._process.stdout.readline()
+        line = cast(IO[str], self._process.stdout).readline()
         if not line:
             raise RunError("torchvision's process ended, see its output above. Run again without --torch.")
         return json.loads(line)["seconds"]
@@ -80,7 +81,7 @@ class TorchPeer:
 class Repeated:
     """A dataset in which item i is the transformed photo i % N, with i % N as its label."""
 
-    def __init__(self, images: Sequence[bytes], transform):
+    def __init__(self, images: Sequence[bytes], transform: Callable[[Any], Any]) -> None:
         self._images = images
         self._transform = transform
 
@@ -94,7 +95,7 @@ class Repeated:
         return self._transform(Image.open(io.BytesIO(encoded)).convert("RGB")), index % len(self._images)
 
 
-def serve():
+def serve() -> None:
     """Runs the process: reads the settings from the first line of stdin, then one turn per line; prints its seconds."""
     import torch
 

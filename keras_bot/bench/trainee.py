@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bot.data import Source
 from keras_bot.recipe import Recipe
 from keras_bot.tasks.classification import Classification
 from keras_bot.training.compile import compile_trainee
@@ -10,7 +11,7 @@ from keras_bot.training.optimizer import build_optimizer
 from keras_bot.training.schedule import build_schedule, count_steps
 
 
-def build_trainee(recipe: Recipe, source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
+def build_trainee(recipe: Recipe, source: Source, strategy: Strategy) -> tuple[keras.Model, keras.Model]:
     """Returns a recipe's network and the compiled model to fit. Call it in the scope of the policy and the strategy."""
     task = Classification()
     network = task.build_network(recipe, source)

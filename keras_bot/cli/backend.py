@@ -12,13 +12,13 @@ from keras_bot.training.distributed.cluster import is_tf_config_set
 BACKENDS = ("tensorflow", "jax")  # backends that can train and evaluate
 
 
-def start_tensorflow():
+def start_tensorflow() -> None:
     """Starts Keras on TensorFlow regardless of KERAS_BACKEND, for commands that need no particular backend."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     start_backend()
 
 
-def start_backend():
+def start_backend() -> None:
     """Imports Keras on the user's backend, and TensorFlow for the input pipeline; initialises the devices.
 
     Raises:

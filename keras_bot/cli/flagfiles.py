@@ -9,7 +9,9 @@ from keras_bot.recipe import RENAMED
 _RUN_HEADER = re.compile(r"# keras_bot \d")  # first line of a run.flags written by `keras-bot train`
 
 
-def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple = ()) -> list[str]:
+def expand_flagfiles(
+    argv: list[str], *, folder: pathlib.Path | None = None, chain: tuple[pathlib.Path, ...] = ()
+) -> list[str]:
     """Replaces every `--flagfile=FILE` with the lines of the file.
 
     FILE is relative to the current directory. Inside a flagfile, the folder of that flagfile is tried first. Blank
@@ -19,7 +21,8 @@ def expand_flagfiles(argv: list[str], *, folder: pathlib.Path | None = None, cha
     Raises:
         MisuseError: if a file cannot be read or includes itself.
     """
-    expanded, rest = [], list(argv)
+    expanded: list[str] = []
+    rest = list(argv)
     while rest:
         argument = rest.pop(0)
         if argument == "--":

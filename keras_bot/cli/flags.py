@@ -11,6 +11,8 @@ import pathlib
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -40,7 +42,7 @@ class Flags:
         recipe: whether the recipe's fields are flags of this command.
     """
 
-    def __init__(self, command: str, usage: str, *, recipe: bool = False):
+    def __init__(self, command: str, usage: str, *, recipe: bool = False) -> None:
         self.command = command
         self.usage = usage
         self._values = absl_flags.FlagValues()
@@ -55,7 +57,7 @@ class Flags:
             self._define_old_name(old, name)
         self.add(bool, "help", False, "show this help")
 
-    def add(self, kind: type, name: str, default, help: str, *, old_name: str | None = None):
+    def add(self, kind: type, name: str, default: Any, help: str, *, old_name: str | None = None) -> None:
         """Defines a flag of the command itself. `old_name`, its name in an earlier version, is accepted too."""
         self._define(kind, name, default, help, self._sections[0][1])
         if old_name:
@@ -86,7 +88,10 @@ class Flags:
             hint = f"Did you mean {' or '.join('--' + name for name in near)}? " if near else ""
             raise MisuseError(f"Unknown flag --{error.flagname}. {hint}{more}") from None
         except absl_flags.IllegalFlagValueError as error:
-            name, value = re.match(r"flag --(\w+)=(.*?): ", f"{error}: ", re.DOTALL).groups()
+            match = re.match(r"flag --(\w+)=(.*?): ", f"{error}: ", re.DOTALL)
+            if match is None:
+                raise MisuseError(f"{error}. {more}") from None
+            name, value = match.groups()
             kind = _KINDS.get(self._values[name].flag_type(), "another value")
             raise MisuseError(f"--{name} must be {kind}, received {value!r}. {more}") from None
         except (absl_flags.Error, ValueError) as error:  # absl raises ValueError for --noflip=1
@@ -96,10 +101,10 @@ class Flags:
                 warn_renamed(f"--{old}", f"--{name}")
         return arguments
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._values, name)
 
-    def parse_only_flags(self, argv: list[str]):
+    def parse_only_flags(self, argv: list[str]) -> None:
         """Parses arguments that must all be flags. Raises MisuseError otherwise."""
         arguments = self.parse(argv)
         if arguments:
@@ -109,7 +114,7 @@ class Flags:
         """Prints the help if --help was passed, and returns whether it was."""
         if self._values["help"].value:
             print(self.help())
-        return self._values["help"].value
+        return bool(self._values["help"].value)
 
     def recipe_arguments(self) -> list[str]:
         """Returns the recipe flags that were passed, as arguments for another `parse`."""
@@ -121,7 +126,7 @@ class Flags:
 
     def recipe(self) -> Recipe:
         """Builds the recipe from the flags. Raises MisuseError if it is invalid."""
-        values = {name: self._values[name].value for name in _FIELDS}
+        values: dict[str, Any] = {name: self._values[name].value for name in _FIELDS}
         try:
             values["decay_epochs"] = tuple(int(epoch) for epoch in values["decay_epochs"])
         except ValueError:
@@ -162,12 +167,12 @@ class Flags:
 
 
 @functools.cache  # one line per name
-def warn_renamed(old: str, new: str):
+def warn_renamed(old: str, new: str) -> None:
     """Prints to stderr that a flag has a new name."""
     print(f"keras-bot: {old} is now {new}. The old name will be removed.", file=sys.stderr)
 
 
-def check_writable(recipe: Recipe, **others: str):
+def check_writable(recipe: Recipe, **others: str) -> None:
     """Raises MisuseError if run.flags cannot store a recipe value, or a path in `others` is not UTF-8."""
     texts = {name: getattr(recipe, name) for name in _FIELDS} | others
     texts = {name: value for name, value in texts.items() if isinstance(value, str)}
@@ -186,7 +191,7 @@ def _expand_home(argument):
     return f"{name}={os.path.expanduser(value)}" if equals and name.startswith("-") else argument
 
 
-def read_recipe(run_dir: pathlib.Path, overrides: list[str] = ()) -> Recipe:
+def read_recipe(run_dir: pathlib.Path, overrides: Sequence[str] = ()) -> Recipe:
     """Returns the recipe of a run directory, with `overrides` applied. Raises MisuseError if there is none."""
     path = pathlib.Path(run_dir) / "run.flags"
     if not path.exists():

@@ -1,6 +1,7 @@
 """Supervision of parallel processes: prefixed output lines, one exit code, no orphans."""
 
 import contextlib
+import io
 import os
 import queue
 import signal
@@ -8,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from keras_bot.subprocesses import is_ignored, kill_with_parent
 
@@ -42,16 +43,16 @@ def supervise(
 
 
 class _Supervisor:
-    def __init__(self, grace):
+    def __init__(self, grace: float) -> None:
         self._grace = grace
-        self._events = queue.SimpleQueue()  # its `put` is safe in a signal handler
+        self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()  # its `put` is safe in a signal handler
         self._processes: list[subprocess.Popen] = []
         self._readers: list[threading.Thread] = []
         self._running: set[int] = set()
         self._forwarded: set[int] = set()
-        self._deadline = None
+        self._deadline: float | None = None
         self._exit_code = 0
-        self._output_error = None
+        self._output_error: OSError | None = None
 
     def run(self, commands, environments):
         with self._queue_signals():
@@ -173,7 +174,12 @@ def _kill_group(process):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, on_error=lambda error: None):
+def copy_lines(
+    source: io.BufferedIOBase,
+    out: BinaryIO,
+    prefix: bytes,
+    on_error: Callable[[OSError], object] = lambda error: None,
+) -> None:
     """Copies a stream line by line, with a prefix before each line.
 
     A carriage return also ends a line, as in a progress bar. At most one such line per second is written, and always
@@ -187,7 +193,7 @@ def copy_lines(source: BinaryIO, out: BinaryIO, prefix: bytes, on_error=lambda e
     """
     broken, last_shown, rest = False, 0.0, b""
 
-    def write(line):
+    def write(line: bytes) -> None:
         nonlocal broken
         if not broken:
             try:

@@ -120,7 +120,8 @@ def line_chart(
     start, limit = y_limits
     ys = [y for _, y in points] + ([] if start is None else [start])
     low, high = _widened(min(ys), max(ys), 0.05, start is not None)
-    plane = _Plane(*_widened(min(xs), max(xs), 0), low, min(high, limit))
+    left, right = _widened(min(xs), max(xs), 0)
+    plane = _Plane(left, right, low, min(high, limit))
     elements = plane.axes(x_label, y_label, "{:g}".format, format_y, whole_x)
     for mark in marks:
         x, ends = plane.x(mark.x), {"y1": _TOP, "y2": HEIGHT - _BOTTOM}

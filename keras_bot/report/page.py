@@ -15,7 +15,7 @@ from keras_bot.training.curves import metric_label
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def check_one_task(runs: list[RunRecord]):
+def check_one_task(runs: list[RunRecord]) -> None:
     """Raises MisuseError unless all runs have the same task."""
     if len({run.recipe.task for run in runs}) > 1:
         tasks = " and ".join(f"{run.path} ({run.recipe.task})" for run in runs)
@@ -74,7 +74,7 @@ def _sections(runs) -> tuple[list[RunRecord], list[tuple[str, str, Html]]]:
             for note in missing:
                 runs = [*runs[:place], runs[place].with_note(note), *runs[place + 1 :]]
         parts.append(("classes", "Classes and predictions", join(contents)))
-    return runs, [part for part in parts if part[2]]
+    return runs, [(name, heading, content) for name, heading, content in parts if content]
 
 
 def _classifier_sections(predicted, runs):

@@ -104,7 +104,9 @@ def predict(
     source = task.open_source(recipe, "eval", class_names=class_names)
     network = load_network(path, num_classes=source.num_classes)
     corrupt = data.CorruptLog(recipe.max_corrupt)
-    parts, mistakes, place = [], [], 0
+    parts: list[dict[str, np.ndarray]] = []
+    mistakes: list[Mistake] = []
+    place = 0
     with user_errors(corrupt):
         for images, targets, weights in task.evaluation_data(recipe, source, corrupt).as_numpy_iterator():
             logits = keras.ops.convert_to_numpy(network.predict_on_batch(images))
@@ -116,8 +118,8 @@ def predict(
             mistakes = _worst(mistakes, part, images[real], place + np.flatnonzero(real), max_mistakes)
             place += len(weights)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
-    mistakes = tuple(dataclasses.replace(mistake, name=_name(source, mistake.place)) for mistake in mistakes)
-    return Predictions(source.name, source.class_names, **columns, mistakes=mistakes, unreadable=(*corrupt.names,))
+    named = tuple(dataclasses.replace(mistake, name=_name(source, mistake.place)) for mistake in mistakes)
+    return Predictions(source.name, source.class_names, **columns, mistakes=named, unreadable=(*corrupt.names,))
 
 
 def _measure(logits, labels):

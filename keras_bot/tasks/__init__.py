@@ -6,9 +6,13 @@ from keras_bot.tasks.base import Task
 def find_task(name: str) -> Task:
     """Returns the task "classification", "detection" or "segmentation" without importing the other tasks."""
     if name == "detection":
-        from keras_bot.tasks.detection.task import Detection as Found
-    elif name == "segmentation":
-        from keras_bot.tasks.segmentation.task import Segmentation as Found
-    else:
-        from keras_bot.tasks.classification import Classification as Found
-    return Found()
+        from keras_bot.tasks.detection.task import Detection
+
+        return Detection()
+    if name == "segmentation":
+        from keras_bot.tasks.segmentation.task import Segmentation
+
+        return Segmentation()
+    from keras_bot.tasks.classification import Classification
+
+    return Classification()

@@ -71,7 +71,7 @@ def load_backbone(
     return as_backbone(model, trainable=trainable, freeze_bn=freeze_bn, levels=levels)
 
 
-def check_covers(model: keras.Model, name: str | os.PathLike):
+def check_covers(model: keras.Model, name: str | os.PathLike) -> None:
     """Raises MisuseError unless the network's features cover the whole image, as detection and segmentation require.
 
     The error message refers to the network as `name`.
@@ -153,7 +153,7 @@ def build_backbone(recipe: Recipe, output_stride: int = 32) -> keras.Model:
     return as_backbone(model)
 
 
-def check_recipe(recipe: Recipe, heads: tuple[str, ...]):
+def check_recipe(recipe: Recipe, heads: tuple[str, ...]) -> None:
     """Raises MisuseError for a backend other than TensorFlow and for flags that the task does not support."""
     if keras.backend.backend() != "tensorflow":
         raise MisuseError(f"--task={recipe.task} needs KERAS_BACKEND=tensorflow, not {keras.backend.backend()}.")

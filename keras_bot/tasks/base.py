@@ -3,6 +3,7 @@
 import abc
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,7 +28,7 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def open_source(
         self, recipe: Recipe, split: str, strategy: Strategy | None = None, class_names: tuple[str, ...] = ()
-    ):
+    ) -> Any:
         """Opens the "train" or "eval" split of the recipe's data set.
 
         Args:
@@ -44,10 +45,10 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def build_network(self, recipe: Recipe, source) -> keras.Model:
+    def build_network(self, recipe: Recipe, source: Any) -> keras.Model:
         """Builds the network to train, whose variables are the state of the run, with initial and frozen weights."""
 
-    def build_losses(self, source) -> dict[str, object]:
+    def build_losses(self, source: Any) -> dict[str, Any]:
         """Returns loss and metrics as arguments of Keras' `compile`; {} if the trained model has its own."""
         return {}
 
@@ -55,7 +56,7 @@ class Task(abc.ABC):
         """Returns the transform (images, labels, seed, epoch) to apply in the training step, None without one."""
         return None
 
-    def load_teacher(self, recipe: Recipe, source, strategy: Strategy) -> keras.Model | None:
+    def load_teacher(self, recipe: Recipe, source: Any, strategy: Strategy) -> keras.Model | None:
         """Loads the distillation teacher, None without one."""
         return None
 
@@ -67,7 +68,7 @@ class Task(abc.ABC):
     def training_data(
         self,
         recipe: Recipe,
-        source,
+        source: Any,
         corrupt: data.CorruptLog,
         strategy: Strategy | None = None,
         first_epoch: int = 0,
@@ -77,11 +78,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def evaluation_data(
-        self, recipe: Recipe, source, corrupt: data.CorruptLog, strategy: Strategy | None = None
+        self, recipe: Recipe, source: Any, corrupt: data.CorruptLog, strategy: Strategy | None = None
     ) -> tf.data.Dataset:
         """Returns this worker's evaluation batches with weights. Every image occurs once, on one worker."""
 
-    def build_evaluator(self, recipe: Recipe, source, corrupt: data.CorruptLog) -> keras.callbacks.Callback | None:
+    def build_evaluator(self, recipe: Recipe, source: Any, corrupt: data.CorruptLog) -> keras.callbacks.Callback | None:
         """Returns a callback, called before the recorder, that evaluates or stores the results; None if not needed.
 
         Its `report(trainee, folder)` writes tables and pictures to the run directory.
@@ -89,11 +90,11 @@ class Task(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def save(self, network: keras.Model, path: pathlib.Path):
+    def save(self, network: keras.Model, path: pathlib.Path) -> None:
         """Saves the portable float32 network, from images to results."""
 
     @abc.abstractmethod
-    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: data.CorruptLog) -> dict:
+    def evaluate(self, recipe: Recipe, path: pathlib.Path, source: Any, corrupt: data.CorruptLog) -> dict[str, Any]:
         """Evaluates a .keras file and returns the results, including `metrics`.
 
         Raises:

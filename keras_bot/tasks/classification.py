@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,7 @@ from keras_bot.training import batches
 from keras_bot.training.distillation.soft_targets import build_distillation_model, keep_teacher_targets
 from keras_bot.training.distillation.targets import add_teacher_targets, check_cache
 from keras_bot.training.distillation.teacher import load_teacher
+from keras_bot.training.distributed.selection import build_strategy
 from keras_bot.training.distributed.strategy import Strategy
 from keras_bot.training.evaluate import build_losses, evaluate
 from keras_bot.training.finetune import freeze, load_weights_from
@@ -55,7 +57,7 @@ class Classification(Task):
             )
         return source
 
-    def build_network(self, recipe: Recipe, source) -> keras.Model:
+    def build_network(self, recipe: Recipe, source: data.Source) -> keras.Model:
         """Builds the network, which returns logits, and loads and freezes weights as the recipe sets.
 
         Raises:
@@ -63,7 +65,7 @@ class Classification(Task):
         """
         return build_classifier(recipe, source.num_classes, source.class_names)
 
-    def build_losses(self, source) -> dict[str, object]:
+    def build_losses(self, source: data.Source) -> dict[str, Any]:
         """Returns cross-entropy, top-1 and top-5."""
         return build_losses()
 
@@ -74,7 +76,7 @@ class Classification(Task):
         transform = batches.build_batch_transform(recipe)
         return keep_teacher_targets(transform) if recipe.teacher_cache else transform
 
-    def load_teacher(self, recipe: Recipe, source, strategy: Strategy) -> keras.Model | None:
+    def load_teacher(self, recipe: Recipe, source: data.Source, strategy: Strategy) -> keras.Model | None:
         """Loads the teacher, if any, and checks that its cache can be used.
 
         Raises:
@@ -92,7 +94,7 @@ class Classification(Task):
     def training_data(
         self,
         recipe: Recipe,
-        source,
+        source: data.Source,
         corrupt: data.CorruptLog,
         strategy: Strategy | None = None,
         first_epoch: int = 0,
@@ -112,10 +114,12 @@ class Classification(Task):
             augment_on=recipe.augment_on,
         )
         augmented = data.train_pipeline(source, config)
-        return add_teacher_targets(augmented, recipe, source, strategy, **place) if recipe.teacher_cache else augmented
+        if not recipe.teacher_cache:
+            return augmented
+        return add_teacher_targets(augmented, recipe, source, strategy or build_strategy(recipe), **place)
 
     def evaluation_data(
-        self, recipe: Recipe, source, corrupt: data.CorruptLog, strategy: Strategy | None = None
+        self, recipe: Recipe, source: data.Source, corrupt: data.CorruptLog, strategy: Strategy | None = None
     ) -> tf.data.Dataset:
         """Returns batches of unaugmented images, one-hot labels and weights."""
         config = data.EvalConfig(
@@ -131,11 +135,13 @@ class Classification(Task):
         )
         return data.eval_pipeline(source, config)
 
-    def save(self, network: keras.Model, path: pathlib.Path):
+    def save(self, network: keras.Model, path: pathlib.Path) -> None:
         """Saves the network in float32, uncompiled, with all layers trainable."""
         save_float32(network, path)
 
-    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: data.CorruptLog) -> dict:
+    def evaluate(
+        self, recipe: Recipe, path: pathlib.Path, source: data.Source, corrupt: data.CorruptLog
+    ) -> dict[str, Any]:
         """Returns loss, top-1 and top-5 of a .keras file."""
         network = load_network(path, num_classes=source.num_classes)
         return evaluate(network, self.evaluation_data(recipe, source, corrupt), corrupt=corrupt)
@@ -146,15 +152,16 @@ def build_classifier(recipe: Recipe, num_classes: int, class_names: tuple[str, .
     smallest = models.info(recipe.model).smallest_image_size
     if recipe.image_size < smallest:
         raise MisuseError(f"--model={recipe.model} needs --image_size of at least {smallest}, not {recipe.image_size}.")
-    options = {"width": recipe.width, "zero_gamma": recipe.zero_gamma}
-    network = models.create_model(recipe.model, num_classes=num_classes, **options)
+    network = models.create_model(
+        recipe.model, num_classes=num_classes, width=recipe.width, zero_gamma=recipe.zero_gamma
+    )
     if recipe.init_from:
         load_weights_from(network, recipe.init_from, class_names)
     freeze(network, stages=recipe.frozen_stages, batch_norm=recipe.freeze_bn)
     return network
 
 
-def save_float32(network: keras.Model, path: pathlib.Path):
+def save_float32(network: keras.Model, path: pathlib.Path) -> None:
     """Saves a functional network in float32, uncompiled, with all layers trainable."""
     copy = recast(network, "float32")
     for layer in copy.layers:
@@ -162,7 +169,7 @@ def save_float32(network: keras.Model, path: pathlib.Path):
     copy.save(path)
 
 
-def _rows(recipe, strategy):
+def _rows(recipe: Recipe, strategy: Strategy | None) -> dict[str, Any]:
     """Returns the pipeline arguments that select this worker's rows of a batch."""
     if not strategy or strategy.workers == 1:
         return {}

@@ -5,7 +5,9 @@ All functions take and return uint8 RGB arrays; `data.augment.color.denormalise`
 
 import colorsys
 import os
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -145,7 +147,7 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, width: int) -> np.ndar
     return np.asarray(picture)
 
 
-def spread(data, size: int, count: int):
+def spread(data: Any, size: int, count: int) -> Any:
     """Selects up to `count` images, spread over an evaluation set, as one batch without padding or unreadable images.
 
     Args:
@@ -199,7 +201,7 @@ def picture_grid(
             pen.text((left, top + head / 2), label_text(titles[index]), fill=_BLACK, font=font, anchor="lm")
         sheet.paste(Image.fromarray(picture), (left, top + head))
     if path is not None:
-        with replacing(path) as file:
+        with replacing(pathlib.Path(path)) as file:
             sheet.save(file, format="PNG")
     return np.asarray(sheet)
 

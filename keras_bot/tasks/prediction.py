@@ -1,6 +1,7 @@
 """Predictions of an exported detector or segmenter for image files, drawn into pictures."""
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,7 +10,9 @@ from keras_bot.export.prediction import read_image
 from keras_bot.tasks.drawing import draw_boxes, draw_mask, picture_grid
 
 
-def draw_file(serve, description: dict, path: str | pathlib.Path, output: pathlib.Path, min_score: float) -> list[str]:
+def draw_file(
+    serve: Callable, description: dict, path: str | pathlib.Path, output: pathlib.Path, min_score: float
+) -> list[str]:
     """Draws the predicted boxes or classes of an image into a PNG.
 
     Args:

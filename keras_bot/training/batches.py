@@ -1,10 +1,12 @@
 """Settings of the input pipelines that follow from the recipe, and the transform of training batches."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from keras_bot.data import ops
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.recipe import Recipe
 from keras_bot.training.distributed.strategy import Strategy
 from keras_bot.tricks.label_smoothing import spread_epsilon
@@ -32,8 +34,12 @@ def image_dtype(recipe: Recipe) -> str:
 
 
 def stream_options(
-    recipe: Recipe, corrupt, first_epoch: int, first_step: int, strategy: Strategy | None = None
-) -> dict[str, object]:
+    recipe: Recipe,
+    corrupt: CorruptLog | None,
+    first_epoch: int,
+    first_step: int,
+    strategy: Strategy | None = None,
+) -> dict[str, Any]:
     """Returns the arguments that the training pipelines of all tasks share."""
     return {
         "batch_size": recipe.batch_size,
@@ -52,6 +58,6 @@ def stream_options(
     }
 
 
-def sharing(strategy: Strategy | None) -> dict[str, int]:
+def sharing(strategy: Strategy | None) -> dict[str, Any]:
     """Returns the `worker` and `workers` arguments of a pipeline; none without a strategy."""
     return {"worker": strategy.worker, "workers": strategy.workers} if strategy else {}

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import pathlib
 import statistics
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 
@@ -32,13 +35,13 @@ class RunRecorder(keras.callbacks.Callback):
     def __init__(
         self,
         run: RunDirectory | None,
-        facts: dict,
+        facts: dict[str, Any],
         images_per_epoch: int,
-        corrupt,
-        save_best,
-        history: list[dict] = (),
+        corrupt: Any,
+        save_best: Callable[[pathlib.Path], object],
+        history: Iterable[dict[str, Any]] = (),
         metrics: tuple[str, ...] = ("top1", "top5"),
-    ):
+    ) -> None:
         super().__init__()
         self.run = run
         self.history = list(history)
@@ -50,23 +53,23 @@ class RunRecorder(keras.callbacks.Callback):
         self._save_best = save_best
         self.seconds_before = 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._began = time.perf_counter()
-        self._seconds = None
+        self._seconds: float | None = None
 
     def seconds(self) -> float:
         """Returns the training time of this epoch in seconds, including the part before an interruption."""
         return self.seconds_before + (self._seconds or time.perf_counter() - self._began)
 
-    def on_test_begin(self, logs=None):  # noqa: D102
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._seconds = time.perf_counter() - self._began
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         seconds = self.seconds()
         self.seconds_before = 0.0
         row = {
             "epoch": epoch + 1,
-            **logs,
+            **(logs or {}),
             "seconds": seconds,
             "images_per_second": self._images_per_epoch / seconds,
         }
@@ -81,7 +84,7 @@ class RunRecorder(keras.callbacks.Callback):
         first, result = self._metrics[0], self.result()
         return result[first] == result[f"best_{first}"]
 
-    def write(self):
+    def write(self) -> None:
         """Writes history.csv and metrics.json from the rows so far."""
         if not self.run:
             return
@@ -96,7 +99,7 @@ class RunRecorder(keras.callbacks.Callback):
         metrics = {**self.facts, "result": self.result(), "corrupt_images": list(self.corrupt.names)}
         write_atomically(self.run.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         """Returns the metrics after the last epoch. images_per_second is the median over epochs, without the first."""
         last = self.history[-1]
         speeds = [row["images_per_second"] for row in self.history]
@@ -118,11 +121,12 @@ class EpochLine(keras.callbacks.Callback):
         columns: names of the values to print.
     """
 
-    def __init__(self, epochs: int, columns: tuple[str, ...]):
+    def __init__(self, epochs: int, columns: tuple[str, ...]) -> None:
         super().__init__()
         self._epochs = epochs
         self._columns = columns
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
+        logs = logs or {}
         shown = " - ".join(f"{name} {logs[name]:.4g}" for name in self._columns if name in logs)
         print(f"epoch {epoch + 1}/{self._epochs} - {shown}", flush=True)

@@ -1,6 +1,7 @@
 """Compilation of the model to fit: optimizer, losses, XLA, and the parts of its training step that Keras lacks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -17,9 +18,9 @@ def compile_trainee(
     optimizer: keras.optimizers.Optimizer,
     strategy: Strategy,
     *,
-    losses: dict[str, object],
+    losses: dict[str, Any],
     step_transform: Callable | None = None,
-):
+) -> None:
     """Compiles the model to fit, prepares its training step for the replicas and builds the optimizer's variables.
 
     Args:
@@ -39,11 +40,11 @@ def compile_trainee(
     trainee.optimizer.build(network.trainable_variables)
 
 
-def augment_in_step(trainee: keras.Model, batch_transform: Callable, dtype: str):
+def augment_in_step(trainee: keras.Model, batch_transform: Callable, dtype: str) -> None:
     """Patches `train_step` of a compiled model to accept the batches of a pipeline with `augment_on="device"`.
 
     The host then sends a quarter of the bytes of a float32 batch. Only this process's `train_step` changes; evaluation,
     prediction and saving do not. Each replica mixes its own rows of the batch.
     """
     step = trainee.train_step
-    trainee.train_step = lambda batch: step(data.finish_batch(*batch, batch_transform, dtype))
+    trainee.train_step = lambda batch: step(data.finish_batch(batch[0], batch[1], batch_transform, dtype))

@@ -42,7 +42,7 @@ def _complete_rows(reader):
         yield row
 
 
-def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = ""):
+def draw_curves(history: list[dict], path: str | pathlib.Path, *, metric: str = "top1", title: str = "") -> None:
     """Writes a PNG with three panels. Only prints a warning on failure, since the run itself is saved by then.
 
     Args:

@@ -1,12 +1,15 @@
 """Loss and metrics of classification, and the evaluation of a network on a data set."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.training.failures import user_errors
 
 
-def build_losses() -> dict[str, object]:
+def build_losses() -> dict[str, Any]:
     """Returns the arguments of `compile` for logits and (batch, classes) labels: cross-entropy, top-1 and top-5.
 
     On a padded batch only the weighted metrics are exact: see `ExactLoss`.
@@ -21,7 +24,9 @@ def build_losses() -> dict[str, object]:
     }
 
 
-def evaluate(model: keras.Model, dataset: tf.data.Dataset, *, corrupt=None, verbose: int = 0) -> dict[str, float]:
+def evaluate(
+    model: keras.Model, dataset: tf.data.Dataset, *, corrupt: CorruptLog | None = None, verbose: int = 0
+) -> dict[str, float]:
     """Evaluates a network that returns logits.
 
     Args:
@@ -49,7 +54,8 @@ class ExactLoss(keras.callbacks.Callback):
     Keras divides the weighted loss by the padded batch size; the metric `cross_entropy` divides by the sum of weights.
     """
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
+        logs = {} if logs is None else logs
         logs.pop("cross_entropy", None)
         if "val_cross_entropy" in logs:
             logs["val_loss"] = logs.pop("val_cross_entropy")

@@ -2,16 +2,18 @@
 
 import contextlib
 import re
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
+from keras_bot.data.corrupt import CorruptLog
 from keras_bot.data.sources.base import run_error
 from keras_bot.errors import RunError, first_line
 
 
 @contextlib.contextmanager
-def user_errors(corrupt, workers: int = 1):
+def user_errors(corrupt: CorruptLog | None, workers: int = 1) -> Iterator[None]:
     """Converts backend errors in its body to a RunError, or to `corrupt.error()` if too many images fail to decode.
 
     Args:
@@ -41,7 +43,7 @@ def user_errors(corrupt, workers: int = 1):
         raise RunError(f"JAX failed: {first_line(error)}") from error
 
 
-def _is_jax_error(error) -> bool:
+def _is_jax_error(error: Exception) -> bool:
     """Returns whether JAX's runtime raised the error. Some JAX functions convert its errors to a ValueError."""
     if keras.backend.backend() != "jax":
         return False

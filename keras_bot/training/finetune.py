@@ -5,6 +5,7 @@ The parts of a `models.create_model` network are numbered: the stem is 0, the st
 
 import dataclasses
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from keras_bot.recipe import Recipe
 HEAD = 5
 
 
-def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: Sequence[str] = ()):
+def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: Sequence[str] = ()) -> None:
     """Copies the weights of a trained network to `model`, including the head if the class names are the same.
 
     Args:
@@ -30,7 +31,7 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
     Raises:
         MisuseError: if it cannot be read, or is another network than `model`, which is then unchanged.
     """
-    source, description = read_network(path)
+    source, description = read_network(pathlib.Path(path))
     source_classes = class_names_of(description)
     source_layers = {layer.name: layer for layer in source.layers if layer.weights}
     pairs = [(layer, source_layers.get(layer.name)) for layer in model.layers if layer.weights]
@@ -51,8 +52,8 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
                 f"{path} contains a {source.name}{' ' if is_same else ', '}{difference}: the weights of layer "
                 f"{layer.name} have shapes {found} instead of {needed}. Set --model and --width to match."
             )
-    for layer, source_layer in pairs:
-        layer.set_weights(source_layer.get_weights())
+    for layer, _ in pairs:
+        layer.set_weights(source_layers[layer.name].get_weights())
 
 
 def _weight_shapes(layer):
@@ -105,7 +106,7 @@ def part_of(layer: keras.layers.Layer) -> int:
     return int(layer.name[5]) if layer.name.startswith("stage") else HEAD
 
 
-def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False):
+def freeze(model: keras.Model, *, stages: int = 0, batch_norm: bool = False) -> None:
     """Freezes the weights and batch norm statistics of layers of a `models.create_model` network or a backbone.
 
     Args:

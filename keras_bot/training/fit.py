@@ -46,7 +46,7 @@ def fit_from(
     *,
     callbacks: list[keras.callbacks.Callback],
     verbose: int,
-):
+) -> None:
     """Trains from the plan's first step to the end, with an evaluation after each epoch.
 
     Args:

@@ -32,7 +32,7 @@ def fuse_batch_norm(model: keras.Model, synchronized: bool = False) -> list[kera
     return norms
 
 
-def average_moving_statistics_in_step(trainee: keras.Model, model: keras.Model):
+def average_moving_statistics_in_step(trainee: keras.Model, model: keras.Model) -> None:
     """Patches `train_step` to average the moving statistics of `model` over replicas after each training step.
 
     One copy of the variables is then the whole state. All statistics share one all-reduce per step. There is none on

@@ -20,7 +20,9 @@ class AdamW(SumFirst, DecayExclusions, keras.optimizers.AdamW):
     """
 
 
-def build_optimizer(recipe: Recipe, schedule, network: keras.Model) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    recipe: Recipe, schedule: keras.optimizers.schedules.LearningRateSchedule | float, network: keras.Model
+) -> keras.optimizers.Optimizer:
     """Builds the recipe's optimizer, with loss scaling for float16.
 
     Args:

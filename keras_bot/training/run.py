@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -46,7 +47,7 @@ class TrainingRun(contextlib.AbstractContextManager):
         RunError: on entering, if the workers cannot be connected; in the body, for backend errors.
     """
 
-    def __init__(self, recipe: Recipe, run_dir: str | pathlib.Path, *, resume: bool, overwrite: bool):
+    def __init__(self, recipe: Recipe, run_dir: str | pathlib.Path, *, resume: bool, overwrite: bool) -> None:
         self._recipe = recipe
         self._run_dir = run_dir
         self._resume = resume
@@ -66,7 +67,9 @@ class TrainingRun(contextlib.AbstractContextManager):
     def __exit__(self, *error):
         return self._stack.__exit__(*error)
 
-    def begin(self, task, network: keras.Model, trainee: keras.Model, facts: dict, steps_per_epoch: int):
+    def begin(
+        self, task: Any, network: keras.Model, trainee: keras.Model, facts: dict[str, Any], steps_per_epoch: int
+    ) -> None:
         """Compares the data of all workers, locks the run directory and restores the newest checkpoint.
 
         Args:
@@ -103,7 +106,7 @@ class TrainingRun(contextlib.AbstractContextManager):
     def _restore(self, dataset) -> dict:
         """Restores the newest valid checkpoint on every worker and returns its record of the run's progress."""
         progress, arrays = {}, {}
-        if self._checkpoints and (newest := self._checkpoints.read_newest()):
+        if self._directory and self._checkpoints and (newest := self._checkpoints.read_newest()):
             progress, arrays = newest.progress, newest.arrays
             check_same_data(self._directory, progress, dataset)
             self._checkpoints.check(arrays)
@@ -116,10 +119,10 @@ class TrainingRun(contextlib.AbstractContextManager):
         self,
         trainee: keras.Model,
         train_data: Callable[[int, int], object],
-        eval_data,
+        eval_data: Any,
         evaluator: keras.callbacks.Callback | None,
         progress_bar: bool | None,
-    ):
+    ) -> None:
         """Trains the rest of the run; see `fit_from` for the data.
 
         Args:
@@ -218,7 +221,7 @@ def _facts_to_compare(recipe: Recipe, dataset: dict) -> dict[str, str]:
     return {description: str(dataset[name]) for name, description in names.items()}
 
 
-def save_portable(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path):
+def save_portable(write: Callable[[pathlib.Path], object], strategy: Strategy, path: pathlib.Path) -> None:
     """Atomically saves the network with `write`, in float32 and without optimizer state.
 
     Raises:

@@ -1,5 +1,7 @@
 """Learning rate schedule of a recipe, and the numbers of steps that it depends on."""
 
+from typing import Any
+
 import keras
 
 from keras_bot import tricks
@@ -7,7 +9,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 
 
-def count_steps(recipe: Recipe, source, workers: int = 1) -> int:
+def count_steps(recipe: Recipe, source: Any, workers: int = 1) -> int:
     """Returns the number of whole batches per epoch.
 
     Raises:

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import sys
+from typing import Any
 
 from keras_bot.cli.backend import start_backend
 from keras_bot.cli.flagfiles import expand_flagfiles
@@ -22,7 +23,7 @@ USAGE = (
 CHECKER = (sys.executable, "-c", "from keras_bot.cli.commands.ablate import run_checker; run_checker()")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains the runs that are not finished yet and prints the table."""
     flags = Flags("ablate", USAGE)
     _add_flags(flags)
@@ -73,7 +74,7 @@ def _raise_for_failures(summary):
         )
 
 
-def read_ablation(flags: Flags):
+def read_ablation(flags: Flags) -> Any:
     """Returns the `Ablation` that the flags describe. Raises MisuseError if they are invalid."""
     from keras_bot.ablation.driver import Ablation
     from keras_bot.ablation.rows import make_rows
@@ -154,8 +155,8 @@ def read_settings(text: str) -> dict[str, str]:
     Raises:
         MisuseError: if a part is not NAME=VALUE, or a field is unknown, occurs twice or is the seed.
     """
-    kinds = {field.name: field.type for field in dataclasses.fields(Recipe)}
-    settings = {}
+    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    settings: dict[str, str] = {}
     for part in text.split(",") if text else ():
         name, is_setting, value = part.partition("=")
         if is_setting and re.fullmatch(r"\s*\w+\s*", name):
@@ -168,7 +169,7 @@ def read_settings(text: str) -> dict[str, str]:
                 raise MisuseError(f"--set contains {name} twice. Remove one.")
             settings[name] = value
             continue
-        last = next(reversed(settings), None)
+        last = next(reversed(settings), "")
         if kinds.get(last) not in (tuple[int, ...], str) or part.strip() in kinds.keys() | RENAMED.keys():
             raise MisuseError(f"--set must be NAME=VALUE,NAME=VALUE,…, received {part!r}.")
         settings[last] += f",{part}"
@@ -182,7 +183,7 @@ def _current_name(name):
     return RENAMED.get(name, name)
 
 
-def run_checker():
+def run_checker() -> None:
     """Runs the process that validates recipes, see `keras_bot/ablation/validate.py`."""
     from keras_bot.ablation.validate import serve_check
 

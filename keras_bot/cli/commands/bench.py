@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
@@ -13,7 +14,7 @@ USAGE = """usage: keras-bot bench model [NETWORK]       step times of a network 
        keras-bot bench pipelines             accuracy with the input pipeline and with tf.image, for a recipe's flags"""
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs one benchmark and prints its results as JSON."""
     benches = {
         "model": bench_model,
@@ -26,10 +27,11 @@ def main(argv):
         return 0 if argv else 2
     if argv[0] not in benches:
         raise unknown("benchmark", argv[0], benches)
-    return benches[argv[0]](argv[1:])
+    benches[argv[0]](argv[1:])
+    return 0
 
 
-def bench_model(argv):
+def bench_model(argv: list[str]) -> None:
     """Prints the speed of one of our networks and of its peers, in images per second."""
     flags = Flags("bench model", "usage: keras-bot bench model [NETWORK] [--flag=value …]")
     _add_model_flags(flags)
@@ -51,8 +53,9 @@ def bench_model(argv):
         dtype=flags.precision,
         jit_compile=flags.jit_compile,
     )
+    named: dict[str, Any] = {"name": names[0]} if names else {}
     report = bench_model(
-        *names, peers=peers, backends=backends, settings=settings, repeats=flags.repeats, folded=flags.folded
+        **named, peers=peers, backends=backends, settings=settings, repeats=flags.repeats, folded=flags.folded
     )
     print(table(report), file=sys.stderr)
     print(json.dumps(report, indent=2))
@@ -78,7 +81,7 @@ def _add_model_flags(flags):
     )
 
 
-def bench_refinements(argv):
+def bench_refinements(argv: list[str]) -> None:
     """Prints the seconds per training step with and without the bag of tricks."""
     flags = Flags("bench refinements", "usage: keras-bot bench refinements [--flag=value …]", recipe=True)
     flags.add(int, "steps", 10, "steps per timed block")
@@ -94,7 +97,7 @@ def bench_refinements(argv):
     print(json.dumps(bench_refinements(recipe, steps=flags.steps, repeats=flags.repeats), indent=2))
 
 
-def bench_data(argv):
+def bench_data(argv: list[str]) -> None:
     """Prints the speed of our input pipelines and of common alternatives, in images per second."""
     flags = Flags("bench data", "usage: keras-bot bench data --images=FOLDER [--flag=value …]")
     flags.add(str, "images", "", "folder of JPEGs, at any depth; they are read into memory")
@@ -123,7 +126,7 @@ def bench_data(argv):
     print(json.dumps(report, indent=2))
 
 
-def bench_pipelines(argv):
+def bench_pipelines(argv: list[str]) -> None:
     """Prints top-1 accuracy after training with our input pipeline and a plain one; logs each run to stderr."""
     flags = Flags("bench pipelines", "usage: keras-bot bench pipelines [--flag=value …]", recipe=True)
     flags.add(int, "seeds", 3, "training runs per pipeline, with consecutive seeds starting at --seed")
@@ -136,7 +139,7 @@ def bench_pipelines(argv):
 
     from keras_bot.bench.pipelines import bench_pipelines
 
-    def log(result):
+    def log(result: dict[str, Any]) -> None:
         print(json.dumps(result), file=sys.stderr, flush=True)
 
     arms = [arm for arm in flags.arms.split(",") if arm]

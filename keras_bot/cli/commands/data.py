@@ -14,10 +14,11 @@ USAGE = """usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=valu
 CONVERT_USAGE = "usage: keras-bot data convert FOLDER OUT [--shards=N] [--validation_shards=N] [--seed=0]"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints sizes and classes; writes a grid of samples if --grid is set."""
     if argv[:1] == ["convert"]:
-        return convert(argv[1:])
+        convert(argv[1:])
+        return
     flags = Flags("data", USAGE, recipe=True)
     flags.add(str, "grid", "", "PNG file for a grid of up to 32 augmented training samples")
     flags.parse_only_flags(argv)
@@ -49,7 +50,7 @@ def main(argv):
         print(f"{rows * columns} augmented samples: {flags.grid}")
 
 
-def convert(argv):
+def convert(argv: list[str]) -> None:
     """Converts an image folder to TFRecord shards; continues an interrupted conversion."""
     flags = Flags("data convert", CONVERT_USAGE)
     flags.add(int, "shards", 0, "number of shards for the training images; 0 uses one per 128 MiB")
@@ -84,7 +85,7 @@ def convert(argv):
 class _Progress:
     """Progress bar on a terminal; elsewhere one line per shard."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._bar = None
 
     def __enter__(self):

@@ -13,7 +13,7 @@ USAGE = (
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Evaluates the network and prints the result as one line of JSON."""
     flags = Flags("evaluate", USAGE, recipe=True)
     flags.add(str, "run_dir", "", "run directory with the network and its recipe")

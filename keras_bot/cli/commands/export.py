@@ -12,7 +12,7 @@ USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=saved
 SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite", "timm": ".safetensors"}
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Exports and prints one line of JSON: path, metrics and, except for timm, the largest output difference."""
     flags = Flags("export", USAGE)
     flags.add(str, "run_dir", "", "run directory with the network")

@@ -8,7 +8,7 @@ from keras_bot.errors import MisuseError
 USAGE = "usage: keras-bot finetune --init_from=SAVEDMODEL --dataset=DATA [--flag=value …]"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Fine-tunes and prints the result as one line of JSON."""
     flags = Flags("finetune", USAGE, recipe=True)
     add_run_flags(flags)

@@ -14,7 +14,7 @@ from keras_bot.errors import MisuseError
 USAGE = "usage: keras-bot import-weights --source=LIBRARY --file=FILE --output=models/NAME.keras [--model=resnet50_d]"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Imports the weights and prints the report."""
     flags = Flags("import-weights", USAGE)
     _add_flags(flags)

@@ -9,7 +9,7 @@ from keras_bot.errors import MisuseError
 USAGE = "usage: keras-bot inspect SAVEDMODEL_OR_FILE"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints signatures, shapes, classes, preprocessing, recipe and size."""
     flags = Flags("inspect", USAGE)
     paths = flags.parse(argv)

@@ -18,7 +18,7 @@ PORT_RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 10000
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the workers until all have ended; returns the exit code of the first that failed, or 0."""
     from keras_bot.cli.main import COMMANDS
 
@@ -42,7 +42,7 @@ def main(argv):
     return supervise([command] * flags.workers, environments, grace=flags.grace)
 
 
-def check_command(command: list[str]):
+def check_command(command: list[str]) -> None:
     """Raises MisuseError for an unknown command or unreadable flagfile before any worker starts."""
     from keras_bot.cli.main import COMMANDS
 
@@ -74,7 +74,7 @@ def free_ports(count: int) -> list[int]:
     except (OSError, ValueError, IndexError):
         end = 32768
     candidates = random.SystemRandom().sample(range(LOWEST_PORT, end), 1000) if end > LOWEST_PORT + 1000 else []
-    sockets = []
+    sockets: list[socket.socket] = []
     try:
         for port in [*candidates, *[0] * count]:
             if len(sockets) == count:

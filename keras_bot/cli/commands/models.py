@@ -9,7 +9,7 @@ from keras_bot.errors import MisuseError, unknown
 USAGE = "usage: keras-bot models [NAME …] [--image_size=224] [--json]"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints a table of the named networks, or of all."""
     flags = Flags("models", USAGE)
     help = "input height and width in pixels for the FLOPs; 0 uses 224, 299 for Inception-V3 and 32 for CIFAR networks"

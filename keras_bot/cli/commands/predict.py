@@ -3,6 +3,8 @@
 import itertools
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
@@ -11,7 +13,7 @@ from keras_bot.errors import MisuseError, RunError, expect_at_least_one, one_lin
 USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Prints the predictions for each image; reports images that failed and returns 1 if there are any."""
     flags = Flags("predict", USAGE)
     flags.add(str, "savedmodel", "", "SavedModel written by `keras-bot export`")
@@ -58,7 +60,9 @@ def picture_files(images: list[str], folder: pathlib.Path) -> list[pathlib.Path]
     return files
 
 
-def predict_image(serve, description, path, picture, flags) -> list[str]:
+def predict_image(
+    serve: Callable, description: dict[str, Any], path: str, picture: pathlib.Path, flags: Flags
+) -> list[str]:
     """Returns the predictions for an image, one per line; for detectors and segmenters, also writes `picture`."""
     from keras_bot.export.prediction import predict_file
 

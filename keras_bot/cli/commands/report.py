@@ -14,7 +14,7 @@ USAGE = (
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Writes the page, prints its metrics as one line of JSON, and reports missing parts on stderr."""
     flags = Flags("report", USAGE, recipe=True)
     flags.add(str, "output", "report.html", "HTML file to write; an existing one is replaced")

@@ -11,7 +11,7 @@ from keras_bot.recipe import Recipe
 USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains and prints the result as one line of JSON."""
     flags = Flags("train", USAGE, recipe=True)
     add_run_flags(flags)
@@ -25,7 +25,7 @@ def main(argv):
     run_or_plan(recipe, flags, name=recipe.model)
 
 
-def run_or_plan(recipe: Recipe, flags: Flags, *, name: str):
+def run_or_plan(recipe: Recipe, flags: Flags, *, name: str) -> None:
     """Trains, or with --dry_run prints the plan; `name` is the prefix of the default run directory."""
     if flags.dry_run:
         from keras_bot.plan import plan
@@ -35,7 +35,7 @@ def run_or_plan(recipe: Recipe, flags: Flags, *, name: str):
         run(recipe, flags, name=name)
 
 
-def run(recipe: Recipe, flags: Flags, *, name: str):
+def run(recipe: Recipe, flags: Flags, *, name: str) -> None:
     """Trains and prints the result."""
     from keras_bot.trainer import train
 
@@ -45,7 +45,7 @@ def run(recipe: Recipe, flags: Flags, *, name: str):
         print(json.dumps(result))
 
 
-def add_run_flags(flags: Flags):
+def add_run_flags(flags: Flags) -> None:
     """Adds the flags of a command that trains into a run directory."""
     flags.add(
         str, "run_dir", "", "directory for checkpoints, metrics and the trained network; empty creates runs/MODEL-TIME"
@@ -60,7 +60,7 @@ def add_run_flags(flags: Flags):
     )
 
 
-def check_run_dir(flags: Flags):
+def check_run_dir(flags: Flags) -> None:
     """Raises MisuseError for --resume or --overwrite without --run_dir."""
     for name in ("resume", "overwrite"):
         if getattr(flags, name) and not flags.run_dir:

@@ -19,18 +19,18 @@ _EXPLANATION = (
 
 def calibration(runs: list[RunRecord]) -> Html:
     """Builds the calibration table, one row per run, and a reliability diagram for each run."""
-    numbered = [(number, run) for number, run in enumerate(runs) if run.predictions]
+    numbered = [(number, run, run.predictions) for number, run in enumerate(runs) if run.predictions]
     head = ["run", "images", "top-1", "top-5", "mean confidence", "confidence − top-1 (points)", "ECE", "NLL"]
     rows = []
-    for _, run in numbered:
-        metrics = run.predictions.metrics()
+    for _, run, predictions in numbered:
+        metrics = predictions.metrics()
         shares = [percent(metrics[name]) for name in ("top1", "top5", "mean_confidence")]
         over = points(metrics["mean_confidence"] - metrics["top1"])
-        images = count(len(run.predictions.labels))
+        images = count(len(predictions.labels))
         rows.append([run.name, images, *shares, over, percent(metrics["ece"]), decimal(metrics["nll"], 4)])
-    diagrams = [_diagram(number, run) for number, run in numbered]
+    diagrams = [_diagram(number, run) for number, run, _ in numbered]
     metrics_table = table("Calibration on the evaluation set", head, rows, kind="numbers")
-    lines = [element("p", _EXPLANATION), element("p", _evaluated_images([run for _, run in numbered]))]
+    lines = [element("p", _EXPLANATION), element("p", _evaluated_images([run for _, run, _ in numbered]))]
     return element("div", lines, metrics_table, element("div", diagrams, class_="grid"))
 
 
@@ -57,12 +57,12 @@ def _diagram(number, run):
 
 def gaps(runs: list[RunRecord]) -> Html:
     """Plots the distribution of the gap for each run, with the theoretical optimum under label smoothing."""
-    numbered = [(number, run) for number, run in enumerate(runs) if run.predictions]
+    numbered = [(number, run, run.predictions) for number, run in enumerate(runs) if run.predictions]
     head = ["run", "classes", "label smoothing ε", "mean gap", "standard deviation", "optimal gap for ε"]
     rows, lines, marks = [], [], []
-    edges = shared_edges([run.predictions.gap for _, run in numbered])
-    for number, run in numbered:
-        gap, classes, epsilon = run.predictions.gap, len(run.predictions.class_names), run.recipe.label_smoothing
+    edges = shared_edges([predictions.gap for _, _, predictions in numbered])
+    for number, run, predictions in numbered:
+        gap, classes, epsilon = predictions.gap, len(predictions.class_names), run.recipe.label_smoothing
         density, _ = np.histogram(gap, edges, density=True)
         middles = (edges[1:] + edges[:-1]) / 2
         x, y = [edges[0], *middles, edges[-1]], [0.0, *density, 0.0]
@@ -76,11 +76,11 @@ def gaps(runs: list[RunRecord]) -> Html:
     alt = "Density of the gap between the largest logit and the mean of the others; " + "; ".join(
         mark.name for mark in marks
     )
-    options = {"x_label": "largest logit − mean of the others", "y_label": "density", "y_limits": (0, math.inf)}
-    chart = charts.line_chart(lines, marks=marks, alt=alt, **options)
-    smoothed = [run for _, run in numbered if run.recipe.label_smoothing]
+    x_label, y_label = "largest logit − mean of the others", "density"
+    chart = charts.line_chart(lines, marks=marks, alt=alt, x_label=x_label, y_label=y_label, y_limits=(0, math.inf))
+    smoothed = [run for _, run, _ in numbered if run.recipe.label_smoothing]
     caption = "Dashed line: mean." + (" Solid vertical line: optimum for the label smoothing." if smoothed else "")
-    names = [(run.name, number, False) for number, run in numbered]
+    names = [(run.name, number, False) for number, run, _ in numbered]
     key = charts.legend(names) if len(names) > 1 else None
     gap_table = table("Gap on the evaluation set, in nats", head, rows, kind="numbers")
     return element("div", _theory(smoothed), key, charts.figure(chart, caption), gap_table, class_="wide")

@@ -20,10 +20,16 @@ _RIGHT, _WRONG = (42, 120, 214), (214, 84, 32)
 
 def confusion_matrix(run: RunRecord) -> Html:
     """Shows the confusion matrix, as numbers for few classes and else as a picture, and the most confused pairs."""
-    predictions = run.predictions
+    predictions = _predictions(run)
     few = len(predictions.class_names) <= _MAX_NUMBERED
     matrix = _cells(predictions) if few else _compact(predictions)
     return element("div", matrix, _pairs(predictions), class_="side-by-side")
+
+
+def _predictions(run: RunRecord) -> Predictions:
+    if run.predictions is None:
+        raise ValueError(f"The run {run.name} has no predictions.")
+    return run.predictions
 
 
 def _cells(predictions):
@@ -88,7 +94,7 @@ def _pairs(predictions):
 
 def class_table(run: RunRecord) -> Html:
     """Lists all classes, lowest accuracy first; collapsed if there are many."""
-    predictions = run.predictions
+    predictions = _predictions(run)
     names = predictions.class_names
     results = confusion.class_results(predictions.labels, predictions.predicted, len(names))
     rows = [
@@ -111,14 +117,13 @@ def class_table(run: RunRecord) -> Html:
 
 def class_comparison(runs: list[RunRecord]) -> Html:
     """Tabulates the accuracy of each class for each run; the runs must share classes and images."""
-    first = runs[0].predictions
     results = [
         {one.label: one for one in confusion.class_results(p.labels, p.predicted, len(p.class_names))}
-        for p in (run.predictions for run in runs)
+        for p in map(_predictions, runs)
     ]
     rows = [
         [name, count(results[0][k].images), *(percent(by_class[k].accuracy) for by_class in results)]
-        for k, name in enumerate(first.class_names)
+        for k, name in enumerate(_predictions(runs[0]).class_names)
     ]
     head = ["class", "images", *(run.name for run in runs)]
     full = table("Accuracy of each class, side by side", head, rows, kind="numbers", sortable=True)
@@ -129,7 +134,7 @@ def class_comparison(runs: list[RunRecord]) -> Html:
 
 def mistaken_images(run: RunRecord) -> Html:
     """Shows the most confident wrong predictions with their images."""
-    predictions = run.predictions
+    predictions = _predictions(run)
     wrong = int((~predictions.correct).sum())
     if not predictions.mistakes:
         return element("p", "There are no mistakes to show.")

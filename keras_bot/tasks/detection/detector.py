@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -45,9 +46,10 @@ class Detector(keras.Model):
         MisuseError: `num_classes` is less than 1.
     """
 
-    settings_class = DetectorSettings
+    settings_class: type[DetectorSettings] = DetectorSettings
+    options: DetectorSettings
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         """Shows the fields of `settings_class` in the constructor's signature."""
         super().__init_subclass__(**kwargs)
         cls.__signature__ = None  # that of the class's own constructor
@@ -56,7 +58,7 @@ class Detector(keras.Model):
             settings = inspect.signature(cls.settings_class).parameters.values()
             cls.__signature__ = inspect.Signature([backbone, num_classes, *settings, options])
 
-    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+    def __init__(self, backbone: keras.Model, num_classes: int, **options: Any) -> None:
         names = {field.name for field in dataclasses.fields(self.settings_class)}
         super().__init__(**{name: value for name, value in options.items() if name not in names})
         if num_classes < 1:
@@ -66,16 +68,18 @@ class Detector(keras.Model):
         self.options = self.settings_class(**{name: value for name, value in options.items() if name in names})
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """Constructor arguments by name, without the backbone and those of `keras.Model`."""
         return {"num_classes": self.num_classes, **dataclasses.asdict(self.options)}
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor | dict[str, tf.Tensor], training: bool | None = False) -> dict[str, tf.Tensor]:
         """Returns the network's outputs; `inputs` is images or a batch dictionary."""
         images = inputs["images"] if isinstance(inputs, dict) else inputs
         return self.network(images, training=training)
 
-    def candidates(self, outputs, height: tf.Tensor, width: tf.Tensor, threshold) -> tuple[tf.Tensor, ...]:
+    def candidates(
+        self, outputs: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor, threshold: float
+    ) -> tuple[tf.Tensor, ...]:
         """Returns candidate boxes (B, N, 4), scores and classes (B, N) from outputs of `call` and the image size."""
         raise NotImplementedError
 
@@ -106,12 +110,12 @@ class Detector(keras.Model):
             limit=max_detections or self.options.max_detections,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the config for `from_config`, including the backbone."""
         return {**super().get_config(), **self.settings, "backbone": keras.saving.serialize_keras_object(self.backbone)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         """Creates a detector with fresh heads on the backbone of the config."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})

@@ -10,6 +10,7 @@ on C4, 128 regions per image, class-wise deltas with standard deviations 0.1, 0.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -101,8 +102,9 @@ class FasterRCNN(Detector):
     """
 
     settings_class = FasterRCNNSettings
+    options: FasterRCNNSettings
 
-    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+    def __init__(self, backbone: keras.Model, num_classes: int, **options: Any) -> None:
         super().__init__(backbone, num_classes, **options)
         neck, channels, units = self.options.neck, self.options.channels, self.options.head_units
         check_backbone(backbone, ("C4", "C5") if neck == "c4" else ("C2", "C3", "C4", "C5"))
@@ -121,7 +123,14 @@ class FasterRCNN(Detector):
         """Returns the anchors of an image of that size, float32 (A_l, 4) per level."""
         return pyramid_anchors(height, width, self.options.strides, self._sizes, self.options.ratios)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: tf.Tensor | dict[str, tf.Tensor] | None = None,
+        y: dict[str, tf.Tensor] | None = None,
+        y_pred: Any = None,
+        sample_weight: tf.Tensor | None = None,
+        training: bool = True,
+    ) -> tf.Tensor:
         """Computes the four losses, each averaged over the anchors or regions sampled in the global batch."""
         images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
         height, width = tf.shape(images)[1], tf.shape(images)[2]
@@ -131,7 +140,9 @@ class FasterRCNN(Detector):
         parts.update(self._roi_losses(y_pred, regions, scores, boxes, classes, weights, training))
         return losses.total_loss(self, parts, self.trackers)
 
-    def candidates(self, outputs, height, width, threshold):
+    def candidates(
+        self, outputs: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor, threshold: float
+    ) -> tuple[tf.Tensor, ...]:
         """Returns likely boxes, scores and classes; see `Detector.candidates`."""
         regions, present = self._propose(outputs, self.anchors(height, width), height, width)
         logits, deltas = self._second_stage(outputs, regions, training=False)

@@ -9,6 +9,7 @@ other position ("pool", Faster R-CNN). Source: Lin et al. 2017, Feature Pyramid 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -20,13 +21,15 @@ from keras_bot.errors import MisuseError
 class AddUpsampled(layers.Layer):
     """Sum of fine (B, h, w, C) and coarse (B, ceil(h / 2), ceil(w / 2), C), nearest-upsampled 2x and cut to h x w."""
 
-    def call(self, fine, coarse):
+    def call(self, fine: Any, coarse: Any) -> Any:
         """Returns the sum, with the shape of `fine`."""
         coarse = ops.repeat(ops.repeat(coarse, 2, axis=1), 2, axis=2)
         height, width = ops.shape(fine)[1:3]
         return fine + coarse[:, :height, :width]
 
-    def compute_output_shape(self, fine_shape, coarse_shape):
+    def compute_output_shape(
+        self, fine_shape: tuple[int | None, ...], coarse_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         """Returns the shape of `fine`."""
         return fine_shape
 

@@ -12,7 +12,11 @@ from keras_bot.errors import MisuseError
 PARTS = ("images", "boxes", "classes")
 
 
-def unpack_batch(x, y=None, sample_weight=None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+def unpack_batch(
+    x: tf.Tensor | dict[str, tf.Tensor] | None,
+    y: dict[str, tf.Tensor] | None = None,
+    sample_weight: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Unpacks a batch given as one dictionary or as (images, {"boxes", "classes"}).
 
     Args:

@@ -15,9 +15,11 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_bot.errors import MisuseError, RunError
 
+Rows = ArrayLike  # one row per box
 AREA, ELEVEN_POINT = "area", "11-point"
 _PADDING = -1
 _PRECISIONS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
@@ -36,7 +38,7 @@ class VocMap:
         MisuseError: `class_names` is empty or has duplicates, `form` is unknown, or `iou` is outside (0, 1].
     """
 
-    def __init__(self, class_names: Sequence[str], *, iou: float = 0.5, form: str = AREA):
+    def __init__(self, class_names: Sequence[str], *, iou: float = 0.5, form: str = AREA) -> None:
         if form not in (AREA, ELEVEN_POINT):
             raise MisuseError(f"form must be {AREA!r} or {ELEVEN_POINT!r}, received {form!r}.")
         if not 0 < iou <= 1:
@@ -47,7 +49,9 @@ class VocMap:
         self._scores = [[np.zeros(0)] for _ in class_names]  # per class, one array per image
         self._verdicts = [[np.zeros(0, np.int64)] for _ in class_names]  # 1 true positive, 0 false, -1 ignored
 
-    def add(self, true_boxes, true_classes, difficult, boxes, scores, classes):
+    def add(
+        self, true_boxes: Rows, true_classes: Rows, difficult: Rows | None, boxes: Rows, scores: Rows, classes: Rows
+    ) -> None:
         """Adds one image.
 
         Args:
@@ -109,7 +113,7 @@ class CocoMap:
         MisuseError: `class_names` is empty or has duplicates, or pycocotools is not installed.
     """
 
-    def __init__(self, class_names: Sequence[str]):
+    def __init__(self, class_names: Sequence[str]) -> None:
         try:
             from pycocotools import coco, cocoeval
         except ImportError:
@@ -117,9 +121,13 @@ class CocoMap:
         self._index, self._evaluator = coco.COCO, cocoeval.COCOeval
         self.class_names = _names(class_names)
         self._counts = np.zeros((2, len(class_names)), np.int64)  # objects other than crowds, detections
-        self._images, self._truths, self._found = 0, [], []
+        self._images = 0
+        self._truths: list[dict] = []
+        self._found: list[dict] = []
 
-    def add(self, true_boxes, true_classes, crowd, boxes, scores, classes):
+    def add(
+        self, true_boxes: Rows, true_classes: Rows, crowd: Rows | None, boxes: Rows, scores: Rows, classes: Rows
+    ) -> None:
         """Adds one image; arguments and errors as in `VocMap.add`, with `crowd` instead of `difficult`.
 
         Any number of detections can match a crowd, and all of them are ignored. This is COCO's only way to ignore an
@@ -200,7 +208,7 @@ def _match(overlaps, difficult, threshold):
     return verdicts
 
 
-def _rows(kind, boxes, classes, values, num_classes, not_finite):
+def _rows(kind, boxes, classes, values, num_classes, not_finite) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Validates one image's `kind` and returns boxes float64 (n, 4), classes int64, values without padding."""
     boxes, classes, values = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(values)
     boxes = boxes if boxes.size else boxes.reshape(-1, 4)
@@ -218,7 +226,7 @@ def _rows(kind, boxes, classes, values, num_classes, not_finite):
     return boxes, classes[keep].astype(np.int64), values
 
 
-def _objects(boxes, classes, flags, num_classes):
+def _objects(boxes, classes, flags, num_classes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     flags = np.zeros(np.shape(classes), bool) if flags is None else flags
     boxes, classes, flags = _rows("objects", boxes, classes, flags, num_classes, MisuseError)
     if (boxes[:, 2:] < boxes[:, :2]).any():

@@ -10,6 +10,7 @@ Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -74,8 +75,9 @@ class RetinaNet(Detector):
     """
 
     settings_class = RetinaNetSettings
+    options: RetinaNetSettings
 
-    def __init__(self, backbone: keras.Model, num_classes: int, **options):
+    def __init__(self, backbone: keras.Model, num_classes: int, **options: Any) -> None:
         super().__init__(backbone, num_classes, **options)
         check_backbone(backbone, ("C3", "C4", "C5"))
         self._sizes = octave_sizes(STRIDES, self.options.anchor_scale, self.options.octaves)
@@ -90,7 +92,14 @@ class RetinaNet(Detector):
         levels = pyramid_anchors(height, width, STRIDES, self._sizes, self.options.ratios)
         return tf.concat(levels, axis=0)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: tf.Tensor | dict[str, tf.Tensor] | None = None,
+        y: dict[str, tf.Tensor] | None = None,
+        y_pred: Any = None,
+        sample_weight: tf.Tensor | None = None,
+        training: bool = True,
+    ) -> tf.Tensor:
         """Computes focal loss plus smooth L1, each summed and divided by the global batch's positive anchors."""
         images, boxes, classes, weights = losses.unpack_batch(x, y, sample_weight)
         anchors = self.anchors(tf.shape(images)[1], tf.shape(images)[2])
@@ -108,7 +117,9 @@ class RetinaNet(Detector):
         }
         return losses.total_loss(self, parts, {"class_loss": self.class_loss, "box_loss": self.box_loss})
 
-    def candidates(self, outputs, height, width, threshold):
+    def candidates(
+        self, outputs: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor, threshold: float
+    ) -> tuple[tf.Tensor, ...]:
         """Returns likely boxes, scores and classes; see `Detector.candidates`."""
         likely = box_coding.best_candidates(tf.sigmoid(outputs["logits"]), self.options.candidates, threshold)
         scores, index, classes = likely

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ class Detection(Task):
         """Opens a split of the recipe's data set; `class_names`, if given, set the order of the classes."""
         check_recipe(recipe, HEADS)
         _check(recipe, split)
-        options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+        options: dict[str, Any] = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
         if split == "train":
             source = open_detection(recipe.dataset, recipe.train_split or "train", **options)
         else:
@@ -64,10 +65,10 @@ class Detection(Task):
             )
         return source
 
-    def build_network(self, recipe: Recipe, source) -> keras.Model:
+    def build_network(self, recipe: Recipe, source: DetectionSource) -> keras.Model:
         """Builds the detector, which computes its own losses."""
         backbone, scale = build_backbone(recipe), recipe.anchor_scale
-        options = {"channels": recipe.head_channels} if recipe.head_channels else {}
+        options: dict[str, Any] = {"channels": recipe.head_channels} if recipe.head_channels else {}
         if recipe.head == "retinanet":
             options |= {"anchor_scale": scale} if scale else {}
             return RetinaNet(backbone, source.num_classes, **options)
@@ -81,7 +82,7 @@ class Detection(Task):
     def training_data(
         self,
         recipe: Recipe,
-        source,
+        source: DetectionSource,
         corrupt: CorruptLog,
         strategy: Strategy | None = None,
         first_epoch: int = 0,
@@ -97,7 +98,7 @@ class Detection(Task):
         return detection_train_pipeline(source, config)
 
     def evaluation_data(
-        self, recipe: Recipe, source, corrupt: CorruptLog, strategy: Strategy | None = None
+        self, recipe: Recipe, source: DetectionSource, corrupt: CorruptLog, strategy: Strategy | None = None
     ) -> tf.data.Dataset:
         """Returns batches of whole images, with the scale and shape to map boxes to original pixels."""
         config = DetectionEvalConfig(
@@ -109,11 +110,11 @@ class Detection(Task):
         )
         return detection_eval_pipeline(source, config)
 
-    def build_evaluator(self, recipe: Recipe, source, corrupt: CorruptLog) -> keras.callbacks.Callback:
+    def build_evaluator(self, recipe: Recipe, source: DetectionSource, corrupt: CorruptLog) -> keras.callbacks.Callback:
         """Returns the callback that computes the mAP."""
         return EvaluateBoxes(recipe, source, functools.partial(self.evaluation_data, recipe, source, corrupt))
 
-    def save(self, network: keras.Model, path: pathlib.Path):
+    def save(self, network: keras.Model, path: pathlib.Path) -> None:
         """Saves the detector uncompiled, in float32."""
         with tricks.mixed_precision("float32"):
             backbone = recast(network.backbone, "float32")
@@ -121,7 +122,9 @@ class Detection(Task):
         copy.set_weights(network.get_weights())
         copy.save(path)
 
-    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: CorruptLog) -> dict:
+    def evaluate(
+        self, recipe: Recipe, path: pathlib.Path, source: DetectionSource, corrupt: CorruptLog
+    ) -> dict[str, Any]:
         """Evaluates a saved detector."""
         detector = load_trained(path, recipe.task)
         if detector.num_classes != source.num_classes:
@@ -155,23 +158,25 @@ def _check(recipe, split):
 class EvaluateBoxes(keras.callbacks.Callback):
     """Callback that logs the mAP over the whole set as "val_map" after each epoch, in pixels of the original images."""
 
-    def __init__(self, recipe: Recipe, source, build_data: Callable[[], tf.data.Dataset]):
+    def __init__(self, recipe: Recipe, source: DetectionSource, build_data: Callable[[], tf.data.Dataset]) -> None:
         super().__init__()
         self._recipe, self._source, self._build_data = recipe, source, build_data
-        self._figures = self._predict = None
+        self._figures: dict[str, Any] | None = None
+        self._predict: Any = None
 
     @functools.cached_property
     def _data(self):
         return self._build_data()
 
-    def on_train_begin(self, logs=None):  # noqa: D102
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._predict = tf.function(self.model.predict_boxes)
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        self._figures = measure(self._recipe, self._predict, self._source, self._data)
-        logs["val_map"] = self._figures["map"]
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
+        self._figures = figures = measure(self._recipe, self._predict, self._source, self._data)
+        if logs is not None:
+            logs["val_map"] = figures["map"]
 
-    def report(self, trainee: keras.Model, folder: pathlib.Path):
+    def report(self, trainee: keras.Model, folder: pathlib.Path) -> None:
         """Writes table.md, with per-class average precision, and predictions.png, with detections on images."""
         predict = self._predict or tf.function(trainee.predict_boxes)
         figures = self._figures or measure(self._recipe, predict, self._source, self._data)
@@ -181,7 +186,9 @@ class EvaluateBoxes(keras.callbacks.Callback):
             picture_grid(pictures, folder / "predictions.png", columns=4)
 
 
-def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
+def draw_found(
+    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]], data: tf.data.Dataset, source: DetectionSource
+) -> list[np.ndarray]:
     """Draws detections on images spread over the whole set, from the batches of `Detection.evaluation_data`."""
     pictures = []
     for images, targets, _ in spread(data, source.size, SHOWN):
@@ -194,7 +201,12 @@ def draw_found(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     return pictures
 
 
-def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
+def measure(
+    recipe: Recipe,
+    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    source: DetectionSource,
+    data: tf.data.Dataset,
+) -> dict[str, Any]:
     """Computes the mAP and the average precision of each class; see `metrics`.
 
     Args:
@@ -203,6 +215,7 @@ def measure(recipe: Recipe, predict, source, data: tf.data.Dataset) -> dict:
         source: source of the images.
         data: batches of `Detection.evaluation_data`.
     """
+    metric: CocoMap | VocMap
     if recipe.map_metric == "coco":
         metric = CocoMap(source.class_names)
     else:

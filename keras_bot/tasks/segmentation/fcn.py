@@ -10,6 +10,8 @@ centres. The two differ by at most half a stride, which training compensates for
 Sources: Long et al., CVPR 2015; He et al., CVPR 2019, section 6.2; GluonCV, `fcn.py` and the segmentation script.
 """
 
+from typing import Any, Self
+
 import keras
 from keras import layers, ops
 
@@ -61,12 +63,12 @@ def _fcn_head(x, num_classes, channels, dropout, name):
     return pixel_classifier(x, num_classes, name=f"{name}_classes")
 
 
-def pixel_classifier(x, num_classes: int, *, name: str):
+def pixel_classifier(x: keras.KerasTensor, num_classes: int, *, name: str) -> keras.KerasTensor:
     """Applies a 1x1 convolution to logits (B, h, w, K), in float32 under every dtype policy."""
     return layers.Conv2D(num_classes, 1, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name)(x)
 
 
-def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...], dropout: float) -> dict:
+def check_head(backbone: keras.Model, num_classes: int, needed: tuple[str, ...], dropout: float) -> dict[str, Any]:
     """Returns the backbone outputs in `needed`, in that order. Raises MisuseError as in `fcn`."""
     outputs = getattr(backbone, "output", None)
     if not isinstance(outputs, dict) or not set(needed) <= set(outputs):
@@ -89,10 +91,10 @@ class ResizeLike(layers.Layer):
     All sizes may be unknown. The layer computes in float32 unless `dtype` is set.
     """
 
-    def __init__(self, dtype="float32", **options):
+    def __init__(self, dtype: str | keras.DTypePolicy = "float32", **options: Any) -> None:
         super().__init__(dtype=dtype, **options)
 
-    def call(self, inputs):
+    def call(self, inputs: list[Any]) -> Any:
         """Returns x resized to (B, H, W, C); `inputs` is [x, like]."""
         x, like = inputs
         size = ops.shape(like)[1:3]
@@ -102,12 +104,12 @@ class ResizeLike(layers.Layer):
 
         return tf.cast(tf.image.resize(x, size), x.dtype)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[Any]) -> keras.KerasTensor:
         """Returns a spec of known rank, with the static sizes of the second input."""
         x, like = inputs
         return keras.KerasTensor((*like.shape[:3], x.shape[-1]), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the base config. Without this override, Keras rejects a dtype policy, as in recast copies."""
         return super().get_config()
 
@@ -130,11 +132,11 @@ class PixelCrossentropy(keras.losses.Loss):
         ignore: int = IGNORE,
         reduction: str | None = "sum_over_batch_size",
         name: str = "pixel_crossentropy",
-    ):
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.ignore = ignore
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss per image, (B,)."""
         masks = ops.cast(y_true, "int32")
         masks = ops.squeeze(masks, -1) if len(masks.shape) == 4 else masks
@@ -146,7 +148,7 @@ class PixelCrossentropy(keras.losses.Loss):
         batch = ops.cast(ops.shape(masks)[0], "float32")
         return ops.sum(losses * valid, axis=(1, 2)) * ops.divide_no_nan(batch, ops.sum(counts))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns all arguments."""
         return {**super().get_config(), "ignore": self.ignore}
 
@@ -167,7 +169,7 @@ class Segmenter(keras.Model):
         MisuseError: If the network has other outputs or the weight is below 0.
     """
 
-    def __init__(self, network: keras.Model, aux_weight: float = 0.5, name: str | None = None):
+    def __init__(self, network: keras.Model, aux_weight: float = 0.5, name: str | None = None) -> None:
         outputs = getattr(network, "output", None)
         if not isinstance(outputs, dict) or "logits" not in outputs or not set(outputs) <= {"logits", "aux"}:
             raise MisuseError(
@@ -181,12 +183,14 @@ class Segmenter(keras.Model):
         self.aux_weight = aux_weight
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the network's dict in training, otherwise the logits, float32 (B, H, W, K)."""
         outputs = self.network(inputs, training=training)
         return outputs if training else outputs["logits"]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Computes the loss, in training plus `aux_weight` times the auxiliary loss."""
         main, aux = _split(y_pred)
         loss = super().compute_loss(x, y, main, sample_weight, training)
@@ -194,17 +198,17 @@ class Segmenter(keras.Model):
             return loss
         return loss + self.aux_weight * keras.losses.get(self.loss)(y, aux, sample_weight)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Updates and returns the metrics on the logits."""
         return super().compute_metrics(x, y, _split(y_pred)[0], sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns all arguments, with the network serialised."""
         network = keras.saving.serialize_keras_object(self.network)
         return {"name": self.name, "network": network, "aux_weight": self.aux_weight}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the model that `config` describes, with newly initialised weights."""
         return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
 

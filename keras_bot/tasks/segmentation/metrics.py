@@ -9,6 +9,7 @@ The mean is over the classes that occur in the ground truth or in the prediction
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,17 +39,19 @@ class MeanIoU(keras.metrics.Metric):
     `ignore`; `confusion` then raises.
     """
 
-    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "mean_iou"):
+    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "mean_iou") -> None:
         super().__init__(name=name, dtype="float64")
         _check(classes, ignore)
         self.classes = classes
         self.ignore = ignore
         self._counts = self.add_variable((classes**2 + 1,), "zeros", dtype="float64", name="counts")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):  # noqa: D102
+    def update_state(  # noqa: D102
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
         self._counts.assign_add(_count_pairs(y_true, y_pred, sample_weight, self.classes, self.ignore))
 
-    def result(self):  # noqa: D102
+    def result(self) -> tf.Tensor:  # noqa: D102
         counts = tf.convert_to_tensor(self._counts)
         matrix = tf.reshape(counts[:-1], [self.classes, self.classes])
         right = tf.linalg.diag_part(matrix)
@@ -71,7 +74,7 @@ class MeanIoU(keras.metrics.Metric):
             )
         return counts[:-1].reshape(self.classes, self.classes)
 
-    def get_config(self):  # noqa: D102
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {"classes": self.classes, "ignore": self.ignore, "name": self.name}
 
 
@@ -79,16 +82,16 @@ class MeanIoU(keras.metrics.Metric):
 class PixelAccuracy(MeanIoU):
     """Fraction of correctly classified pixels; arguments as in `MeanIoU`."""
 
-    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "pixel_accuracy"):
+    def __init__(self, classes: int, *, ignore: int = IGNORE, name: str = "pixel_accuracy") -> None:
         super().__init__(classes, ignore=ignore, name=name)
 
-    def result(self):  # noqa: D102
+    def result(self) -> tf.Tensor:  # noqa: D102
         counts = tf.convert_to_tensor(self._counts)
         right = tf.reduce_sum(counts[: self.classes**2 : self.classes + 1])
         return tf.where(counts[-1] > 0, _nan(), right / tf.reduce_sum(counts[:-1]))
 
 
-def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
+def figures(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Computes all metrics of a confusion matrix, in NumPy.
 
     Args:

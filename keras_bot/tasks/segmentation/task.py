@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,10 +41,12 @@ SHOWN = 8
 class PixelEntropy(keras.metrics.Mean):
     """Mean cross-entropy over all valid pixels of a set; weights (B,) of 0 exclude padding."""
 
-    def __init__(self, name: str = "cross_entropy"):
+    def __init__(self, name: str = "cross_entropy") -> None:
         super().__init__(name=name, dtype="float32")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):  # noqa: D102
+    def update_state(  # noqa: D102
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
         masks = ops.cast(y_true, "int32")
         valid = ops.cast(masks != IGNORE, "float32")
         if sample_weight is not None:
@@ -65,17 +68,17 @@ class Segmentation(Task):
         """Opens the recipe's images and masks, with labels in the order of `class_names` if given."""
         check_recipe(recipe, ("fcn", "deeplabv3plus"))
         name = (recipe.train_split or "train") if split == "train" else (recipe.eval_split or "eval")
-        options = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
+        options: dict[str, Any] = {"data_dir": recipe.data_dir or None, "class_names": class_names or None}
         return open_segmentation(recipe.dataset, name, num_classes=recipe.num_classes, **options)
 
-    def build_network(self, recipe: Recipe, source) -> keras.Model:
+    def build_network(self, recipe: Recipe, source: SegmentationSource) -> keras.Model:
         """Builds the network with its head and auxiliary head."""
-        channels = {"channels": recipe.head_channels} if recipe.head_channels else {}
+        channels: dict[str, Any] = {"channels": recipe.head_channels} if recipe.head_channels else {}
         if recipe.head == "deeplabv3plus":
             return deeplabv3plus(build_backbone(recipe, 16), source.num_classes, **channels)
         return fcn(build_backbone(recipe, 8), source.num_classes, **channels)
 
-    def build_losses(self, source) -> dict[str, object]:
+    def build_losses(self, source: SegmentationSource) -> dict[str, Any]:
         """Returns the pixels' cross-entropy, mean IoU and pixel accuracy."""
         counts = [metrics.MeanIoU(source.num_classes), metrics.PixelAccuracy(source.num_classes), PixelEntropy()]
         return {"loss": PixelCrossentropy(), "weighted_metrics": counts}
@@ -87,7 +90,7 @@ class Segmentation(Task):
     def training_data(
         self,
         recipe: Recipe,
-        source,
+        source: SegmentationSource,
         corrupt: CorruptLog,
         strategy: Strategy | None = None,
         first_epoch: int = 0,
@@ -103,7 +106,7 @@ class Segmentation(Task):
         return segmentation_train_pipeline(source, config)
 
     def evaluation_data(
-        self, recipe: Recipe, source, corrupt: CorruptLog, strategy: Strategy | None = None
+        self, recipe: Recipe, source: SegmentationSource, corrupt: CorruptLog, strategy: Strategy | None = None
     ) -> tf.data.Dataset:
         """Returns batches of whole images and masks, padded to the largest."""
         config = SegmentationEvalConfig(
@@ -114,15 +117,19 @@ class Segmentation(Task):
         )
         return segmentation_eval_pipeline(source, config)
 
-    def build_evaluator(self, recipe: Recipe, source, corrupt: CorruptLog) -> keras.callbacks.Callback:
+    def build_evaluator(
+        self, recipe: Recipe, source: SegmentationSource, corrupt: CorruptLog
+    ) -> keras.callbacks.Callback:
         """Returns the callback that keeps the metrics for the final table."""
         return KeepFigures(source, functools.partial(self.evaluation_data, recipe, source, corrupt))
 
-    def save(self, network: keras.Model, path: pathlib.Path):
+    def save(self, network: keras.Model, path: pathlib.Path) -> None:
         """Saves the network that outputs logits (B, H, W, K), in float32."""
         save_float32(inference(network), path)
 
-    def evaluate(self, recipe: Recipe, path: pathlib.Path, source, corrupt: CorruptLog) -> dict:
+    def evaluate(
+        self, recipe: Recipe, path: pathlib.Path, source: SegmentationSource, corrupt: CorruptLog
+    ) -> dict[str, Any]:
         """Evaluates a saved network."""
         network = load_trained(path, recipe.task)
         if network.output_shape[-1] != source.num_classes:
@@ -137,16 +144,16 @@ class Segmentation(Task):
 class KeepFigures(keras.callbacks.Callback):
     """Callback that keeps the metrics of the last epoch's evaluation for the final table."""
 
-    def __init__(self, source, build_data: Callable[[], tf.data.Dataset]):
+    def __init__(self, source: SegmentationSource, build_data: Callable[[], tf.data.Dataset]) -> None:
         super().__init__()
         self._source, self._build_data = source, build_data
-        self._figures = None
+        self._figures: dict[str, Any] | None = None
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         counted = next(metric for metric in self.model.metrics[1].metrics if type(metric) is metrics.MeanIoU)
         self._figures = metrics.figures(counted.confusion(), self._source.class_names)
 
-    def report(self, trainee: Segmenter, folder: pathlib.Path):
+    def report(self, trainee: Segmenter, folder: pathlib.Path) -> None:
         """Writes table.md (IoU per class) and predictions.png (true and predicted masks over images)."""
         predict = tf.function(lambda images: trainee(images, training=False))
         data = self._build_data()
@@ -158,7 +165,9 @@ class KeepFigures(keras.callbacks.Callback):
             picture_grid(pictures, folder / "predictions.png", columns=4, titles=titles)
 
 
-def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
+def draw_masks(
+    predict: Callable[[tf.Tensor], tf.Tensor], data: tf.data.Dataset, source: SegmentationSource
+) -> list[np.ndarray]:
     """Draws the true and predicted masks of up to 8 images, spread over batches of `Segmentation.evaluation_data`."""
     return [
         draw_mask(image, each, source.class_names, colors=source.palette)
@@ -170,7 +179,9 @@ def draw_masks(predict, data: tf.data.Dataset, source) -> list[np.ndarray]:
     ]
 
 
-def measure(predict, source, data: tf.data.Dataset) -> dict:
+def measure(
+    predict: Callable[[tf.Tensor], tf.Tensor], source: SegmentationSource, data: tf.data.Dataset
+) -> dict[str, Any]:
     """Computes mIoU, pixel accuracy and the IoU of each class; see `metrics.figures`.
 
     Args:

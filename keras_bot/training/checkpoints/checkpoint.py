@@ -50,11 +50,11 @@ class Checkpoints:
         keep: number of newest checkpoints to keep; the newest is always kept.
     """
 
-    def __init__(self, folder: pathlib.Path, variables: dict[str, keras.Variable], *, keep: int = 2):
+    def __init__(self, folder: pathlib.Path, variables: dict[str, keras.Variable], *, keep: int = 2) -> None:
         self.folder = pathlib.Path(folder)
         self._variables = dict(variables)
         self._keep = max(1, keep)
-        self._damaged = set()  # damaged files that could not be renamed
+        self._damaged: set[pathlib.Path] = set()  # damaged files that could not be renamed
 
     def files(self) -> list[pathlib.Path]:
         """Returns the checkpoint files, oldest first. Files found damaged have been renamed and are not included."""
@@ -112,7 +112,7 @@ class Checkpoints:
         Raises:
             RunError: if no checkpoint is valid, one cannot be read, or it was written by another version.
         """
-        damaged = []
+        damaged: list[pathlib.Path] = []
         for path in reversed(self.files()):
             try:
                 data = path.read_bytes()
@@ -150,7 +150,7 @@ class Checkpoints:
             names = first_few([path.name for path in unusable])
             raise RunError(f"All checkpoints in {self.folder} are {reason}: {names}. Use --overwrite to start over.")
 
-    def check(self, arrays: dict[str, np.ndarray]):
+    def check(self, arrays: dict[str, np.ndarray]) -> None:
         """Raises RunError unless names and shapes of the arrays match the variables."""
         expected = {name: array.shape for name, array in self.collect().items()}
         stored = {name: array.shape for name, array in arrays.items()}

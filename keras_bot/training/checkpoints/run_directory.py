@@ -49,7 +49,9 @@ class RunDirectory:
             lost its checkpoints, or if the directory contains other files.
     """
 
-    def __init__(self, path: str | pathlib.Path, recipe: Recipe, *, resume: bool = False, overwrite: bool = False):
+    def __init__(
+        self, path: str | pathlib.Path, recipe: Recipe, *, resume: bool = False, overwrite: bool = False
+    ) -> None:
         self.path = pathlib.Path(path)
         self.flags = self.path / "run.flags"
         self.history = self.path / "history.csv"
@@ -106,7 +108,7 @@ class RunDirectory:
                 "Choose another directory, or use --overwrite to delete that run."
             )
 
-    def begin(self):
+    def begin(self) -> None:
         """Deletes the run to overwrite and writes run.flags. The directory must exist: `lock_run` creates it."""
         if self._delete:
             reports = (self.path / "table.md", self.path / "predictions.png")
@@ -118,7 +120,7 @@ class RunDirectory:
         write_atomically(self.flags, run_flags(self._recipe))
 
 
-def check_same_data(run: RunDirectory, progress: dict, dataset: dict):
+def check_same_data(run: RunDirectory, progress: dict, dataset: dict) -> None:
     """Raises MisuseError if the data set's sizes or classes differ from those in the checkpoint.
 
     A changed checksum of the images only prints a warning to stderr.

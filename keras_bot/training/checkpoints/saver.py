@@ -8,6 +8,9 @@ corrupt images. The data pipeline has no other state: order and random draws are
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import keras
 
@@ -36,8 +39,8 @@ class Saver(keras.callbacks.Callback):
         recorder: RunRecorder,
         steps_per_epoch: int,
         every: int,
-        progress: dict,
-    ):
+        progress: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.stop_requested = False
         self._checkpoints = checkpoints
@@ -47,12 +50,12 @@ class Saver(keras.callbacks.Callback):
         self._every = every
         self._resumed = progress if progress.get("step") else {}
 
-    def on_train_begin(self, logs=None):  # noqa: D102
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._metric_state = self._strategy.per_replica_values(
             [v for metric in self.model.metrics for v in metric.variables]
         )
 
-    def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._epoch = epoch
         self._first_step = self._step = self._resumed.get("step", 0)
         if self._resumed:
@@ -60,7 +63,7 @@ class Saver(keras.callbacks.Callback):
             self._recorder.seconds_before = self._resumed["seconds"]
         self._resumed = {}
 
-    def on_train_batch_end(self, batch, logs=None):  # noqa: D102
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._step = self._first_step + batch + 1
         stops = self._strategy.any_worker(self.stop_requested)
         is_due = self._every and self._steps_done() % self._every == 0 and self._step < self._steps_per_epoch
@@ -70,16 +73,16 @@ class Saver(keras.callbacks.Callback):
         if stops:
             self._terminate()
 
-    def on_test_begin(self, logs=None):  # noqa: D102
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._training_metrics = self._metric_state.read()  # before Keras resets the metrics for the evaluation
 
-    def on_test_batch_end(self, batch, logs=None):  # noqa: D102
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         if self._strategy.any_worker(self.stop_requested):
             self._strategy.sync_state(self.model)
             self._save(self._training_metrics)
             self._terminate()
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._epoch, self._step = epoch + 1, 0
         self._save([])
         if self._strategy.any_worker(self.stop_requested):
@@ -111,13 +114,13 @@ class Saver(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def handle_sigterm(saver: Saver):
+def handle_sigterm(saver: Saver) -> Iterator[None]:
     """Handles SIGTERM: the saver saves the state and ends the run after the current step."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler
         return
 
-    def request_stop(number, frame):
+    def request_stop(number: int, frame: FrameType | None) -> None:
         saver.stop_requested = True
 
     previous = signal.signal(signal.SIGTERM, request_stop)

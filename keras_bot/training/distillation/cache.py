@@ -61,13 +61,13 @@ class TeacherCache:
         target_size: numbers stored per image.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, steps_per_epoch: int, batch_size: int, target_size: int):
+    def __init__(self, folder: str | os.PathLike, *, steps_per_epoch: int, batch_size: int, target_size: int) -> None:
         self.folder = pathlib.Path(folder)
         self._steps = steps_per_epoch
         self._record = np.dtype(
             [("checksum", "<u4"), ("seen", "<f4", (batch_size, 3)), ("targets", "<f4", (batch_size, target_size))]
         )
-        self._reader = None
+        self._reader: tuple[int, int, BinaryIO] | None = None
         self._writer: _EpochWriter | None = None
         self._file_numbers = itertools.count()
 
@@ -79,7 +79,7 @@ class TeacherCache:
         """Returns the size of an epoch's file in bytes, without its header."""
         return self._steps * self._record.itemsize
 
-    def check(self, key: dict[str, str], epochs: int):
+    def check(self, key: dict[str, str], epochs: int) -> None:
         """Raises MisuseError if the folder contains other files, a cache with another key, or a truncated file."""
         if not self.folder.exists():
             return
@@ -106,7 +106,7 @@ class TeacherCache:
             if self.path(epoch).exists():
                 self._offset(epoch)
 
-    def begin(self, key: dict[str, str]):
+    def begin(self, key: dict[str, str]) -> None:
         """Creates the folder, writes the key to its manifest, and deletes partial files of killed processes.
 
         Raises RunError if the folder cannot be created.
@@ -141,7 +141,7 @@ class TeacherCache:
         record = np.frombuffer(data, self._record)[0]
         return CachedStep(record["seen"], record["targets"])
 
-    def write(self, epoch: int, step: int, fingerprints: np.ndarray, targets: np.ndarray):
+    def write(self, epoch: int, step: int, fingerprints: np.ndarray, targets: np.ndarray) -> None:
         """Appends one step. An epoch is kept only if all its steps arrive in order.
 
         Raises:

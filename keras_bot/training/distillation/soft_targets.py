@@ -11,6 +11,7 @@ of it: with 1,000 classes and logits within 10 of each other, no q is more than 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,11 +67,11 @@ class TopKCrossentropy(keras.losses.Loss):
         temperature: T.
     """
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float) -> None:
         super().__init__(name="soft_crossentropy", reduction="sum_over_batch_size", dtype="float32")
         self.temperature = temperature
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss per image: output of `top_k_targets` (B, 2k) and logits (B, K) -> (B,)."""
         k, num_classes = y_true.shape[-1] // 2, y_pred.shape[-1]
         classes, q = ops.cast(y_true[:, :k], "int32"), y_true[:, k:]

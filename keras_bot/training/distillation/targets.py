@@ -71,7 +71,7 @@ def _digest(teacher):
     return digest.hexdigest()[:16]
 
 
-def check_cache(recipe: Recipe, source: data.Source, teacher: keras.Model, strategy: Strategy):
+def check_cache(recipe: Recipe, source: data.Source, teacher: keras.Model, strategy: Strategy) -> None:
     """Raises MisuseError unless the recipe's `teacher_cache` can be used or created. Writes nothing."""
     if strategy.workers > 1:
         raise MisuseError(
@@ -153,7 +153,7 @@ class _CachedTargets:
         compute: result of `_build_teacher_function`; None if no epoch is missing.
     """
 
-    def __init__(self, cache: TeacherCache, steps: int, missing: frozenset[int], compute: Callable | None):
+    def __init__(self, cache: TeacherCache, steps: int, missing: frozenset[int], compute: Callable | None) -> None:
         self._cache, self._steps, self._missing, self._compute = cache, steps, missing, compute
         self._lock = threading.Lock()
 
@@ -161,7 +161,7 @@ class _CachedTargets:
         epoch, step = divmod(int(index), self._steps)
         fingerprints = _fingerprint(images)
         with self._lock:
-            if epoch in self._missing:
+            if self._compute is not None and epoch in self._missing:
                 targets = self._compute(images, *augmentation)
                 self._cache.write(epoch, step, fingerprints, targets)
                 return targets

@@ -7,7 +7,7 @@ from keras.src.losses.loss import unscale_loss_for_distribution
 from keras_bot.errors import MisuseError
 
 
-def accumulate_in_step(trainee: keras.Model, steps: int):
+def accumulate_in_step(trainee: keras.Model, steps: int) -> None:
     """Patches the compiled model's `train_step` to process each replica's batch as micro-batches, one after another.
 
     The update and the metrics equal those of the whole batch up to rounding if the loss is a mean over images (Keras'
@@ -29,13 +29,13 @@ def accumulate_in_step(trainee: keras.Model, steps: int):
         trainee.train_step = lambda batch: _train_step(trainee, steps, batch)
 
 
-def check_steps(steps: int):
+def check_steps(steps: int) -> None:
     """Raises MisuseError if `steps` is below 1."""
     if steps < 1:
         raise MisuseError(f"--accumulation_steps={steps} must be at least 1. Use 1 to train without accumulation.")
 
 
-def check_divisible(images: int, steps: int):
+def check_divisible(images: int, steps: int) -> None:
     """Raises MisuseError unless a batch of `images` images divides into `steps` equal micro-batches."""
     if images % steps or not images:
         raise MisuseError(

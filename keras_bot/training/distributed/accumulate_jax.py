@@ -6,7 +6,7 @@ import keras
 from keras_bot.training.distributed.accumulate import check_divisible, check_steps
 
 
-def accumulate_in_jax_step(trainee: keras.Model, steps: int):
+def accumulate_in_jax_step(trainee: keras.Model, steps: int) -> None:
     """Patches `train_step` like `accumulate_in_step`, for JAX, where a step sees the global batch.
 
     Micro-batch k consists of rows k, k + steps, …, so that every device has a share of each micro-batch.

@@ -90,7 +90,7 @@ def _task(config) -> tuple[str, int]:
     index = task.get("index")
     if isinstance(index, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(index)):
         raise _invalid("an integer as task.index", index)
-    return task["type"], int(index)
+    return task["type"], int(task["index"])
 
 
 def _invalid(needed, received):
@@ -101,11 +101,14 @@ def _invalid(needed, received):
 def split_address(address: str) -> tuple[str, int]:
     """Splits "host:port" or "[::1]:port" into host and port. Raises MisuseError if it is neither."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s/]+):([0-9]{1,5})", address)
+    malformed = _invalid("each worker's address as host:port", address)
+    if match is None:
+        raise malformed
+    host, port = match[1].strip("[]"), int(match[2])
     try:
-        host, port = match[1].strip("[]"), int(match[2])
         host.encode("idna")
-    except (TypeError, UnicodeError):  # no match; invalid host name
-        raise _invalid("each worker's address as host:port", address) from None
+    except UnicodeError:  # not a valid host name
+        raise malformed from None
     if not 0 < port < 65536:
         raise _invalid("ports from 1 to 65535", address)
     return host, port

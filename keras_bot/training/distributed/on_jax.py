@@ -9,6 +9,8 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import keras
@@ -35,7 +37,7 @@ class JaxStrategy(Strategy):
         RunError: if the workers cannot connect.
     """
 
-    def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
+    def __init__(self, recipe: Recipe, cluster: Cluster | None = None) -> None:
         if cluster and cluster.workers > 1:
             _initialize(cluster)
             self.workers, self.worker = cluster.workers, cluster.index
@@ -45,16 +47,16 @@ class JaxStrategy(Strategy):
         if self.replicas > 1:
             self._distribution = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
 
-    def check(self, recipe):  # noqa: D102
+    def check(self, recipe: Recipe) -> None:  # noqa: D102
         super().check(recipe)
         if recipe.augment_on == "device":
             raise MisuseError("--augment_on=device is not supported on the JAX backend. Use --augment_on=host.")
 
-    def scope(self):  # noqa: D102
+    def scope(self) -> contextlib.AbstractContextManager:  # noqa: D102
         return self._distribution.scope() if self._distribution else contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def fitting(self):
+    def fitting(self) -> Iterator[None]:
         """Sets the distribution. A worker that fails does not wait for the others at exit."""
         try:
             with self.scope():
@@ -65,7 +67,7 @@ class JaxStrategy(Strategy):
             raise
 
     @contextlib.contextmanager
-    def outside_distribution(self):  # noqa: D102
+    def outside_distribution(self) -> Iterator[None]:  # noqa: D102
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
@@ -73,29 +75,31 @@ class JaxStrategy(Strategy):
         finally:
             keras.distribution.set_distribution(distribution)
 
-    def use_jit(self, recipe):
+    def use_jit(self, recipe: Recipe) -> bool:
         """Returns True unless the recipe sets jit_compile=off: JAX is slow without it."""
         return recipe.jit_compile != "off"
 
-    def prepare_step(self, trainee, network, *, sync_bn, accumulation_steps):
+    def prepare_step(
+        self, trainee: keras.Model, network: keras.Model, *, sync_bn: bool, accumulation_steps: int
+    ) -> None:
         """Adds gradient accumulation. Batch norm is always synchronised, since the step sees the global batch."""
         accumulate_in_jax_step(trainee, accumulation_steps)
 
-    def spread(self, batches, replica_batch):  # noqa: D102
+    def spread(self, batches: Any, replica_batch: int) -> Any:  # noqa: D102
         return batches
 
-    def build_from_spec(self, trainee, batches):  # noqa: D102
+    def build_from_spec(self, trainee: keras.Model, batches: Any) -> None:  # noqa: D102
         with self.scope():
             trainee._symbolic_build(data_batch=keras.tree.map_structure(_to_keras_tensor, batches.element_spec))
 
-    def sync_state(self, trainee):
+    def sync_state(self, trainee: keras.Model) -> None:
         """Copies the values that Keras keeps in `trainee._jax_state` during an epoch to the variables."""
         trainee.jax_state_sync()
 
-    def per_replica_values(self, variables):  # noqa: D102
+    def per_replica_values(self, variables: list[keras.Variable]) -> PerReplicaValues:  # noqa: D102
         return _JaxValues(variables)
 
-    def sum_of_workers(self, value):  # noqa: D102
+    def sum_of_workers(self, value: np.ndarray | np.generic) -> np.ndarray:  # noqa: D102
         return np.sum(multihost_utils.process_allgather(value), axis=0, dtype=np.asarray(value).dtype)
 
 
@@ -134,7 +138,7 @@ def _exit_immediately():
     JAX would otherwise wait at exit for the other workers, which may be lost, and then abort.
     """
 
-    def exit_now():
+    def exit_now() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -149,13 +153,13 @@ def _to_keras_tensor(spec):
 class _JaxValues(PerReplicaValues):
     """Metric state on JAX: one row, since the variables cover the global batch."""
 
-    def __init__(self, variables: list[keras.Variable]):
+    def __init__(self, variables: list[keras.Variable]) -> None:
         self._variables = variables
 
-    def read(self):
+    def read(self) -> list[list[float]]:
         return [[float(element) for variable in self._variables for element in variable.numpy().reshape(-1)]]
 
-    def write(self, values):
+    def write(self, values: list[list[float]]) -> None:
         ends = np.cumsum([math.prod(variable.shape) for variable in self._variables])
         flat_values = np.split(match_replicas(values, 1)[0], ends[:-1])
         for variable, value in zip(self._variables, flat_values, strict=True):

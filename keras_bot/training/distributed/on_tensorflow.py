@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -29,24 +30,24 @@ class TensorFlowStrategy(Strategy):
         RunError: if the workers cannot connect.
     """
 
-    def __init__(self, recipe: Recipe, cluster: Cluster | None = None):
+    def __init__(self, recipe: Recipe, cluster: Cluster | None = None) -> None:
         if cluster and cluster.workers > 1:
             self._tf_strategy = _several_workers()
             self.workers, self.worker = cluster.workers, cluster.index
         else:
             self._tf_strategy = _one_worker(recipe, cluster is not None)
         self.replicas = self._tf_strategy.num_replicas_in_sync
-        self._sum_functions = {}  # one per dtype, for any length, so that each is traced once
+        self._sum_functions: dict[np.dtype, Callable] = {}  # one per dtype, for any length, so that each is traced once
 
-    def check(self, recipe):  # noqa: D102
+    def check(self, recipe: Recipe) -> None:  # noqa: D102
         super().check(recipe)
         check_replicas(recipe, self.replicas)
 
-    def scope(self):  # noqa: D102
+    def scope(self) -> contextlib.AbstractContextManager:  # noqa: D102
         return self._tf_strategy.scope()
 
     @contextlib.contextmanager
-    def fitting(self):
+    def fitting(self) -> Iterator[None]:
         """Patches the mean of the logs over replicas if there are several workers.
 
         Keras reduces along an axis that scalars lack (keras issue 20585).
@@ -67,7 +68,7 @@ class TensorFlowStrategy(Strategy):
         finally:
             keras_trainer.reduce_per_replica = original
 
-    def use_jit(self, recipe):
+    def use_jit(self, recipe: Recipe) -> bool:
         """Returns the recipe's setting; `auto` enables XLA on a single GPU only.
 
         On CPUs, XLA's convolutions are slower than oneDNN's (BUILD_NOTES.md). XLA needs a single-device program, which
@@ -77,27 +78,31 @@ class TensorFlowStrategy(Strategy):
             return bool(tf.config.list_logical_devices("GPU")) and self.replicas == 1
         return recipe.jit_compile == "on"
 
-    def prepare_step(self, trainee, network, *, sync_bn, accumulation_steps):  # noqa: D102
+    def prepare_step(  # noqa: D102
+        self, trainee: keras.Model, network: keras.Model, *, sync_bn: bool, accumulation_steps: int
+    ) -> None:
         fuse_batch_norm(network, synchronized=sync_bn)
         subsample_before_convolving(network)
         accumulate_in_step(trainee, accumulation_steps)
         average_moving_statistics_in_step(trainee, network)
 
-    def spread(self, batches, replica_batch):  # noqa: D102
+    def spread(  # noqa: D102
+        self, batches: tf.data.Dataset, replica_batch: int
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         if self.workers == 1:
             return batches
         return self._tf_strategy.distribute_datasets_from_function(lambda context: batches.rebatch(replica_batch))
 
-    def build_from_spec(self, trainee, batches):
+    def build_from_spec(self, trainee: keras.Model, batches: tf.data.Dataset) -> None:
         """Builds loss and metrics. Disables Keras' own build, whose mean over replicas fails (keras issue 20585)."""
         with self.scope():
             trainee._symbolic_build(data_batch=batches.element_spec)
         trainee._maybe_symbolic_build = lambda **_: None
 
-    def per_replica_values(self, variables):  # noqa: D102
+    def per_replica_values(self, variables: list[keras.Variable]) -> PerReplicaValues:  # noqa: D102
         return _TensorFlowValues(self._tf_strategy, variables)
 
-    def sum_of_workers(self, value):  # noqa: D102
+    def sum_of_workers(self, value: np.ndarray | np.generic) -> np.ndarray:  # noqa: D102
         value = np.asarray(value)
         if value.dtype not in self._sum_functions:
             self._sum_functions[value.dtype] = tf.function(
@@ -138,7 +143,7 @@ def mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.MirroredStrateg
     return tf.distribute.MirroredStrategy(list(devices))
 
 
-def check_replicas(recipe: Recipe, replicas: int):
+def check_replicas(recipe: Recipe, replicas: int) -> None:
     """Raises MisuseError for several replicas with jit_compile=on, or with both sync_bn and accumulation_steps."""
     if replicas > 1 and recipe.jit_compile == "on":
         raise MisuseError(
@@ -152,16 +157,16 @@ def check_replicas(recipe: Recipe, replicas: int):
 
 
 class _TensorFlowValues(PerReplicaValues):
-    def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]):
+    def __init__(self, strategy: tf.distribute.Strategy, variables: list[keras.Variable]) -> None:
         self._strategy = strategy
         self._variables = variables
         self._read = tf.function(lambda: strategy.gather(strategy.run(self._flatten), axis=0))
         self._write = tf.function(lambda values: strategy.run(self._assign, (values,)))
 
-    def read(self):
+    def read(self) -> list[list[float]]:
         return self._read().numpy().tolist()
 
-    def write(self, values):
+    def write(self, values: list[list[float]]) -> None:
         self._write(tf.constant(match_replicas(values, self._strategy.num_replicas_in_sync)))
 
     def _flatten(self):

@@ -45,7 +45,7 @@ class RendezvousResult:
             raise ValueError("not a result of the rendezvous")
         return result
 
-    def raise_error(self):
+    def raise_error(self) -> None:
         """Raises the corresponding error unless the result is "go"."""
         if self.kind in _ERRORS:
             raise _ERRORS[self.kind](self.message)
@@ -100,7 +100,7 @@ class RendezvousServer:
         facts: facts of the chief.
     """
 
-    def __init__(self, listener: socket.socket, addresses: Sequence[str], facts: Mapping[str, str]):
+    def __init__(self, listener: socket.socket, addresses: Sequence[str], facts: Mapping[str, str]) -> None:
         self._listener, self._addresses, self._facts = listener, addresses, dict(facts)
         self._clients: list[_Client] = []
         self._selector = selectors.DefaultSelector()

@@ -29,7 +29,7 @@ ATTEMPT_SECONDS = 5.0  # timeout of one connection attempt
 RETRY_SECONDS = 0.3  # pause between attempts
 
 
-def connect_workers(cluster: Cluster | None, facts: dict[str, str]):
+def connect_workers(cluster: Cluster | None, facts: dict[str, str]) -> None:
     """Waits for the other workers, if any, and compares facts with them. Call it before the backend starts.
 
     The environment variable KERAS_BOT_CONNECT_SECONDS sets the timeout.
@@ -57,7 +57,7 @@ def _read_timeout(environ):
     return seconds
 
 
-def rendezvous(cluster: Cluster, facts: Mapping[str, str], timeout: float = TIMEOUT_SECONDS):
+def rendezvous(cluster: Cluster, facts: Mapping[str, str], timeout: float = TIMEOUT_SECONDS) -> None:
     """Waits for all workers and compares their facts. Every worker must call this before TensorFlow starts.
 
     When it returns, the workers' ports are free again for TensorFlow.
@@ -89,8 +89,9 @@ def _listen_on_own_port(cluster) -> socket.socket:
     try:
         return listen(port)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(
-            f"Worker {cluster.index} cannot listen on its port {port}: {os.strerror(error.errno)}. Stop the process "
+            f"Worker {cluster.index} cannot listen on its port {port}: {reason}. Stop the process "
             "that uses it, or choose another port in every worker's TF_CONFIG."
         ) from None
 

@@ -17,12 +17,16 @@ def build_strategy(recipe: Recipe, cluster: Cluster | None = None) -> Strategy:
         RunError: if the workers cannot be connected.
     """
     backend = keras.backend.backend()
+    strategy: Strategy
     if backend == "tensorflow":
-        from keras_bot.training.distributed.on_tensorflow import TensorFlowStrategy as BackendStrategy
+        from keras_bot.training.distributed.on_tensorflow import TensorFlowStrategy
+
+        strategy = TensorFlowStrategy(recipe, cluster)
     elif backend == "jax":
-        from keras_bot.training.distributed.on_jax import JaxStrategy as BackendStrategy
+        from keras_bot.training.distributed.on_jax import JaxStrategy
+
+        strategy = JaxStrategy(recipe, cluster)
     else:
         raise MisuseError(f"Training needs the TensorFlow or JAX backend, but Keras uses {backend}. Set KERAS_BACKEND.")
-    strategy = BackendStrategy(recipe, cluster)
     strategy.check(recipe)
     return strategy

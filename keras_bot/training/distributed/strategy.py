@@ -8,6 +8,7 @@ import abc
 import contextlib
 import json
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +33,7 @@ class Strategy(abc.ABC):
     workers: int = 1
     worker: int = 0
 
-    def check(self, recipe: Recipe):
+    def check(self, recipe: Recipe) -> None:
         """Raises MisuseError if the replicas cannot share the recipe's batch or don't support its options."""
         check_batch(recipe, self.replicas, self.workers)
 
@@ -53,7 +54,9 @@ class Strategy(abc.ABC):
         """Returns whether to compile the step with XLA."""
 
     @abc.abstractmethod
-    def prepare_step(self, trainee: keras.Model, network: keras.Model, *, sync_bn: bool, accumulation_steps: int):
+    def prepare_step(
+        self, trainee: keras.Model, network: keras.Model, *, sync_bn: bool, accumulation_steps: int
+    ) -> None:
         """Patches the training step of a compiled model for these replicas, in this process only.
 
         Args:
@@ -64,17 +67,17 @@ class Strategy(abc.ABC):
         """
 
     @abc.abstractmethod
-    def spread(self, batches, replica_batch: int):
+    def spread(self, batches: Any, replica_batch: int) -> Any:
         """Returns the input of `fit`, made from a tf.data.Dataset of this worker's rows of each global batch."""
 
     @abc.abstractmethod
-    def build_from_spec(self, trainee: keras.Model, batches):
+    def build_from_spec(self, trainee: keras.Model, batches: Any) -> None:
         """Builds loss and metrics from the element spec of a replica's evaluation batches: images, labels and weights.
 
         Keras would draw a training batch, which is not the network's input if the training step augments it.
         """
 
-    def sync_state(self, trainee: keras.Model):  # noqa: B027, most backends have nothing to do
+    def sync_state(self, trainee: keras.Model) -> None:  # noqa: B027, most backends have nothing to do
         """Updates the variables to their current values, between two steps of `fit`."""
 
     @abc.abstractmethod
@@ -82,7 +85,7 @@ class Strategy(abc.ABC):
         """Returns the per-replica values of sum-aggregated variables, such as a metric's."""
 
     @abc.abstractmethod
-    def sum_of_workers(self, value: np.ndarray) -> np.ndarray:
+    def sum_of_workers(self, value: np.ndarray | np.generic) -> np.ndarray:
         """Returns the sum of the workers' values. Call it on every worker."""
 
     def any_worker(self, flag: bool) -> bool:
@@ -98,7 +101,7 @@ class Strategy(abc.ABC):
         padded[: local.size] = local
         return self.sum_of_workers(padded).astype(np.uint8).tobytes()
 
-    def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]):
+    def restore(self, variables: dict[str, keras.Variable], arrays: dict[str, np.ndarray]) -> None:
         """Assigns the chief's arrays to every worker's variables. Call it on every worker.
 
         Args:
@@ -112,7 +115,7 @@ class Strategy(abc.ABC):
                 local = arrays[name] if self.worker == 0 else np.zeros_like(keras.ops.convert_to_numpy(variable))
                 variable.assign(self.sum_of_workers(local))
 
-    def check_same_data(self, dataset: dict[str, str]):
+    def check_same_data(self, dataset: dict[str, str]) -> None:
         """Raises MisuseError on every worker if `dataset` is not the same on all of them."""
         if self.workers == 1:
             return
@@ -129,7 +132,7 @@ class PerReplicaValues(abc.ABC):
         """Returns one list per replica, with all elements in order. Call it on every worker."""
 
     @abc.abstractmethod
-    def write(self, values: list[list[float]]):
+    def write(self, values: list[list[float]]) -> None:
         """Restores values from `read`. If the number of replicas differs, the first one gets the sums."""
 
 
@@ -144,7 +147,7 @@ def match_replicas(values: list[list[float]], replicas: int) -> np.ndarray:
     return np.pad(array.sum(0, keepdims=True), ((0, replicas - 1), (0, 0)))
 
 
-def check_batch(recipe: Recipe, replicas: int, workers: int):
+def check_batch(recipe: Recipe, replicas: int, workers: int) -> None:
     """Raises MisuseError if the batch cannot be divided among all `replicas` and among the `workers`."""
     # For mixup, each worker takes mirrored pairs of a batch's rows.
     divisor = math.lcm(replicas * recipe.accumulation_steps, 2 * workers if workers > 1 else 1)

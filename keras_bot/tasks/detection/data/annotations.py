@@ -94,7 +94,10 @@ def clean(
         The annotations, one line per dropped box, and one line per clipped box.
     """
     cleaned: list[tuple[np.ndarray, ...]] = []
-    names, shapes, dropped, clipped = [], [], [], []
+    names: list[str] = []
+    shapes: list[tuple[int, int]] = []
+    dropped: list[str] = []
+    clipped: list[str] = []
     for example in examples:
         limits = np.array([example.height, example.width] * 2, np.float32)
         boxes = np.clip(example.boxes.reshape(-1, 4), 0, limits).astype(np.float32)
@@ -110,8 +113,8 @@ def clean(
     _report(source, dropped, clipped)
     boxes, classes, difficult = (np.concatenate(parts) for parts in zip(*cleaned, strict=True))
     offsets = np.cumsum([0, *(len(part[0]) for part in cleaned)], dtype=np.int64)
-    shapes = np.array(shapes, np.int32)
-    return Annotations(tuple(names), shapes, boxes, classes, difficult, offsets), tuple(dropped), tuple(clipped)
+    annotations = Annotations(tuple(names), np.array(shapes, np.int32), boxes, classes, difficult, offsets)
+    return annotations, tuple(dropped), tuple(clipped)
 
 
 def unknown_class(where: str, name: str, class_names: Iterable[str]) -> MisuseError:

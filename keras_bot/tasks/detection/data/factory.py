@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -49,10 +50,10 @@ def open_detection(
     options = {"images": images, "class_names": class_names, "data_dir": data_dir}
     sets = [one for part in set_names(dataset) for one in _read(part, split, **options)]
     whole = join(f"{dataset} {split}", sets)
-    return _record_source(whole) if whole.files else _image_source(whole)
+    return _record_source(whole, whole.image_of) if whole.image_of else _image_source(whole)
 
 
-def file_source(name: str, class_names: Sequence[str], examples: Sequence[Example], **more) -> DetectionSource:
+def file_source(name: str, class_names: Sequence[str], examples: Sequence[Example], **more: Any) -> DetectionSource:
     """Creates a source of images in files.
 
     Args:
@@ -92,7 +93,7 @@ def _image_source(whole: DetectionSet) -> DetectionSource:
     )
 
 
-def _record_source(whole: DetectionSet) -> DetectionSource:
+def _record_source(whole: DetectionSet, image_of: Callable[[tf.Tensor], tf.Tensor]) -> DetectionSource:
     """Creates the source of a set whose images are in record files."""
     files = [records for records, _ in whole.files]
     paths, names = cpu_constant([file.path for file in files]), cpu_constant([name for _, name in whole.files])
@@ -105,7 +106,7 @@ def _record_source(whole: DetectionSet) -> DetectionSource:
         whole,
         keys=record_keys(files, Reading()),
         place=_place(whole.name, files),
-        image=lambda serialized, file, index: whole.image_of(serialized),
+        image=lambda serialized, file, index: image_of(serialized),
         record_name=record_name,
     )
 

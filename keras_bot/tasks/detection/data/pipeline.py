@@ -104,11 +104,15 @@ def detection_train_pipeline(source: DetectionSource, config: DetectionTrainConf
     max_boxes = config.max_boxes or max(source.max_boxes, 1)
 
     def decode_and_augment(record: dict, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        uniform = tf.random.stateless_uniform([5], seed)
-        options = {"resize": config.resize, "flip": config.flip, "min_visible": config.min_visible}
-        zooms = config.min_zoom, config.max_zoom
         return train_example(
-            drop_difficult(source, record), config.image_size, max_boxes, uniform, zooms=zooms, **options
+            drop_difficult(source, record),
+            config.image_size,
+            max_boxes,
+            tf.random.stateless_uniform([5], seed),
+            zooms=(config.min_zoom, config.max_zoom),
+            resize=config.resize,
+            flip=config.flip,
+            min_visible=config.min_visible,
         )
 
     examples = stream.examples(decode_and_augment)

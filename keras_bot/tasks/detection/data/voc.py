@@ -132,9 +132,9 @@ def _lookup(
     folder: pathlib.Path, lines: Sequence[str], files: dict[str, list[pathlib.Path]]
 ) -> Iterator[tuple[str, list[pathlib.Path]]]:
     """Yields each line of one list with the images that it names."""
-    flagged = all(_FLAGGED.fullmatch(line) for line in lines)
-    for line in lines:
-        spellings = [line, *(_FLAGGED.fullmatch(line).groups() if flagged else ())]
+    flagged = all(matches := [_FLAGGED.fullmatch(line) for line in lines])
+    for line, match in zip(lines, matches, strict=True):
+        spellings = [line, *(match.groups() if match and flagged else ())]
         spellings = [name for text in spellings for name in (text, _name_of_path(folder, text))]
         yield line, next((files[name] for name in spellings if name in files), [])
 
@@ -191,12 +191,12 @@ def _objects(path: pathlib.Path, root: ElementTree.Element) -> list[tuple[str, l
     for number, item in enumerate(root.findall("object"), 1):
         try:
             name = item.findtext("name", "").strip()
-            x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
+            x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
             if not name or not np.isfinite([x0, y0, x1, y1]).all():
                 raise ValueError
             mark = item.findtext("difficult", "").strip()
             difficult = mark.lower() not in ("", "unspecified") and bool(int(mark))
-        except (TypeError, ValueError):
+        except ValueError:
             raise MisuseError(
                 f"{path}, object {number}: it needs a name and a bndbox of the numbers xmin, ymin, xmax, ymax; "
                 "difficult, if present, is 0 or 1. Correct it."
@@ -215,9 +215,10 @@ def _examples(folder: pathlib.Path, images: Sequence[pathlib.Path], numbers: dic
         stated, actual = _stated_size(root), image_size(image)
         if stated and actual and stated != actual:
             mismatches.append(SizeMismatch(f"{path}: <size>", str(image), stated, actual))
-        if not (actual or stated):
+        size = actual or stated
+        if size is None:
             raise MisuseError(f"{image} is not a readable image, and {path} has no size. Correct or remove them.")
-        examples.append(_example(path, root, image, actual or stated, numbers))
+        examples.append(_example(path, root, image, size, numbers))
     refuse_mismatches(mismatches)
     return tuple(examples)
 
@@ -243,7 +244,7 @@ def _example(
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
     """Returns width and height in the XML, or None if they are missing or 0, which many tools write."""
     try:
-        width, height = (int(float(root.findtext(f"size/{name}"))) for name in ("width", "height"))
-    except (TypeError, ValueError, OverflowError):
+        width, height = (int(float(root.findtext(f"size/{name}", ""))) for name in ("width", "height"))
+    except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None

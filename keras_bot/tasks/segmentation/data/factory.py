@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from keras_bot.data.sources import tfds as tfds_set
 from keras_bot.errors import MisuseError
@@ -39,7 +40,7 @@ def open_segmentation(
             the classes differ from `num_classes` or `class_names`. The message names the file.
         RunError: If a TFDS set could not be prepared.
     """
-    options = {"num_classes": num_classes, "ignore": ignore, "class_names": class_names}
+    options: dict[str, Any] = {"num_classes": num_classes, "ignore": ignore, "class_names": class_names}
     path = pathlib.Path(dataset).expanduser()
     if path.exists() or not tfds_set.is_name(str(dataset)):
         if data_dir is not None:
