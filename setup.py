@@ -18,6 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_bot", "keras_bot.*"]),
+    package_data={"keras_bot": ["py.typed", "__init__.pyi"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",
@@ -52,6 +53,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "mypy>=1.11",
         ],
     },
     entry_points={"console_scripts": ["keras-bot = keras_bot.cli.main:main"]},

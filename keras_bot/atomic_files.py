@@ -5,12 +5,13 @@ import errno
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from keras_bot.errors import RunError
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator:
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a binary temporary file that is synced and atomically replaces `path` at the end of the `with` block.
 
     If an exception is raised, the temporary file is deleted. Only a kill leaves it behind, see `is_partial`.
@@ -32,7 +33,7 @@ def replacing(path: pathlib.Path) -> Iterator:
     sync_folder(path.parent)
 
 
-def write_atomically(path: pathlib.Path, content: bytes | str):
+def write_atomically(path: pathlib.Path, content: bytes | str) -> None:
     """Writes a file atomically; text is encoded as UTF-8 with lone surrogates escaped.
 
     Raises:
@@ -50,13 +51,13 @@ def is_partial(name: str) -> bool:
     return name.startswith(".") and name.endswith(".part")
 
 
-def remove_partials(folder: pathlib.Path):
+def remove_partials(folder: pathlib.Path) -> None:
     """Deletes leftover temporary files in a folder that no other process writes to."""
     for path in folder.glob(".*.part"):
         path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: pathlib.Path):
+def sync_folder(folder: pathlib.Path) -> None:
     """Makes renames in the folder durable, on operating and file systems that can sync folders."""
     if os.name == "nt":
         return

@@ -8,11 +8,12 @@ This module imports no backend.
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import REFERENCE_BATCH_SIZE, Recipe
 
-_RESNET_VARIANT = re.compile(r"(?P<family>(?:cifar_)?resnet\d+)_(?P<variant>b|c|d|vd)")
+_RESNET_VARIANT = re.compile(r"(?:cifar_)?resnet\d+_(b|c|d|vd)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +38,18 @@ class Trick:
     section: str
     field: str
     describe: Callable[[Recipe], str]
-    settings: dict[str, object] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     modules: tuple[str, ...] = ()
     more_fields: tuple[str, ...] = ()
     uses: Callable[[Recipe], bool] | None = None
-    replace: Callable[[Recipe], dict[str, object]] | None = None
+    replace: Callable[[Recipe], dict[str, Any]] | None = None
     in_initial_weights: bool = False
 
     def is_active(self, recipe: Recipe) -> bool:
         """Returns whether a recipe uses the trick."""
         return self.uses(recipe) if self.uses else getattr(recipe, self.field) != _DEFAULTS[self.field]
 
-    def off(self, recipe: Recipe) -> dict[str, object]:
+    def off(self, recipe: Recipe) -> dict[str, Any]:
         """Returns the fields that switch it off, with their values for a recipe that uses it."""
         if self.replace:
             return self.replace(recipe)
@@ -58,8 +59,10 @@ class Trick:
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
-def _variant(recipe: Recipe) -> re.Match | None:
-    return _RESNET_VARIANT.fullmatch(recipe.model)
+def _variant(recipe: Recipe) -> str:
+    """Returns the variant of a ResNet other than A: "b", "c", "d" or "vd"; "" for any other network."""
+    match = _RESNET_VARIANT.fullmatch(recipe.model)
+    return match[1] if match else ""
 
 
 def baseline_decay_epochs(recipe: Recipe) -> tuple[int, ...]:
@@ -73,9 +76,9 @@ TRICKS = (
         name="tweak",
         section="4",
         field="model",
-        describe=lambda recipe: f"ResNet-{_variant(recipe)['variant'].upper()}",
-        uses=lambda recipe: _variant(recipe) is not None,
-        replace=lambda recipe: {"model": f"{_variant(recipe)['family']}_a"},
+        describe=lambda recipe: f"ResNet-{_variant(recipe).upper()}",
+        uses=lambda recipe: bool(_variant(recipe)),
+        replace=lambda recipe: {"model": f"{recipe.model.rpartition('_')[0]}_a"},
         in_initial_weights=True,
     ),
     Trick(
@@ -186,6 +189,6 @@ def without(recipe: Recipe, name: str) -> Recipe:
     return dataclasses.replace(recipe, **trick.off(recipe)) if trick.is_active(recipe) else recipe
 
 
-def all_settings() -> dict[str, object]:
+def all_settings() -> dict[str, Any]:
     """Returns the paper's values of all fields that switch on a trick in any recipe."""
     return {field: value for trick in TRICKS for field, value in trick.settings.items()}

@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
 
 
-def expect_at_least_one(**numbers: int):
+def expect_at_least_one(**numbers: int) -> None:
     """Raises MisuseError for the first flag, passed as name=value, whose value is less than 1."""
     for name, value in numbers.items():
         if value < 1:

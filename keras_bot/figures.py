@@ -5,11 +5,16 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 40  # maximum number of characters of a name in a figure
 
 
-def new_figure(width: float, height: float):
+def new_figure(width: float, height: float) -> "Figure":
     """Returns an empty Matplotlib figure of a size in inches, independent of pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -19,7 +24,7 @@ def new_figure(width: float, height: float):
     return figure
 
 
-def style_panel(panel, *, grid: str = "both", whole_x: bool = False):
+def style_panel(panel: "Axes", *, grid: Literal["both", "x", "y"] = "both", whole_x: bool = False) -> None:
     """Draws a light grid along `grid` (x, y or both) and hides the top and right border.
 
     With `whole_x`, the x axis has ticks at integers only, even if it covers just one.
@@ -27,7 +32,7 @@ def style_panel(panel, *, grid: str = "both", whole_x: bool = False):
     panel.grid(axis=grid, alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     if whole_x:
-        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        panel.locator_params(axis="x", integer=True, min_n_ticks=1)
 
 
 def label_text(name: str, width: int = WIDTH) -> str:
@@ -51,8 +56,10 @@ def plain_text() -> Iterator[None]:
     """
     import matplotlib
 
-    settings = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    plain = matplotlib.rc_context(
+        {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
+    )
+    with plain, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 

@@ -81,7 +81,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
             raise MisuseError(no_classifier) from None
         raise MisuseError(f"Cannot load {path} as a .keras file: {first_line(error)}") from None
     model = without_preprocessing(model)
-    outputs = getattr(model, "outputs", None) or ()
+    outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise MisuseError(no_classifier)
     classes = outputs[0].shape[-1]
@@ -91,7 +91,7 @@ def load_network(path: str | pathlib.Path, *, num_classes: int | None = None) ->
     return model
 
 
-def check_finite(variables: Iterable[keras.Variable | tf.Variable], path: str | os.PathLike):
+def check_finite(variables: Iterable[keras.Variable | tf.Variable], path: str | os.PathLike) -> None:
     """Raises RunError with the variables' names if values read from `path` are not finite."""
     broken = []
     for variable in variables:
@@ -111,7 +111,7 @@ def with_preprocessing(network: keras.Model) -> keras.Model:
     return keras.Model(images, keras.layers.Softmax(name="probabilities")(x), name=f"{network.name}_of_images")
 
 
-def without_preprocessing(model):
+def without_preprocessing(model: keras.Model) -> keras.Model:
     """Returns the network that `with_preprocessing` wrapped, or the model itself if it is not wrapped."""
     match getattr(model, "layers", ()):
         case (
@@ -134,7 +134,7 @@ def read_description(path: str | os.PathLike) -> dict:
         raise RunError(f"Cannot read the description in {path}: {error}.") from None
 
 
-def check_savedmodel(path: str | os.PathLike):
+def check_savedmodel(path: str | os.PathLike) -> None:
     """Raises MisuseError unless there is a SavedModel at `path`."""
     if not (pathlib.Path(path) / "saved_model.pb").exists():
         raise MisuseError(f"{os.fspath(path)} is not a SavedModel. `keras-bot export` writes SavedModels.")

@@ -4,6 +4,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import types
+from collections.abc import Sequence
 
 from keras_bot.deprecation import warn
 
@@ -116,13 +117,15 @@ MOVED = {  # old name -> new name, within keras_bot
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Import hook: a module of `MOVED` is imported under its old name as a copy of the new module's namespace."""
 
-    def find_spec(self, fullname: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """Returns the spec of an old name, None for any other."""
         if fullname.removeprefix("keras_bot.") not in MOVED or not fullname.startswith("keras_bot."):
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == "keras_bot.transfer")
 
-    def exec_module(self, module: types.ModuleType):
+    def exec_module(self, module: types.ModuleType) -> None:
         """Fills the module with the names of the new one."""
         new = f"keras_bot.{MOVED[module.__name__.removeprefix('keras_bot.')]}"
         warn(f"{module.__name__} is now {new}")

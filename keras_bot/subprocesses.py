@@ -43,7 +43,7 @@ def run_jobs(
     on_start: Callable[[Job], None],
     on_end: Callable[[Job, str], None],
     grace: float = GRACE,
-):
+) -> None:
     """Runs all jobs in order, `workers` at a time. Call it from the main thread.
 
     On SIGINT, SIGTERM and SIGHUP, the jobs receive SIGTERM and, after `grace` seconds, SIGKILL. A second SIGINT kills
@@ -61,7 +61,8 @@ def run_jobs(
         Terminated: after SIGTERM or SIGHUP.
         RunError: if a log can't be written.
     """
-    waiting, running = collections.deque(jobs), {}
+    waiting = collections.deque(jobs)
+    running: dict[Job, tuple[subprocess.Popen, int]] = {}
     with _recorded_signals() as signals:
         try:
             while waiting or running:
@@ -143,7 +144,7 @@ def _start(job) -> tuple[subprocess.Popen, int]:
 @contextlib.contextmanager
 def _recorded_signals() -> Iterator[list[int]]:
     """Within the context, SIGINT, SIGTERM and SIGHUP are only added to the list; ignored signals stay ignored."""
-    received = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return

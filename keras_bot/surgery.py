@@ -110,4 +110,4 @@ def _folded(convolution, norm) -> list[np.ndarray]:
     # A depthwise kernel is (height, width, in, multiplier); its in * multiplier output channels have this order.
     factor = scale.reshape(kernel.shape[2:]) if isinstance(convolution, keras.layers.DepthwiseConv2D) else scale
     shift = (bias[0] if bias else 0.0) - arrays["moving_mean"]
-    return [np.float32(kernel * factor), np.float32(arrays.get("beta", 0.0) + scale * shift)]
+    return [np.asarray(array, "float32") for array in (kernel * factor, arrays.get("beta", 0.0) + scale * shift)]

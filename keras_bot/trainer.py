@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import keras
 
@@ -76,7 +77,7 @@ def train(
         return run.finish(trainee, evaluator)
 
 
-def describe(recipe: Recipe, network: keras.Model, train_source, eval_source) -> dict:
+def describe(recipe: Recipe, network: keras.Model, train_source: Any, eval_source: Any) -> dict:
     """Returns the contents of metrics.json other than the result."""
     is_classifier = recipe.task == "classification"
     return {

@@ -25,7 +25,7 @@ LAYERS = [  # each may import from those after it
     {"recipe"},
     {"atomic_files", "figures", "paths", "subprocesses", "surgery"},
     {"moved"},
-    {"deprecation", "errors"},
+    {"deprecation", "errors", "tensors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -124,7 +124,7 @@ def test_what_a_part_may_import(path):
         assert not roots & {"tensorflow", "tensorflow_datasets", "jax", "tf_keras"}
     if mine != "cli":
         assert "absl" not in roots
-    if mine in ("bag", "deprecation", "recipe", "errors", "atomic_files"):
+    if mine in ("bag", "deprecation", "recipe", "errors", "atomic_files", "tensors"):
         assert roots <= set(sys.stdlib_module_names) | {"keras_bot"}
 
 
@@ -135,7 +135,71 @@ def test_nothing_runs_at_import(path):
     quiet = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     for node in ast.parse(path.read_text()).body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        assert docstring or isinstance(node, quiet), f"{path}:{node.lineno} runs at import"
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse
+        assert docstring or for_types or isinstance(node, quiet), f"{path}:{node.lineno} runs at import"
+
+
+def public_functions(node: ast.AST, owner: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every public function of a module and public method of its public classes, by name; not those in functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_functions(child, f"{owner}{child.name}.")
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not child.name.startswith("_") or child.name in ("__init__", "__call__"):
+                yield f"{owner}{child.name}", child
+        elif isinstance(child, ast.If | ast.Try | ast.With):
+            yield from public_functions(child, owner)
+
+
+def unannotated(source: str) -> list[str]:
+    """What a public function or method leaves unannotated, such as "Layer.call(inputs)" and "read -> ?"."""
+    missing = []
+    for name, function in public_functions(ast.parse(source)):
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args]
+        is_static = any(ast.unparse(decorator) == "staticmethod" for decorator in function.decorator_list)
+        if "." in name and not is_static:
+            named = named[1:]  # self or cls
+        named += [*arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
+        missing += [f"{name}({argument.arg})" for argument in named if argument.annotation is None]
+        missing += [f"{name} -> ?"] if function.returns is None else []
+    return missing
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_public_functions_are_annotated(path):
+    assert unannotated(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f(x: int, *y: int, z: int = 0, **more: int) -> None: ...", []),
+        ("def f(x, *y, z=0, **more) -> None: ...", ["f(x)", "f(z)", "f(y)", "f(more)"]),
+        ("def f(): ...", ["f -> ?"]),
+        ("def _f(x): ...", []),
+        ("def f() -> None:\n    def g(x): ...", []),
+        ("class C:\n    def f(self, x) -> None: ...\n    def _f(self, x): ...", ["C.f(x)"]),
+        ("class C:\n    def __init__(self, x: int): ...\n    def __eq__(self, other): ...", ["C.__init__ -> ?"]),
+        ("class C:\n    @staticmethod\n    def f(x) -> None: ...", ["C.f(x)"]),
+        ("class C:\n    class D:\n        def __call__(self, x) -> None: ...", ["C.D.__call__(x)"]),
+        ("class _C:\n    def f(self, x): ...", []),
+        ("if True:\n    def f(x) -> None: ...", ["f(x)"]),
+    ],
+)
+def test_a_missing_annotation_is_found(source, found):
+    assert unannotated(source) == found
+
+
+def test_the_stub_imports_the_public_names_from_their_modules():
+    import keras_bot
+
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    assert all(alias.name == alias.asname for node in imports for alias in node.names)  # which exports the name
+    modules = {alias.name: node.module for node in imports for alias in node.names}
+    assert modules == {**keras_bot._MODULE_OF, **dict.fromkeys(keras_bot._MODULES, "keras_bot")}
+    assert {*modules, "__version__"} == set(keras_bot.__all__)
 
 
 def test_importing_keras_bot_is_quick_and_takes_no_keras():

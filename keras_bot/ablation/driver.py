@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras_bot.ablation import plots, tables
 from keras_bot.ablation.ledger import FINISHED, STARTED, AblationRun, Ledger
-from keras_bot.ablation.results import mean_curves, read_results, summarise
+from keras_bot.ablation.results import RunResults, mean_curves, read_results, summarise
 from keras_bot.ablation.rows import Row
 from keras_bot.ablation.validate import TrainerInfo, check_recipes
 from keras_bot.atomic_files import write_atomically
@@ -55,7 +55,7 @@ def check_ablation(ablation: Ablation) -> tuple[TrainerInfo, dict[AblationRun, s
     ledger = Ledger(ablation.out)
     new = ledger.new_rows(ablation.rows)
     states = {run: ledger.state(run) for run in ablation.runs()}
-    trainer = check_recipes(new, ablation.check_command) if new else ledger.trainer
+    trainer = check_recipes(new, ablation.check_command) if new else ledger.require_trainer()
     if ablation.metric and ablation.metric not in trainer.metrics:
         raise unknown("metric", ablation.metric, trainer.metrics)
     return trainer, states
@@ -107,8 +107,10 @@ class _Progress:
         self._ablation = ablation
         self._ledger = ledger
         self._log = log
-        self._metric = ablation.metric or ledger.trainer.metrics[0]
-        self._results, self._failures, self._start_times = {}, {}, {}
+        self._metric = ablation.metric or ledger.require_trainer().metrics[0]
+        self._results: dict[tuple[str, int], RunResults] = {}
+        self._failures: dict[tuple[str, int], str] = {}
+        self._start_times: dict[AblationRun, float] = {}
         runs = ablation.runs()
         self._labels = {run: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, 1)}
 

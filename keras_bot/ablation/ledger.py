@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from keras_bot.ablation.rows import LEDGER, Row
 from keras_bot.ablation.validate import TrainerInfo
@@ -71,10 +72,10 @@ class Ledger:
         MisuseError: if `out` is a file or contains other files, or its ablation.json is damaged.
     """
 
-    def __init__(self, out: pathlib.Path):
+    def __init__(self, out: pathlib.Path) -> None:
         self.out = out
         self._path = out / LEDGER
-        self._content = {"rows": {}, "runs": {}}
+        self._content: dict[str, Any] = {"rows": {}, "runs": {}}
         self.trainer: TrainerInfo | None = None
         if out.exists() and not out.is_dir():
             raise MisuseError(f"--out={out} is a file. Pass a directory.")
@@ -127,17 +128,23 @@ class Ledger:
     def _may_differ(self, *more):
         return (*(self.trainer.may_differ if self.trainer else ()), *more)
 
-    def begin(self, runs: Sequence[AblationRun], **facts):
+    def require_trainer(self) -> TrainerInfo:
+        """Returns `trainer`. Raises ValueError before the first recipe check."""
+        if self.trainer is None:
+            raise ValueError("The recipes were not checked yet. Set `trainer` to the result of `check_recipes`.")
+        return self.trainer
+
+    def begin(self, runs: Sequence[AblationRun], **facts: Any) -> None:
         """Writes the requested rows and runs, with `facts`; keeps the entries of other rows and runs."""
         facts |= {"rows_in_order": list(dict.fromkeys(run.row.name for run in runs))}
         entries = {name: self._content[name] for name in ("rows", "runs")}
-        self._content = {**facts, **dataclasses.asdict(self.trainer), **entries}
+        self._content = {**facts, **dataclasses.asdict(self.require_trainer()), **entries}
         for run in runs:
             self._content["rows"][run.row.name] = {"file": run.row.file, "recipe": run.row.recipe.as_text()}
             self._content["runs"].setdefault(run.name, {})
         self._write()
 
-    def record(self, run: AblationRun):
+    def record(self, run: AblationRun) -> None:
         """Records the SHA-256 of a finished run's metrics.json and history.csv."""
         self._content["runs"][run.name]["files"] = {name: _sha256(run.directory / name) for name in _RECORDS}
         self._write()

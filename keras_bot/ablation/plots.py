@@ -1,6 +1,7 @@
 """Plots of an ablation: the metric by row and by epoch."""
 
 import io
+from typing import Any
 
 from keras_bot.figures import label_text, new_figure, plain_text, style_panel
 from keras_bot.training.curves import epoch_marker, metric_label
@@ -63,7 +64,7 @@ def draw_mean_curves(summary: dict, curves: dict[str, list[tuple[float, float, f
     for index, (name, curve) in enumerate(curves.items()):
         epochs = range(1, len(curve) + 1)
         mean, low, high = ([100 * value for value in values] for values in zip(*curve, strict=True))
-        style = {"color": f"C{index % _CYCLE}", "linestyle": _STYLES[index // _CYCLE % len(_STYLES)]}
+        style: dict[str, Any] = {"color": f"C{index % _CYCLE}", "linestyle": _STYLES[index // _CYCLE % len(_STYLES)]}
         (lines[name],) = panel.plot(epochs, mean, marker=epoch_marker(len(curve)), **style)
         panel.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
     panel.set(xlabel="epoch", ylabel=f"{metric_label(summary['metric'])} on the evaluation set (%)")

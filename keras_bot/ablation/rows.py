@@ -112,7 +112,7 @@ def read_paper(file: str) -> dict[str, float]:
 
 def _check_different(rows):
     """Raises MisuseError if two rows have the same recipe."""
-    first_rows = {}
+    first_rows: dict[str, Row] = {}
     for row in rows:
         other = first_rows.setdefault(str(row.recipe.as_text()), row)
         if other is not row:
@@ -125,7 +125,7 @@ def _check_different(rows):
 def _check_same_task(rows):
     """Raises MisuseError unless all rows can be compared by the same metric."""
     for field in ("task", "map_metric"):
-        files = {}
+        files: dict[str, str] = {}
         for row in rows:
             files.setdefault(getattr(row.recipe, field), row.file)
         if len(files) > 1 and (field == "task" or rows[0].recipe.task == "detection"):

@@ -60,7 +60,7 @@ def check_recipes(rows: Sequence[Row], command: Sequence[str]) -> TrainerInfo:
     return TrainerInfo(tuple(reply["metrics"]), tuple(reply["may_differ"]))
 
 
-def serve_check(start_backend: Callable[[], None]):
+def serve_check(start_backend: Callable[[], None]) -> None:
     """Runs in the checking process: answers the request on stdin with one line on stdout."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # keeps library output off the reply stream

@@ -7,6 +7,7 @@ leaves such records out of their batch and returns the places of the others; `Co
 import os
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +25,7 @@ class CorruptLog:
         names: names logged by an earlier part of the run.
     """
 
-    def __init__(self, max_corrupt: int, names: Iterable[str] = ()):
+    def __init__(self, max_corrupt: int, names: Iterable[str] = ()) -> None:
         self.max_corrupt = max_corrupt
         self._names: dict[str, None] = dict.fromkeys(names)
         self._lock = threading.Lock()
@@ -58,7 +59,7 @@ class CorruptLog:
             "Fix or remove them, or allow more (max_corrupt)."
         )
 
-    def report_missing(self, source, keys: tuple, places: tf.Tensor) -> tf.Tensor:
+    def report_missing(self, source: Any, keys: tuple, places: tf.Tensor) -> tf.Tensor:
         """Reports, in a graph, the failed records of a batch; calls Python only if there are any.
 
         Also raises RunError in the graph if no record of the source can be decoded.
@@ -85,7 +86,7 @@ class CorruptLog:
         return call_for_rows(report_each, source, keys, missing)
 
 
-def call_for_rows(callback: Callable, source, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+def call_for_rows(callback: Callable, source: Any, keys: tuple, rows: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
     """Calls `callback(names, *values)` in Python, from a graph, for some rows of a batch, unless there are none.
 
     Args:

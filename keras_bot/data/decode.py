@@ -11,6 +11,7 @@ afterwards.
 
 import functools
 import io
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -86,7 +87,7 @@ def decode_window(image: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, size: i
     steps = [sum(times >= ratio for ratio in _RATIOS[1:]) for times in range(_RATIOS[-1] + 1)]
     step = tf.gather(steps, tf.minimum(tf.reduce_min(window[2:]) // size, _RATIOS[-1]))
     is_impossible = tf.reduce_prod(tf.cast(shape, tf.float32)) > _MAX_PIXELS
-    branches = [functools.partial(at, ratio) for ratio in _RATIOS]
+    branches: list[Callable[[], tf.Tensor]] = [functools.partial(at, ratio) for ratio in _RATIOS]
     branches.append(lambda: tf.io.decode_jpeg(image, channels=3))  # fails for that size
     return tf.switch_case(tf.where(is_impossible, len(_RATIOS), step), branches)
 

@@ -9,6 +9,7 @@ Order and random draws come from `data.stream`, so a run can start at any step. 
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,8 +44,15 @@ def train_pipeline(source: Source, config: TrainConfig) -> tf.data.Dataset:
     stream = TrainingStream(source, config)
 
     def decode_and_augment(record: dict, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        options = {"flip": config.flip, "min_area": config.min_area, "crop_padding": config.crop_padding}
-        image = geometry.train_image(record["image"], config.image_size, config.transform, seed, **options)
+        image = geometry.train_image(
+            record["image"],
+            config.image_size,
+            config.transform,
+            seed,
+            flip=config.flip,
+            min_area=config.min_area,
+            crop_padding=config.crop_padding,
+        )
         return image, record["label"]
 
     examples = stream.examples(decode_and_augment, source.batches)
@@ -167,7 +175,7 @@ def pipeline(
     batch_size: int,
     image_size: int = 224,
     epochs: int | None = None,
-    **options,
+    **options: Any,
 ) -> tf.data.Dataset:
     """Builds the paper's input pipeline (2.1) as a `tf.data.Dataset`, to use as it is or with further `map`s.
 
@@ -210,7 +218,7 @@ def pipeline(
     source_options = {name: options.pop(name) for name in field_names(SourceOptions) if name in options}
     options |= {"batch_size": batch_size, "image_size": image_size}
     source = _source(dataset, split, {**source_options, "image_size": image_size})
-    if split == "train":
+    if epochs is not None:
         return train_pipeline(source, TrainConfig(epochs=epochs, **options))
     pad = tf.distribute.get_strategy().num_replicas_in_sync > 1 or options.get("workers", 1) > 1
     config = EvalConfig(**{"pad": pad, **options})

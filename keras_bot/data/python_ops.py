@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 
-def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes, stateful: bool = True):
+def numpy_function(
+    function: Callable, inputs: Sequence[tf.Tensor], dtypes: tf.DType | Sequence[tf.DType], stateful: bool = True
+) -> tf.Tensor | list[tf.Tensor]:
     """`tf.numpy_function` that cannot hang interpreter shutdown. Use it for all Python code in graphs."""
     _register_cleanup()
     return tf.numpy_function(function, inputs, dtypes, stateful=stateful)

@@ -51,7 +51,7 @@ class Stream:
         config: the pipeline's options.
     """
 
-    def __init__(self, source: Any, config: StreamConfig):
+    def __init__(self, source: Any, config: StreamConfig) -> None:
         self.source, self.config = source, config
         self.rows = config.worker_rows()
         self._log = config.corrupt or CorruptLog(0)
@@ -87,7 +87,7 @@ class TrainingStream(Stream):
 
     config: TrainingStreamConfig
 
-    def __init__(self, source: Any, config: TrainingStreamConfig):
+    def __init__(self, source: Any, config: TrainingStreamConfig) -> None:
         super().__init__(source, config)
         self.steps = source.size // config.batch_size  # per epoch
         if not self.steps:

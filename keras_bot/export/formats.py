@@ -183,7 +183,7 @@ def _run_litert(path):
 
 def _read_litert(path):
     interpreter = _interpreter(path)
-    signature = next(iter(interpreter.get_signature_list().values()), {})
+    signature: dict[str, list[str]] = next(iter(interpreter.get_signature_list().values()), {})
     inputs = _describe_litert(interpreter.get_input_details(), signature.get("inputs", []))
     outputs = _describe_litert(interpreter.get_output_details(), signature.get("outputs", []))
     return Contents(inputs, outputs, read_description(path))

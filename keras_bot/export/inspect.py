@@ -18,8 +18,8 @@ def inspect(path: str | pathlib.Path) -> str:
     path = pathlib.Path(path)
     if path.suffix in FORMATS and path.is_file():
         contents = _read_file(path)
-        size = [f"{path.stat().st_size / 1e6:.1f} MB on disk"]
-        return _sections({"inputs": contents.inputs, "outputs": contents.outputs, "size": size}, contents.description)
+        sections = {"inputs": contents.inputs, "outputs": contents.outputs, "size": [_megabytes(path.stat().st_size)]}
+        return _sections(sections, contents.description)
     loaded, description = load_savedmodel(path)
     endpoints = []
     for name, signature in sorted(loaded.signatures.items()):
@@ -31,7 +31,7 @@ def inspect(path: str | pathlib.Path) -> str:
     weights = sum(math.prod(variable.shape) for variable in loaded.variables)
     trainable = sum(math.prod(variable.shape) for variable in loaded.trainable_variables)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    counts = [f"{weights:,}, of which {trainable:,} are trainable", f"{size / 1e6:.1f} MB on disk"]
+    counts = [f"{weights:,}, of which {trainable:,} are trainable", _megabytes(size)]
     return _sections({"endpoints": endpoints, "weights": counts}, description)
 
 
@@ -59,6 +59,10 @@ def _sections(sections, description):
     return "\n\n".join(
         "\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items() if lines
     )
+
+
+def _megabytes(size):
+    return f"{size / 1e6:.1f} MB on disk"
 
 
 def _describe(spec):

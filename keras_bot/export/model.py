@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 import keras
 
@@ -57,7 +58,12 @@ def export_model(
     format = format or _format_of(path)
     if format not in SUFFIXES:
         raise unknown("format", format, SUFFIXES)
-    options = {"image_size": image_size, "transform": transform, "eval_crop": eval_crop, "overwrite": overwrite}
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "transform": transform,
+        "eval_crop": eval_crop,
+        "overwrite": overwrite,
+    }
     if format == "savedmodel":
         export_savedmodel(model, path, description=description, **options)
         return json.loads((path / SAVEDMODEL_DESCRIPTION).read_text(encoding="utf-8"))["worst_difference"]

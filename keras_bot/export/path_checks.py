@@ -7,7 +7,7 @@ from keras_bot.errors import MisuseError
 from keras_bot.paths import is_pattern, is_utf8
 
 
-def check_utf8(path: str | os.PathLike):
+def check_utf8(path: str | os.PathLike) -> None:
     """Raises MisuseError unless the path is valid UTF-8, which the runtimes of most formats need."""
     if not is_utf8(path):
         raise MisuseError(
@@ -15,7 +15,7 @@ def check_utf8(path: str | os.PathLike):
         )
 
 
-def check_savedmodel_path(path: pathlib.Path, overwrite: bool):
+def check_savedmodel_path(path: pathlib.Path, overwrite: bool) -> None:
     """Raises MisuseError unless a SavedModel may be written to `path` and TensorFlow can load it from there."""
     check_utf8(path)
     if is_pattern(path):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -18,7 +19,9 @@ class Prediction:
     top: list[tuple[str, float]]
 
 
-def predict_file(serve, class_names: list[str], path: str | pathlib.Path, *, top: int = 5) -> Prediction:
+def predict_file(
+    serve: Callable[[tf.Tensor], tf.Tensor], class_names: list[str], path: str | pathlib.Path, *, top: int = 5
+) -> Prediction:
     """Predicts the top classes of one image file with a SavedModel's `serve`.
 
     Args:

@@ -22,6 +22,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -193,7 +194,7 @@ def _images(dtype):
     return tf.TensorSpec((None, None, None, 3), dtype, name="images")
 
 
-def load_savedmodel(path: str | pathlib.Path):
+def load_savedmodel(path: str | pathlib.Path) -> tuple[Any, dict]:
     """Loads a SavedModel that keras_bot exported. Calls run its graph, so only load files that you trust.
 
     Returns:

@@ -58,7 +58,7 @@ def worst_difference(run: Callable, expected: Callable, sizes: Sequence[tuple[in
     return float(np.max(worst))
 
 
-def check_difference(worst: float, name: str, format: str):
+def check_difference(worst: float, name: str, format: str) -> None:
     """Raises RunError if the difference of an export of the network `name` exceeds the tolerance or is NaN."""
     if not worst <= TOLERANCE:
         raise RunError(

@@ -30,8 +30,8 @@ def identify(model: keras.Model) -> str | None:
     """Returns a model's network name, ignoring `model.name` and width, or None if it is not one of ours."""
     layers = {layer.name: layer for layer in model.layers}
     if "stage4_block3_3x3dbl_3b_conv" in layers:
-        inside = inception.Architecture(counts_padding=layers["stage2_block1_average"].padding == "valid")
-        return next(name for name, known in inception.ARCHITECTURES.items() if known == inside)
+        counts_padding = layers["stage2_block1_average"].padding == "valid"
+        return next(name for name, known in inception.ARCHITECTURES.items() if known.counts_padding == counts_padding)
     if "stem_block_depthwise_conv" in layers:
         uneven = layers["stage1_block1_depthwise_conv"].padding == "same"
         padding = "same" if uneven else "symmetric"

@@ -34,9 +34,10 @@ def torch_layers(names: Iterable[str] = ()) -> dict[str, str]:
 def _torch_name(name):
     if name in _FIRST:
         return _FIRST[name]
-    stage, block, branch = re.fullmatch(r"stage(\d)_block(\d)_(\w+)", name).groups()
-    number, letters = _BLOCKS[int(stage)]
-    return f"Mixed_{number}{letters[int(block) - 1]}.branch{'_' if branch == 'pool' else ''}{branch}"
+    stage, block, branch = name.split("_", 2)
+    number, letters = _BLOCKS[int(stage.removeprefix("stage"))]
+    letter = letters[int(block.removeprefix("block")) - 1]
+    return f"Mixed_{number}{letter}.branch{'_' if branch == 'pool' else ''}{branch}"
 
 
 def gluon_layers(names: Iterable[str]) -> dict[str, str]:

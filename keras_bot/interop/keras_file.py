@@ -29,7 +29,7 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     import h5py
 
-    content = path
+    content: str | os.PathLike | io.BytesIO = path
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             content = io.BytesIO(archive.read("model.weights.h5"))

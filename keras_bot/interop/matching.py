@@ -62,7 +62,7 @@ class Match:
         return "none" if self.classes is None else "kept" if (HEAD, "kernel") in self.variables else "new"
 
 
-def check_source(source: str):
+def check_source(source: str) -> None:
     """Raises MisuseError if a source is unknown."""
     if source not in NAMINGS:
         raise unknown("source", source, NAMINGS)
@@ -89,7 +89,7 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> Content:
     return Content(name, classes, f"{name or describe_resnet(layers, variant)} {head}")
 
 
-def check_network(content: Content, wanted: str | None, file: str, source: str):
+def check_network(content: Content, wanted: str | None, file: str, source: str) -> None:
     """Raises MisuseError unless the file contains the network `wanted`, or any network of ours if that is None."""
     if content.network is None or not same_network(wanted or content.network, content.network):
         network = f"the {source} weights of {wanted or 'a network of keras_bot'}"
@@ -115,7 +115,8 @@ def match(model: keras.Model, tensors: Mapping[str, np.ndarray], source: str, he
     content = recognise(tensors, source)
     check_network(content, ours, file, source)
     variables = {Place(layer.name, v.path.rpartition("/")[2]): v for layer in model.layers for v in layer.weights}
-    classes = variables[HEAD, "bias"].shape[0] if (HEAD, "bias") in variables else None
+    bias = variables.get(Place(HEAD, "bias"))
+    classes = None if bias is None else bias.shape[0]
     keeps = head == "keep" and classes is not None and classes == content.classes
     variables = {place: v for place, v in variables.items() if place.layer != HEAD or keeps}
     places = naming.places(tensors)

@@ -18,8 +18,8 @@ def torch_layers(names: Iterable[str] = ()) -> dict[str, str]:
     del names
     known = {"conv_stem": "stem_conv", "bn1": "stem_bn", "classifier": "predictions"}
     for block in block_names():
-        stage, number = re.fullmatch(r"(?:stem|stage(\d))_block(\d*)", block).groups()
-        start = f"blocks.{stage or 0}.{int(number or 1) - 1}"
+        stage, number = re.findall(r"\d+", block) or (0, 1)
+        start = f"blocks.{stage}.{int(number) - 1}"
         known |= {f"{start}.conv_dw": f"{block}_depthwise_conv", f"{start}.bn1": f"{block}_depthwise_bn"}
         known |= {f"{start}.conv_pw": f"{block}_pointwise_conv", f"{start}.bn2": f"{block}_pointwise_bn"}
     return known

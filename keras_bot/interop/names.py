@@ -21,7 +21,7 @@ bound of MobileNet's ReLUs, so only one MobileNet per library is supported. For 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_bot.interop import inception_names, mobilenet_names
 
@@ -159,8 +159,8 @@ def _paddle_layers(names):
     return known
 
 
-_TORCH = {"ignored": ("num_batches_tracked",)}
-_KERAS = {"separator": "/", "convolution": None, "depthwise": None, "dense": None}
+_TORCH: dict[str, Any] = {"ignored": ("num_batches_tracked",)}
+_KERAS: dict[str, Any] = {"separator": "/", "convolution": None, "depthwise": None, "dense": None}
 _RESNET = Naming(_torch_layers, variant=_torch_variant, **_TORCH)
 _INCEPTION = Naming(inception_names.torch_layers, "inception_v3", auxiliary="AuxLogits.", **_TORCH)
 # For each source, the naming that knows most of a file's names is used; ties go to the first.

@@ -14,6 +14,7 @@ paper's by at most half a grey level, and those of keras.applications are the pa
 import json
 import pathlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _IMAGENET = {
     "mean": tuple(255 * m for m in (0.485, 0.456, 0.406)),
     "std": tuple(255 * s for s in (0.229, 0.224, 0.225)),
 }
-_USUAL = {
+_USUAL: dict[str, Any] = {
     "image_size": 224,
     "eval_crop": 0.875,
     "interpolation": "bilinear",
@@ -43,8 +44,8 @@ DEFAULTS = {
     "keras_hub": _USUAL | {"eval_crop": 1.0},
     "paddleclas": _USUAL,
 }
-_ONE = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channels": "RGB"}  # pixels in -1 … 1
-_OTHERS = {  # (source, network): differences from the source's defaults
+_ONE: dict[str, Any] = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channels": "RGB"}  # pixels in -1 … 1
+_OTHERS: dict[tuple[str, str | None], dict[str, Any]] = {  # (source, network): differences from the source's defaults
     ("timm", "inception_v3"): _ONE | {"image_size": 299},
     ("timm", "mobilenet_v1_relu6"): _ONE,
     ("torchvision", "inception_v3"): _ONE | {"image_size": 299, "eval_crop": 299 / 342},
@@ -80,13 +81,14 @@ def find_preprocessing(
         MisuseError: if the JSON file cannot be read or has an unknown format.
     """
     configs = {"timm": ("config.json", _read_timm), "keras_hub": ("preprocessor.json", _read_keras_hub)}
-    name, read = configs.get(source, (None, None))
-    folder = file if file.is_dir() else file.parent
-    if config is None and (name is None or not (folder / name).is_file()):
-        return default_preprocessing(source, network), {}
-    if read is None:
+    if source not in configs and config is not None:
         raise MisuseError(f"config={config} is only supported for the sources {' and '.join(configs)}, not {source}.")
-    path = config or folder / name
+    if source not in configs:
+        return default_preprocessing(source, network), {}
+    name, read = configs[source]
+    path = config or (file if file.is_dir() else file.parent) / name
+    if config is None and not path.is_file():
+        return default_preprocessing(source, network), {}
     try:
         settings, more = read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import re
 import tempfile
 
 import keras
@@ -103,7 +102,8 @@ def _write(path, tensors, metadata):
         partial = pathlib.Path(folder) / path.name
         save_file(tensors, partial, metadata)
         written = load_file(partial)
-        wrong = [name for name, tensor in tensors.items() if not np.array_equal(written.get(name), tensor)]
+        equal = {name for name in written if name in tensors and np.array_equal(written[name], tensors[name])}
+        wrong = [name for name in tensors if name not in equal]
         if wrong or len(written) != len(tensors):
             raise RunError(
                 f"{path} was not written: the tensors read back differ from the network's in "
@@ -145,6 +145,6 @@ def _layer(name, deep, pooled):
         if part in ("stem", "stem_3") and kind == "bn":
             return "bn1"
         return f"conv1.{3 * int(part[-1]) - 3 + (kind == 'bn')}" if deep else "conv1"
-    stage, block, place = re.fullmatch(r"stage(\d)_block(\d+)_(\d|shortcut)", part).groups()
+    stage, block, place = part.split("_")
     ours = f"downsample.{(kind == 'bn') + pooled}" if place == "shortcut" else f"{kind}{place}"
-    return f"layer{stage}.{int(block) - 1}.{ours}"
+    return f"layer{stage.removeprefix('stage')}.{int(block.removeprefix('block')) - 1}.{ours}"

@@ -7,7 +7,7 @@ from keras_bot.models.complexity import count_flops, count_parameters
 from keras_bot.models.networks import ModelInfo, create_model, features, info, names
 
 __all__ = [
-    *catalogue.__all__,
+    *(name for name in dir(catalogue) if not name.startswith("_")),
     "ModelInfo",
     "count_flops",
     "count_parameters",

@@ -4,11 +4,14 @@ All public names of this module are constructors: `keras_bot.models` exports the
 """
 
 import inspect as _inspect
+from collections.abc import Callable as _Callable
+
+import keras as _keras
 
 from keras_bot.models.networks import create_model as _create_model
 
 
-def _constructor(public_name, name):
+def _constructor(public_name: str, name: str) -> _Callable[..., _keras.Model]:
     def constructor(**options):
         return _create_model(name, **options)
 
@@ -16,7 +19,7 @@ def _constructor(public_name, name):
     options = [option for key, option in signature.parameters.items() if key != "name"]
     constructor.__name__ = constructor.__qualname__ = public_name
     constructor.__doc__ = f"Builds {name}. Same as `create_model({name!r}, …)`, with the same options."
-    constructor.__signature__ = signature.replace(parameters=options)
+    vars(constructor)["__signature__"] = signature.replace(parameters=options)
     return constructor
 
 
@@ -68,5 +71,3 @@ InceptionV3TF = _constructor("InceptionV3TF", "inception_v3_tf")
 MobileNetV1 = _constructor("MobileNetV1", "mobilenet_v1")
 MobileNetV1ReLU6 = _constructor("MobileNetV1ReLU6", "mobilenet_v1_relu6")
 MobileNetV1TF = _constructor("MobileNetV1TF", "mobilenet_v1_tf")
-
-__all__ = [name for name in dir() if not name.startswith("_")]

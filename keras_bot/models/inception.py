@@ -13,6 +13,7 @@ keras.applications, whose weights it is for.
 
 from dataclasses import dataclass
 
+import keras
 from keras import layers
 
 from keras_bot.models.layers import conv_bn, scale_channels, zero_pad
@@ -109,7 +110,7 @@ BLOCKS = {  # stage: its blocks
 }
 
 
-def stages(x, architecture: Architecture, *, width: float):
+def stages(x: keras.KerasTensor, architecture: Architecture, *, width: float) -> keras.KerasTensor:
     """Builds the stages, from images (B, H, W, 3) of at least 75x75 to (B, ~H / 32 - 1, ~W / 32 - 1, 2048 * width).
 
     Args:

@@ -15,6 +15,9 @@ variants.
 All layers are Keras' own, so a saved model loads without keras_bot. Tensors are (batch, height, width, channels).
 """
 
+from typing import Any
+
+import keras
 from keras import layers
 
 BN_MOMENTUM = 0.9
@@ -27,7 +30,17 @@ def scale_channels(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def conv_bn(x, filters, kernel_size, *, name, strides=1, padding="symmetric", gamma="ones", **ending):
+def conv_bn(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int | tuple[int, int],
+    *,
+    name: str,
+    strides: int = 1,
+    padding: str = "symmetric",
+    gamma: str = "ones",
+    **ending: Any,
+) -> keras.KerasTensor:
     """Applies convolution, batch norm and ReLU.
 
     Maps (B, H, W, C) to (B, ceil(H / strides), ceil(W / strides), filters), for odd kernels and unless padding is
@@ -49,7 +62,9 @@ def conv_bn(x, filters, kernel_size, *, name, strides=1, padding="symmetric", ga
     return norm_relu(x, name=name, gamma=gamma, **ending)
 
 
-def depthwise_bn(x, *, name, strides=1, padding="symmetric", **ending):
+def depthwise_bn(
+    x: keras.KerasTensor, *, name: str, strides: int = 1, padding: str = "symmetric", **ending: Any
+) -> keras.KerasTensor:
     """Applies a 3x3 depthwise convolution, batch norm and ReLU. Arguments and layer names are those of `conv_bn`."""
     x, padding = _pad(x, 3, strides, padding, name)
     options = {"use_bias": False, "depthwise_initializer": KERNEL_INITIALIZER, "name": f"{name}_conv"}
@@ -57,14 +72,23 @@ def depthwise_bn(x, *, name, strides=1, padding="symmetric", **ending):
     return norm_relu(x, name=name, **ending)
 
 
-def norm_relu(x, *, name, relu=True, gamma="ones", epsilon=BN_EPSILON, ceiling=None, end=None):
+def norm_relu(
+    x: keras.KerasTensor,
+    *,
+    name: str,
+    relu: bool = True,
+    gamma: str = "ones",
+    epsilon: float = BN_EPSILON,
+    ceiling: float | None = None,
+    end: str | None = None,
+) -> keras.KerasTensor:
     """Applies batch norm and, if `relu`, a ReLU with maximum `ceiling` (None: unbounded), named `end` if given."""
     options = {"momentum": BN_MOMENTUM, "epsilon": epsilon, "gamma_initializer": gamma}
     x = layers.BatchNormalization(**options, name=f"{name}_bn")(x)
     return layers.ReLU(ceiling, name=end or f"{name}_relu")(x) if relu else x
 
 
-def zero_pad(x, name):
+def zero_pad(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Pads height and width with one zero on each side."""
     return layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
 
@@ -83,12 +107,12 @@ def _max_pool(x, name):
     return layers.MaxPooling2D(3, 2, name=f"{name}_pool")(zero_pad(x, f"{name}_pool"))
 
 
-def stem_7x7(x, channels):
+def stem_7x7(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
     """Applies ResNet's input stem: 7x7/2, 3x3/2 max pool; stride 4."""
     return _max_pool(conv_bn(x, channels, 7, strides=2, name="stem"), "stem")
 
 
-def stem_deep(x, channels):
+def stem_deep(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
     """Applies ResNet-C's input stem (4.2): 3x3/2, 3x3, 3x3, 3x3/2 max pool; stride 4. The first two have channels // 2.
 
     The paper's text also gives the second convolution stride 2. Its figure, its FLOPs and GluonCV don't.
@@ -99,12 +123,14 @@ def stem_deep(x, channels):
     return _max_pool(conv_bn(x, channels, 3, name="stem_3"), "stem")
 
 
-def stem_3x3(x, channels):
+def stem_3x3(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
     """Applies the input stem for CIFAR's 32x32 images (He et al. 2016, 4.2): 3x3; stride 1."""
     return conv_bn(x, channels, 3, name="stem")
 
 
-def bottleneck(x, channels, strides, *, strided_convolution, gamma, name):
+def bottleneck(
+    x: keras.KerasTensor, channels: int, strides: int, *, strided_convolution: int, gamma: str, name: str
+) -> keras.KerasTensor:
     """Applies path A of the deep ResNets: 1x1, 3x3, 1x1 to 4 * channels. `strided_convolution` is 1 or 2.
 
     The first convolution has the strides in ResNet-A, the second in B, C and D.
@@ -114,18 +140,18 @@ def bottleneck(x, channels, strides, *, strided_convolution, gamma, name):
     return conv_bn(x, 4 * channels, 1, relu=False, gamma=gamma, name=f"{name}_3")
 
 
-def basic(x, channels, strides, *, gamma, name):
+def basic(x: keras.KerasTensor, channels: int, strides: int, *, gamma: str, name: str) -> keras.KerasTensor:
     """Applies path A of the shallow ResNets: 3x3, 3x3. The first always has the stride, so B equals A."""
     x = conv_bn(x, channels, 3, strides=strides, name=f"{name}_1")
     return conv_bn(x, channels, 3, relu=False, gamma=gamma, name=f"{name}_2")
 
 
-def shortcut_conv(x, channels, strides, *, name):
+def shortcut_conv(x: keras.KerasTensor, channels: int, strides: int, *, name: str) -> keras.KerasTensor:
     """Applies path B of ResNet-A, B, C: 1x1 with the stride; at stride 2 it skips three quarters of its input."""
     return conv_bn(x, channels, 1, strides=strides, relu=False, name=name)
 
 
-def shortcut_pool(x, channels, strides, *, name):
+def shortcut_pool(x: keras.KerasTensor, channels: int, strides: int, *, name: str) -> keras.KerasTensor:
     """Applies path B of ResNet-D (4.2): 2x2/2 average pool, then 1x1. At stride 1 (stage 1) there is no pool.
 
     At odd sizes the last window averages only existing pixels, as GluonCV's `ceil_mode` without `count_include_pad`.
@@ -135,6 +161,6 @@ def shortcut_pool(x, channels, strides, *, name):
     return conv_bn(x, channels, 1, relu=False, name=name)
 
 
-def classifier(x, num_classes, activation, *, name):
+def classifier(x: keras.KerasTensor, num_classes: int, activation: str | None, *, name: str) -> keras.KerasTensor:
     """Maps features (B, C) to logits, or `activation` of the logits, (B, num_classes), in float32 (3.2)."""
     return layers.Dense(num_classes, activation, kernel_initializer=KERNEL_INITIALIZER, dtype="float32", name=name)(x)

@@ -12,6 +12,8 @@ stride and even height and width, pad only the bottom and the right.
 
 import dataclasses
 
+import keras
+
 from keras_bot.models.layers import BN_EPSILON, conv_bn, depthwise_bn, scale_channels
 
 STEM = (32, 64)  # channels of the first convolution and of the block after it
@@ -34,7 +36,7 @@ ARCHITECTURES = {
 }
 
 
-def stages(x, architecture: Architecture, *, width: float):
+def stages(x: keras.KerasTensor, architecture: Architecture, *, width: float) -> keras.KerasTensor:
     """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 32), ceil(W / 32), 1024 * width)."""
     options = dataclasses.asdict(architecture)
     first, second = (scale_channels(channels, width) for channels in STEM)

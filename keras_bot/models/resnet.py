@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import keras
 from keras import layers
 
 from keras_bot.models.layers import (
@@ -100,7 +101,7 @@ ARCHITECTURES = {
 }
 
 
-def stages(x, architecture: Architecture, *, width: float, gamma: str):
+def stages(x: keras.KerasTensor, architecture: Architecture, *, width: float, gamma: str) -> keras.KerasTensor:
     """Builds the stages: images (B, H, W, 3) to (B, ceil(H / 2**k), ceil(W / 2**k), C), where k is the last level.
 
     Args:

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
-from keras_bot.deprecation import renamed_arguments
+from keras_bot.deprecation import renamed_fields
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import fields
 from keras_bot.recipe.fields import setting
@@ -32,6 +32,7 @@ _segmenter = partial(setting, tasks=("segmentation",))
 _transfer = partial(setting, tasks=("detection", "segmentation"))
 
 
+@renamed_fields(**RENAMED)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Configuration of a training run: model, data and tricks. Raises MisuseError for invalid values.
@@ -250,6 +251,3 @@ class Recipe:
     def flag_lines(self) -> list[str]:
         """Returns the lines of a flagfile that reproduces the recipe."""
         return [f"--{name}={value}" for name, value in self.as_text().items()]
-
-
-Recipe.__init__ = renamed_arguments(**RENAMED)(Recipe.__init__)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from keras_bot.errors import MisuseError
 
@@ -37,14 +38,14 @@ class Bounds:
 
 
 def setting(
-    default,
+    default: Any,
     help: str,
     *,
     section: str | None = None,
     choices: tuple[str, ...] | None = None,
     tasks: tuple[str, ...] | None = None,
     **bounds: float,
-):
+) -> Any:
     """Creates a dataclass field with metadata.
 
     Args:
@@ -59,7 +60,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def convert(field: dataclasses.Field, value):
+def convert(field: dataclasses.Field, value: Any) -> Any:
     """Converts equivalent types to the field's own: an int to float, a list to a tuple, NumPy scalars to Python's."""
     if isinstance(value, list | tuple):
         return tuple(_as_python(item) for item in value)
@@ -74,9 +75,9 @@ def _as_python(value):
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
-def check(field: dataclasses.Field, value):
+def check(field: dataclasses.Field, value: Any) -> None:
     """Raises MisuseError for a value of the wrong type, not in the choices or out of bounds."""
-    expected = {tuple[int, ...]: tuple}.get(field.type, field.type)
+    expected: Any = tuple if field.type == tuple[int, ...] else field.type
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
         raise MisuseError(f"{field.name} must be of type {name}, received {value!r}.")
@@ -92,7 +93,7 @@ def _number(value):
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def as_text(value) -> str:
+def as_text(value: Any) -> str:
     """Formats a value as a flag value: `true`, `30,60,90`, `0.1`."""
     if isinstance(value, bool):
         return str(value).lower()

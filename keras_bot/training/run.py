@@ -52,7 +52,7 @@ class TrainingRun(contextlib.AbstractContextManager):
         self._run_dir = run_dir
         self._resume = resume
         self._overwrite = overwrite
-        self.corrupt: data.CorruptLog | None = None
+        self.corrupt: data.CorruptLog
 
     def __enter__(self) -> "TrainingRun":
         recipe = self._recipe

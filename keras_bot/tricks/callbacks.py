@@ -8,6 +8,7 @@ Reference: GluonCV, scripts/classification/imagenet/train_imagenet.py (`--mixup-
 """
 
 import math
+from typing import Any
 
 import keras
 
@@ -29,7 +30,7 @@ class MixUpOff(keras.callbacks.Callback):
         ValueError: if an argument is invalid, or, in `fit`, if `epochs` is less than `last_epochs`.
     """
 
-    def __init__(self, layer: MixUp, last_epochs: int):
+    def __init__(self, layer: MixUp, last_epochs: int) -> None:
         super().__init__()
         if not isinstance(layer, MixUp):
             raise ValueError(f"layer must be a keras_bot.tricks.MixUp, received {layer!r}.")
@@ -38,13 +39,13 @@ class MixUpOff(keras.callbacks.Callback):
         self.layer = layer
         self.last_epochs = last_epochs
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Raises ValueError if `last_epochs` exceeds `epochs`."""
         epochs = self.params["epochs"]
         if self.last_epochs > epochs:
             raise ValueError(f"MixUpOff(last_epochs={self.last_epochs}) exceeds the epochs={epochs} of `fit`.")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Enables or disables the layer; also correct if `fit` has an `initial_epoch`."""
         self.layer.enabled.assign(float(is_mixed_epoch(epoch, self.params["epochs"], self.last_epochs)))
 
@@ -55,7 +56,7 @@ class LearningRateLog(keras.callbacks.Callback):
     The value is that of the next update, as a float. Works with schedules and with a LossScaleOptimizer.
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Adds the learning rate to `logs`."""
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
@@ -63,7 +64,7 @@ class LearningRateLog(keras.callbacks.Callback):
 class NonFiniteLoss(RunError):
     """Error for a NaN or infinite loss. Attributes: `loss`, and `epoch` and `step`, both counted from 0."""
 
-    def __init__(self, loss: float, epoch: int, step: int):
+    def __init__(self, loss: float, epoch: int, step: int) -> None:
         super().__init__(
             f"The loss became {loss} in epoch {epoch + 1}, step {step + 1}. "
             "Lower the learning rate, lengthen the warmup, or check the data."
@@ -82,16 +83,16 @@ class StopOnNonFinite(keras.callbacks.Callback):
     with the device at every step.
     """
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stores the epoch for the error message."""
         self._epoch, self._step = epoch, 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         """Checks the loss."""
         self._step = batch
         self._check(logs["loss"])
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Checks the validation loss, if any."""
         self._check(logs.get("val_loss", 0.0))
 

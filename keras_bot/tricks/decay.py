@@ -18,12 +18,14 @@ Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983; He et al., CVPR 2019
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_bot.deprecation import renamed_arguments, renamed_attributes
+from keras_bot.tensors import Tensor
 
 _RENAMED = {"learning_rate": "initial_learning_rate"}  # arguments of version 0.1.0
 
@@ -33,18 +35,18 @@ class _Decay(LearningRateSchedule):
 
     __getattr__ = renamed_attributes(**_RENAMED)
 
-    def __init__(self, initial_learning_rate: float):
+    def __init__(self, initial_learning_rate: float) -> None:
         super().__init__()
         if not initial_learning_rate > 0:
             raise ValueError(f"initial_learning_rate must be above 0, received {initial_learning_rate!r}.")
         self.initial_learning_rate = initial_learning_rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {"initial_learning_rate": self.initial_learning_rate}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the schedule from `get_config`'s result, also that of version 0.1.0."""
         return cls(**{_RENAMED.get(name, name): value for name, value in config.items()})
 
@@ -63,7 +65,7 @@ class StepDecay(_Decay):
     """
 
     @renamed_arguments(**_RENAMED)
-    def __init__(self, initial_learning_rate: float, boundaries: Sequence[int], factor: float = 0.1):
+    def __init__(self, initial_learning_rate: float, boundaries: Sequence[int], factor: float = 0.1) -> None:
         super().__init__(initial_learning_rate)
         if not 0 < factor <= 1:
             raise ValueError(f"factor must be above 0 and at most 1, received {factor!r}.")
@@ -73,7 +75,7 @@ class StepDecay(_Decay):
         self.boundaries = boundaries
         self.factor = factor
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         """Returns the learning rate of update `step`."""
         rates = [self.initial_learning_rate * self.factor**k for k in range(len(self.boundaries) + 1)]
         rate = ops.cast(rates[0], "float32")
@@ -81,7 +83,7 @@ class StepDecay(_Decay):
             rate = ops.where(step >= boundary, ops.cast(lower, "float32"), rate)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "boundaries": self.boundaries, "factor": self.factor}
 
@@ -99,18 +101,18 @@ class CosineDecay(_Decay):
     """
 
     @renamed_arguments(**_RENAMED)
-    def __init__(self, initial_learning_rate: float, decay_steps: int):
+    def __init__(self, initial_learning_rate: float, decay_steps: int) -> None:
         super().__init__(initial_learning_rate)
         if not decay_steps >= 1:
             raise ValueError(f"decay_steps must be at least 1, received {decay_steps!r}.")
         self.decay_steps = decay_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         """Returns the learning rate of update `step`."""
         progress = ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
         return 0.5 * (1.0 + ops.cos(progress * math.pi)) * self.initial_learning_rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "decay_steps": self.decay_steps}
 
@@ -129,7 +131,7 @@ class PolyDecay(_Decay):
     """
 
     @renamed_arguments(**_RENAMED)
-    def __init__(self, initial_learning_rate: float, decay_steps: int, power: float = 0.9):
+    def __init__(self, initial_learning_rate: float, decay_steps: int, power: float = 0.9) -> None:
         super().__init__(initial_learning_rate)
         if not decay_steps >= 1:
             raise ValueError(f"decay_steps must be at least 1, received {decay_steps!r}.")
@@ -138,11 +140,11 @@ class PolyDecay(_Decay):
         self.decay_steps = decay_steps
         self.power = power
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         """Returns the learning rate of update `step`."""
         remaining = 1.0 - ops.clip(ops.cast(step, "float32") / self.decay_steps, 0.0, 1.0)
         return ops.power(remaining, self.power) * self.initial_learning_rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "decay_steps": self.decay_steps, "power": self.power}

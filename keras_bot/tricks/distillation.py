@@ -15,21 +15,27 @@ Reference: Hinton et al., arXiv 1503.02531; He et al., CVPR 2019, equation 6; Gl
     DistillationSoftmaxCrossEntropyLoss.
 """
 
+import os
 from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_bot.deprecation import renamed_names
 from keras_bot.surgery import recast
+from keras_bot.tensors import Tensor
 from keras_bot.tricks.labels import as_probabilities
 from keras_bot.tricks.logits import check_logits, check_loss
 from keras_bot.tricks.precision import policy_of
 
+_Path = str | os.PathLike
 _SERIALIZED = ("student", "teacher", "teacher_inputs", "soft_loss")  # keys of a DistillationModel's config
 
 
-def distillation_loss(labels, logits, teacher_logits, temperature: float = 20.0, hard_weight: float | None = None):
+def distillation_loss(
+    labels: Tensor, logits: Tensor, teacher_logits: Tensor, temperature: float = 20.0, hard_weight: float | None = None
+) -> Tensor:
     """Returns the per-example distillation loss, (batch,) float32.
 
     Args:
@@ -76,16 +82,16 @@ class SoftCrossentropy(keras.losses.Loss):
         temperature: float = 20.0,
         reduction: str | None = "sum_over_batch_size",
         name: str = "soft_crossentropy",
-    ):
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
         _check(temperature)
         self.temperature = float(temperature)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns the per-example loss, (batch,)."""
         return _soft_crossentropy(y_true, y_pred, self.temperature)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "temperature": self.temperature}
 
@@ -126,10 +132,10 @@ class DistillationModel(keras.Model):
         teacher: keras.Model | None = None,
         temperature: float = 20.0,
         hard_weight: float | None = None,
-        teacher_inputs: Callable | None = None,
+        teacher_inputs: Callable[[Tensor], Tensor] | None = None,
         soft_loss: keras.losses.Loss | None = None,
         name: str | None = None,
-    ):
+    ) -> None:
         classes = check_logits(student, "student")
         if teacher is not None and (teacher_classes := check_logits(teacher, "teacher")) != classes:
             raise ValueError(f"The teacher has {teacher_classes} classes, but the student has {classes}.")
@@ -147,11 +153,13 @@ class DistillationModel(keras.Model):
         self.soft_loss = soft_loss or SoftCrossentropy(temperature)
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the student's logits."""
         return self.student(inputs, training=training)
 
-    def compile(self, optimizer="rmsprop", loss=None, **options):
+    def compile(
+        self, optimizer: str | keras.Optimizer = "rmsprop", loss: str | Callable | None = None, **options: Any
+    ) -> None:
         """Compiles this model and the student with the same optimizer, so that the saved student includes its state.
 
         Args:
@@ -163,7 +171,14 @@ class DistillationModel(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, **options)
         self.student.compile(optimizer=self.optimizer, loss=loss, **options)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         """Returns the hard loss plus the student's regularization losses, in training also the soft loss."""
         y, teacher_logits = self._split_labels(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -180,7 +195,7 @@ class DistillationModel(keras.Model):
         # `loss` is hard + penalties; adding (1 - w) * penalties keeps their total weight at 1.
         return self.hard_weight * loss + (1 - self.hard_weight) * (soft + penalties)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> dict:
         """Computes the metrics on the labels."""
         return super().compute_metrics(x, self._split_labels(y)[0], y_pred, sample_weight)
 
@@ -188,29 +203,36 @@ class DistillationModel(keras.Model):
         """Splits `y` into the labels and the teacher's logits, None if there is a teacher model."""
         return y if self.teacher is None and isinstance(y, tuple | list) else (y, None)
 
-    def save(self, filepath, overwrite=True, zipped=None, **options):
+    def save(self, filepath: _Path, overwrite: bool = True, zipped: bool | None = None, **options: Any) -> None:
         """Saves the student."""
         return self.student.save(filepath, overwrite=overwrite, zipped=zipped, **options)
 
-    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+    def save_weights(self, filepath: _Path, overwrite: bool = True, max_shard_size: float | None = None) -> None:
         """Saves the student's weights."""
         return self.student.save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
 
-    def load_weights(self, filepath, skip_mismatch=False, **options):
+    def load_weights(self, filepath: _Path, skip_mismatch: bool = False, **options: Any) -> None:
         """Loads the student's weights."""
         return self.student.load_weights(filepath, skip_mismatch=skip_mismatch, **options)
 
-    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options):
+    def export(
+        self,
+        filepath: _Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **options: Any,
+    ) -> None:
         """Exports the student."""
         return self.student.export(filepath, format, verbose, input_signature, **options)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments, with the models serialized."""
         parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _SERIALIZED}
         return {"name": self.name, **parts, "temperature": self.temperature, "hard_weight": self.hard_weight}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the model from `get_config`'s result, with new weights."""
         parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in _SERIALIZED}
         return cls(**{**config, **parts})

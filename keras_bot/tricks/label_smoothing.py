@@ -17,12 +17,15 @@ Reference: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; H
     4.
 """
 
+from typing import Any
+
 import keras
 
+from keras_bot.tensors import Tensor
 from keras_bot.tricks.labels import as_float_probabilities, as_probabilities, check_indices, one_hot
 
 
-def smooth(labels, epsilon: float):
+def smooth(labels: Tensor, epsilon: float) -> Tensor:
     """Smooths labels using only operators, so it accepts NumPy arrays and tensors of any framework, also in tf.data.
 
     Args:
@@ -39,7 +42,7 @@ def smooth(labels, epsilon: float):
     return spread_epsilon(as_float_probabilities(labels), epsilon)
 
 
-def spread_epsilon(labels, epsilon: float):
+def spread_epsilon(labels: Tensor, epsilon: float) -> Tensor:
     """Computes `smooth` without checking values, for labels that are known to be distributions.
 
     Raises:
@@ -75,13 +78,13 @@ class SmoothedCrossentropy(keras.losses.Loss):
         from_logits: bool = False,
         reduction: str | None = "sum_over_batch_size",
         name: str = "smoothed_crossentropy",
-    ):
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
         _check_epsilon(epsilon)
         self.epsilon = float(epsilon)
         self.from_logits = from_logits
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Returns the reduced loss. Validates labels here, because Keras passes them to `call` as floats."""
         classes = y_pred.shape[-1]
         if _are_indices(y_true, classes):
@@ -90,14 +93,14 @@ class SmoothedCrossentropy(keras.losses.Loss):
             y_true = as_probabilities(y_true)  # before Keras casts integers to floats
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns the per-example loss, (batch,)."""
         classes = y_pred.shape[-1]
         labels = one_hot(y_true, classes) if _are_indices(y_true, classes) else y_true
         labels = spread_epsilon(labels, self.epsilon)
         return keras.losses.categorical_crossentropy(labels, y_pred, from_logits=self.from_logits)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "epsilon": self.epsilon, "from_logits": self.from_logits}
 

@@ -9,12 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bot.tensors import Tensor
+
 _TOLERANCE = 0.01  # for rounding in half precision
 _PROBABILITIES = "labels_are_not_one_hot_or_probabilities"
 _INDICES = "labels_are_no_class_indices"
 
 
-def read(tensor) -> np.ndarray | None:
+def read(tensor: Tensor) -> np.ndarray | None:
     """Returns the values of an array or tensor of any framework as float64, or None for a symbolic tensor."""
     try:
         return np.asarray(tensor).astype("float64")
@@ -22,12 +24,12 @@ def read(tensor) -> np.ndarray | None:
         return None
 
 
-def is_integer(labels) -> bool:
+def is_integer(labels: Tensor) -> bool:
     """Returns whether an array or tensor of any framework has an integer dtype. Booleans don't count."""
     return "int" in keras.backend.standardize_dtype(labels.dtype)
 
 
-def check_probabilities(labels) -> bool:
+def check_probabilities(labels: Tensor) -> bool:
     """Raises ValueError if labels are class indices, or if their values can be read and aren't probabilities.
 
     Args:
@@ -57,7 +59,7 @@ def check_probabilities(labels) -> bool:
     return True
 
 
-def as_probabilities(labels):
+def as_probabilities(labels: Tensor) -> Tensor:
     """Validates labels (…, K) and returns them as float32; in a graph, invalid rows become NaN or raise an error.
 
     Raises:
@@ -73,7 +75,7 @@ def as_probabilities(labels):
     return _guarded(wide, inside, _PROBABILITIES)
 
 
-def as_float_probabilities(labels):
+def as_float_probabilities(labels: Tensor) -> Tensor:
     """Validates labels like `as_probabilities`, but keeps float dtypes and the type of non-backend tensors.
 
     It therefore accepts TensorFlow tensors in `tf.data` when Keras runs on another backend; the values of those are
@@ -91,7 +93,7 @@ def as_float_probabilities(labels):
     return labels
 
 
-def check_indices(labels, classes: int):
+def check_indices(labels: Tensor, classes: int) -> None:
     """Raises ValueError if class indices aren't whole numbers from 0 to K - 1, as far as their values can be read.
 
     Args:
@@ -117,7 +119,7 @@ def check_indices(labels, classes: int):
         )
 
 
-def one_hot(labels, classes: int):
+def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Converts class indices (batch,) or (batch, 1) to float32 (batch, K).
 
     In a graph, invalid indices become NaN or raise an error.

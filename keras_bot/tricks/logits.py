@@ -1,8 +1,11 @@
 """Validation of models that must return logits, and of losses that must take them."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_bot.surgery import output_layers
+from keras_bot.tensors import Tensor
 
 _FROM_PROBABILITIES = (  # functions that expect probabilities by default
     "categorical_crossentropy",
@@ -14,7 +17,7 @@ _FROM_PROBABILITIES = (  # functions that expect probabilities by default
 
 def check_logits(model: keras.Model, role: str = "model") -> int:
     """Returns the number of classes. Raises ValueError, naming `role`, unless the model's only output is logits."""
-    outputs = getattr(model, "outputs", None) or ()
+    outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:
         raise ValueError(
             f"The {role} must be a functional or built Sequential model with one output, received {model!r}. "
@@ -30,7 +33,7 @@ def check_logits(model: keras.Model, role: str = "model") -> int:
     return outputs[0].shape[-1]
 
 
-def check_loss(loss):
+def check_loss(loss: str | Callable[[Tensor, Tensor], Tensor] | None) -> None:
     """Raises ValueError unless a Keras loss, its name or its function takes logits."""
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     if loss is None:

@@ -18,9 +18,13 @@ Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv 171
 import contextlib
 import threading
 import types
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 from keras import ops
+
+from keras_bot.tensors import Tensor
 
 _replica = threading.local()  # Each replica runs in its own thread.
 
@@ -48,8 +52,8 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         dynamic_growth_steps: int = 2000,
         min_scale: float = 1.0,
         name: str | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
                 f"inner_optimizer already scales the loss: {inner_optimizer!r}. Pass its inner_optimizer instead."
@@ -62,7 +66,7 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         self.min_scale = min_scale
         sum_once(inner_optimizer)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Iterable[Tensor], trainable_variables: Iterable[keras.Variable] | None = None) -> None:
         """Sums the gradients over replicas, then applies them, or skips the step if any is non-finite.
 
         Args:
@@ -81,7 +85,9 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         grads = sum_over_replicas(self, grads, variables)
         super().apply(grads, variables)
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[keras.Variable] | None = None, var_names: str | Iterable[str] | None = None
+    ) -> None:
         """Excludes variables from the weight decay of the inner optimizer."""
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
@@ -99,7 +105,7 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         state[place] = ops.maximum(state[place], self.min_scale)
         return trainable, state
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "min_scale": self.min_scale}
 
@@ -119,10 +125,10 @@ def sum_over_replicas(optimizer: keras.optimizers.Optimizer, gradients: list, va
     return [None if gradient is None else next(summed) for gradient in gradients]
 
 
-class SumFirst:
+class SumFirst(keras.optimizers.Optimizer):
     """Mixin, placed before a Keras optimizer, that clips the gradient summed over replicas, not each replica's own."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         sum_once(self)
 
@@ -132,7 +138,7 @@ class SumFirst:
             super()._backend_apply_gradients(grads, trainable_variables)
 
 
-def sum_once(optimizer: keras.optimizers.Optimizer):
+def sum_once(optimizer: keras.optimizers.Optimizer) -> None:
     """Patches an optimizer not to sum gradients over replicas within `gradients_are_summed`."""
     if hasattr(optimizer, "_all_reduce_sum_gradients"):
         optimizer._all_reduce_sum_gradients = types.MethodType(_sum_unless_summed, optimizer)
@@ -145,7 +151,7 @@ def _sum_unless_summed(optimizer, grads_and_vars):
 
 
 @contextlib.contextmanager
-def gradients_are_summed():
+def gradients_are_summed() -> Iterator[None]:
     """Marks the calling replica's gradients as already summed over replicas inside the `with` block."""
     before = getattr(_replica, "is_summed", False)
     _replica.is_summed = True

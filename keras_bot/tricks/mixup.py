@@ -13,21 +13,32 @@ Reference: Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412; He et al., CVPR 2
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_bot.tensors import Tensor
 from keras_bot.tricks.labels import as_probabilities, is_integer
 
 _KEYS = ("images", "labels", "sample_weight")
 
 
-def mixup(x, partner, weight):
+def mixup(x: Tensor, partner: Tensor, weight: float | Tensor) -> Tensor:
     """Returns `weight * x + (1 - weight) * partner`, using only operators, for arrays and tensors of any framework."""
     return weight * x + (1 - weight) * partner
 
 
-def mix_batch(images, labels, uniforms, alpha: float, *, sample_weight=None, enabled=True, ops=keras.ops):
+def mix_batch(
+    images: Tensor,
+    labels: Tensor,
+    uniforms: Tensor,
+    alpha: float,
+    *,
+    sample_weight: Tensor | None = None,
+    enabled: bool | Tensor = True,
+    ops: Any = keras.ops,
+) -> tuple[Tensor, ...]:
     """Mixes a batch with its reversal. The layer calls it; it can also be called directly in `tf.data`.
 
     Args:
@@ -57,12 +68,12 @@ def mix_batch(images, labels, uniforms, alpha: float, *, sample_weight=None, ena
     return images, ops.where(mixed_weights[:, None] > 0, weighted / divisor, mixed_labels), mixed_weights
 
 
-def is_mixed_epoch(epoch, epochs: int, last_epochs: int):
+def is_mixed_epoch(epoch: int | Tensor, epochs: int, last_epochs: int) -> bool | Tensor:
     """Returns whether mixup is on in `epoch`, counted from 0: the last `last_epochs` of `epochs` train without it."""
     return epoch < epochs - last_epochs
 
 
-def mix_with_reversal(x, weight, ops=keras.ops):
+def mix_with_reversal(x: Tensor, weight: float | Tensor, ops: Any = keras.ops) -> Tensor:
     """Mixes a batch (B, …) with its reversal, computed in at least float32; the dtype is kept.
 
     Args:
@@ -83,7 +94,7 @@ def mix_with_reversal(x, weight, ops=keras.ops):
     return ops.cast(mixed, x.dtype)
 
 
-def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
+def symmetric_beta(uniforms: Tensor, alpha: float, ops: Any = keras.ops) -> Tensor:
     """Transforms two uniform samples to a sample of Beta(alpha, alpha), a float32 scalar in 0 … 1.
 
     Uses Bailey's polar method: Student's t with 2 * alpha degrees of freedom, mapped to the symmetric beta. It is valid
@@ -100,7 +111,7 @@ def symmetric_beta(uniforms, alpha: float, ops=keras.ops):
     return 0.5 * (1.0 + cosine / ops.sqrt(cosine * cosine + 1.0 / radius))
 
 
-def draw_weight(alpha: float, seed):
+def draw_weight(alpha: float, seed: keras.random.SeedGenerator) -> Tensor:
     """Samples lambda ~ Beta(alpha, alpha), a float32 scalar, with a `keras.random.SeedGenerator` as `seed`."""
     return symmetric_beta(keras.random.uniform((2,), seed=seed, dtype="float32"), alpha)
 
@@ -135,16 +146,30 @@ class MixUp(keras.layers.Layer):
             aren't (B,), or the structure is not one of the above. Binary labels (B, 1) must be floats.
     """
 
-    def __init__(self, alpha: float = 0.2, seed: int | None = None, name: str | None = None, dtype=None):
+    def __init__(
+        self,
+        alpha: float = 0.2,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=False, autocast=False)
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, received {alpha!r}. To train without mixup, remove the layer.")
         self.alpha = float(alpha)
         self.seed = seed = None if seed is None else int(seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.enabled = self.add_weight(name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32")
+        self.enabled: keras.Variable = self.add_weight(
+            name="enabled", shape=(), initializer="ones", trainable=False, dtype="float32"
+        )
 
-    def call(self, inputs, labels=None, sample_weight=None, training=True):
+    def call(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | dict[str, Tensor],
+        labels: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> tuple[Tensor, ...] | dict[str, Tensor]:
         """Returns the mixed batch, in the structure of the inputs.
 
         Args:
@@ -154,7 +179,7 @@ class MixUp(keras.layers.Layer):
             training: if False, the batch is returned unmixed.
         """
         if isinstance(labels, bool):  # called with (batch, training)
-            labels, training = None, labels
+            training, labels = labels, None
         parts = self._unpack(inputs if labels is None else (inputs, labels, sample_weight))
         if training:
             images, labels, weights = parts
@@ -187,7 +212,7 @@ class MixUp(keras.layers.Layer):
             images = ops.cast(images, self.compute_dtype)
         return images, as_probabilities(labels), None if weights is None else ops.cast(weights, "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         config = super().get_config()
         return {"name": config["name"], "dtype": config["dtype"], "alpha": self.alpha, "seed": self.seed}

@@ -16,12 +16,15 @@ Reference: Sutskever et al., ICML 2013; torch.optim.SGD(nesterov=True); mxnet.op
 """
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_bot.deprecation import renamed_arguments, renamed_attributes
+from keras_bot.tensors import Tensor
 from keras_bot.tricks.loss_scaling import SumFirst
 from keras_bot.tricks.no_bias_decay import DecayExclusions, is_kernel, same_path, warn_of_unknown_weights
 
@@ -52,21 +55,21 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
     @renamed_arguments(**_RENAMED)
     def __init__(
         self,
-        learning_rate=0.1,
+        learning_rate: float | LearningRateSchedule | Callable[[], Tensor] = 0.1,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         decayed_variables: str | Sequence[str] = "kernels",
         lr_multipliers: Mapping[str, float] | None = None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-    ):
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+    ) -> None:
         # NumPy scalars can't be multiplied with symbolic tensors.
         super().__init__(
             learning_rate=float(learning_rate) if isinstance(learning_rate, numbers.Real) else learning_rate,
@@ -86,7 +89,7 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         self.decayed_variables = decayed_variables if isinstance(decayed_variables, str) else tuple(decayed_variables)
         self.lr_multipliers = {path: float(factor) for path, factor in (lr_multipliers or {}).items()}
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Creates the velocities and determines which variables are decayed."""
         if self.built:
             return
@@ -113,7 +116,7 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
     def _apply_weight_decay(self, variables):
         """Does nothing: `update_step` adds the decay to the gradient. Keras' method would shrink the weights too."""
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         """Updates one variable."""
         index = self._get_variable_index(variable)
         velocity = self._velocities[index]
@@ -127,14 +130,14 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         self.assign(velocity, new_velocity)
         self.assign_sub(variable, step)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         decayed = self.decayed_variables if isinstance(self.decayed_variables, str) else list(self.decayed_variables)
         own = {"momentum": self.momentum, "decayed_variables": decayed, "lr_multipliers": self.lr_multipliers}
         return {**super().get_config(), **own}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         """Builds the optimizer from `get_config`'s result, also that of version 0.1.0."""
         config = {_RENAMED.get(name, name): value for name, value in config.items()}
         return super().from_config(config, custom_objects=custom_objects)

@@ -16,6 +16,8 @@ as Keras' `exclude_from_weight_decay` does, fails for a layer named "bias_branch
 
 import re
 import warnings
+from collections.abc import Iterable
+from typing import Any, Self
 
 import keras
 
@@ -41,7 +43,7 @@ def split_by_decay(model: keras.Model) -> tuple[list[keras.Variable], list[keras
     return [v for v in variables if is_kernel(v)], [v for v in variables if not is_kernel(v)]
 
 
-def warn_of_unknown_weights(variables: list[keras.Variable]):
+def warn_of_unknown_weights(variables: list[keras.Variable]) -> None:
     """Warns about matrices, as in custom layers, that `is_kernel` doesn't recognize and so aren't decayed."""
     others = [v.path for v in variables if len(v.shape) >= 2 and not is_kernel(v) and v.name not in _NEVER_DECAYED]
     if others:
@@ -52,17 +54,19 @@ def warn_of_unknown_weights(variables: list[keras.Variable]):
         )
 
 
-class DecayExclusions:
+class DecayExclusions(keras.optimizers.Optimizer):
     """Mixin, placed before Keras' Optimizer, that stores `exclude_from_weight_decay` in the config, and so in files.
 
     A name is a regular expression that is searched in the variables' names ("bias"). If it matches none of them, it is
     searched in their paths ("head/", a layer name).
     """
 
-    _excluded_paths = ()
-    _excluded_names = ()
+    _excluded_paths: tuple[str, ...] = ()
+    _excluded_names: tuple[str, ...] = ()
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[keras.Variable] | None = None, var_names: str | Iterable[str] | None = None
+    ) -> None:
         """Excludes variables from weight decay, replacing earlier calls. Call it before the optimizer is built.
 
         Args:
@@ -79,13 +83,15 @@ class DecayExclusions:
         self._excluded_paths = tuple(getattr(v, "path", v.name.partition(":")[0]) for v in var_list or ())
         self._excluded_names = tuple(var_names or ())
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Determines the excluded variables here, because in a TensorFlow graph variables have no paths."""
         if self.built:
             return
         super().build(variables)
         chosen = {path for name in self._excluded_names for path in _search(name, variables)}
-        known = getattr(self, "_exclude_from_weight_decay", set())  # keys of `var_list`, empty if loaded from a file
+        known: set[int] = getattr(
+            self, "_exclude_from_weight_decay", set()
+        )  # keys of `var_list`, empty if loaded from a file
         if not known:
             chosen |= {v.path for v in variables for path in self._excluded_paths if same_path(path, v.path)}
         self._excluded_keys = known | {self._var_key(v) for v in variables if v.path in chosen}
@@ -93,7 +99,7 @@ class DecayExclusions:
     def _use_weight_decay(self, variable):
         return self._var_key(variable) not in self._excluded_keys
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the optimizer's arguments and its exclusions, if any."""
         config = super().get_config()
         if self._excluded_paths or self._excluded_names:
@@ -101,7 +107,7 @@ class DecayExclusions:
         return config
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         """Builds the optimizer from `get_config`'s result."""
         config = dict(config)
         excluded = config.pop(_EXCLUDED, None)

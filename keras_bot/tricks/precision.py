@@ -16,6 +16,7 @@ Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv 171
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 
@@ -26,7 +27,7 @@ POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 @contextlib.contextmanager
-def mixed_precision(policy: str):
+def mixed_precision(policy: str) -> Iterator[None]:
     """Sets Keras' global dtype policy within a `with` block and restores the old one, also after an error.
 
     Args:

@@ -13,10 +13,13 @@ Reference: Goyal et al., arXiv 1706.02677, section 2.2; He et al., CVPR 2019, se
 """
 
 import numbers
+from typing import Any, Self
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_bot.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_bot")
@@ -31,18 +34,20 @@ class Warmup(LearningRateSchedule):
         ValueError: if the schedule has another type or a number is out of range.
     """
 
-    def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int):
+    def __init__(self, schedule: float | LearningRateSchedule, warmup_steps: int) -> None:
         super().__init__()
-        if isinstance(schedule, bool) or not isinstance(schedule, numbers.Real | LearningRateSchedule):
+        is_constant = isinstance(schedule, numbers.Real) and not isinstance(schedule, bool)
+        if not is_constant and not isinstance(schedule, LearningRateSchedule):
             raise ValueError(f"schedule must be a number or a LearningRateSchedule, received {schedule!r}.")
-        if isinstance(schedule, numbers.Real) and not schedule > 0:
+        if is_constant and not schedule > 0:
             raise ValueError(f"schedule is a constant learning rate, so it must be above 0, received {schedule!r}.")
-        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 1:
+        is_whole = isinstance(warmup_steps, numbers.Integral) and not isinstance(warmup_steps, bool)
+        if not is_whole or warmup_steps < 1:
             raise ValueError(f"warmup_steps must be an integer of at least 1, received {warmup_steps!r}.")
-        self.schedule = float(schedule) if isinstance(schedule, numbers.Real) else schedule
+        self.schedule = float(schedule) if is_constant else schedule
         self.warmup_steps = int(warmup_steps)
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         """Returns the learning rate of update `step`, counted from 0."""
         step = ops.convert_to_tensor(step)
         progress = (ops.cast(step, "float32") + 1.0) / self.warmup_steps
@@ -53,7 +58,7 @@ class Warmup(LearningRateSchedule):
         rate = self.schedule(step) if isinstance(self.schedule, LearningRateSchedule) else self.schedule
         return ops.cast(rate, "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments, with the wrapped schedule serialized."""
         schedule = self.schedule
         if isinstance(schedule, LearningRateSchedule):
@@ -61,7 +66,7 @@ class Warmup(LearningRateSchedule):
         return {"schedule": schedule, "warmup_steps": self.warmup_steps}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the schedule from `get_config`'s result."""
         schedule = config["schedule"]
         if isinstance(schedule, dict):

@@ -20,6 +20,7 @@ nonzero at input 0, as in squeeze-and-excitation. Linearity is tested on random 
 """
 
 import warnings
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -33,7 +34,9 @@ class ZeroedNorms(list):
         skipped: reasons for skipping the other residual branches, keyed by the name of the branch's addition.
     """
 
-    def __init__(self, norms=(), skipped=None):
+    def __init__(
+        self, norms: Iterable[keras.layers.BatchNormalization] = (), skipped: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(norms)
         self.skipped: dict[str, str] = dict(skipped or {})
 
@@ -73,7 +76,7 @@ def _branches(model):
     """Yields (addition name, last norms, obstacle or "") for each residual branch, in graph order."""
     if not getattr(model, "outputs", None):
         raise ValueError(f"model must be a functional model, received {model!r}.")
-    blocks = set()  # ids of the additions that close a block
+    blocks: set[int] = set()  # ids of the additions that close a block
     for node in _graph(model.outputs):
         operation = node.operation
         if _is_functional(operation):

@@ -148,6 +148,12 @@ def test_rows_and_seeds_can_be_added_to_finished_runs(out):
     assert json.loads((out / "ablation.json").read_text())["rows_in_order"] == ["2_new"]
 
 
+def test_nothing_is_written_before_the_recipes_were_checked(tmp_path):
+    with pytest.raises(ValueError, match="not checked"):
+        Ledger(tmp_path).begin(runs(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_directories_without_an_ablation_are_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(MisuseError, match=r"contains files but no ablation \(notes\.txt\)"):

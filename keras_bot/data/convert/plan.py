@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import stat
+from typing import Any
 
 from keras_bot.atomic_files import is_partial
 from keras_bot.data.sources.folder import ImageFolder
@@ -27,12 +28,13 @@ def survey(layout: ImageFolder, listings: dict[str, Listing]) -> tuple[dict[str,
         MisuseError: files are empty or cannot be read; reports their number and the first few.
     """
     digest = hashlib.sha256(json.dumps([layout.folders, layout.class_names]).encode())
-    root, sizes, bad, count = os.fsencode(layout.root), dict.fromkeys(listings, 0), [], 0
+    root, sizes, count = os.fsencode(layout.root), dict.fromkeys(listings, 0), 0
+    bad: list[str] = []
     for split, listing in listings.items():
         for index in range(len(listing)):
             path = listing.path(index)
             status, fault = _inspect(path)
-            if fault:
+            if status is None or fault:
                 count += 1
                 bad += [f"{printable(os.fsdecode(path))} ({fault})"] if count <= SHOWN else []
                 continue
@@ -51,7 +53,7 @@ def _inspect(path: bytes) -> tuple[os.stat_result | None, str]:
     try:
         status = os.stat(path)
     except OSError as error:
-        return None, error.strerror
+        return None, error.strerror or str(error)
     if not stat.S_ISREG(status.st_mode):
         return status, "not a regular file"
     if not status.st_size:
@@ -120,10 +122,12 @@ def check_same(out: pathlib.Path, earlier: dict, plan: dict) -> None:
     if not earlier or _without_checksums(earlier) == _without_checksums(plan):
         return
     splits = {"shards": "train", "validation_shards": "validation"}
-    pairs = [("seed", earlier["conversion"].get("seed"), plan["conversion"]["seed"])]
+    pairs: list[tuple[str, Any, Any]] = [("seed", earlier["conversion"].get("seed"), plan["conversion"]["seed"])]
     pairs += [("first_label", earlier.get("first_label"), plan["first_label"])]
     if earlier["conversion"].get("fingerprint") == plan["conversion"]["fingerprint"]:
-        pairs += [(flag, *(len(m["splits"][name]["shards"]) for m in (earlier, plan))) for flag, name in splits.items()]
+        for flag, name in splits.items():
+            old, new = (len(manifest["splits"][name]["shards"]) for manifest in (earlier, plan))
+            pairs.append((flag, old, new))
     changes = [f"{name} was {old}, now it is {new}" for name, old, new in pairs if old != new]
     reason = "; ".join(changes) or "the image folder's classes, names, sizes or modification times have changed"
     raise MisuseError(f"{out} contains another conversion: {reason}. Choose another folder, or empty it.")

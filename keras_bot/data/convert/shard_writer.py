@@ -135,7 +135,7 @@ def _header(data: bytes) -> tuple[str, int, int]:
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with an appended preview
+            kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG with an appended preview
             return kind, image.height, image.width
     except Exception:  # Pillow raises many types for a broken header; the file is copied regardless
         return "", 0, 0

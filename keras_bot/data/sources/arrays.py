@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -134,7 +135,7 @@ def _load(path: str) -> np.lib.npyio.NpzFile:
 def _array(path: str, key: str, arrays: np.lib.npyio.NpzFile) -> np.ndarray:
     try:
         return arrays[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise MisuseError(f"{path}: {key} can't be read ({error}). Save it as a plain array.") from error
 
 

@@ -64,8 +64,11 @@ class Source:
         """
         digest = hashlib.sha256()
         for record in sample(self, samples):
-            image = record and np.asarray(record["image"].numpy()).tobytes()
-            digest.update(b"%d %b" % (record["label"].numpy(), image) if record else b"unreadable")
+            if record:
+                image = np.asarray(record["image"].numpy()).tobytes()
+                digest.update(b"%d %b" % (record["label"].numpy(), image))
+            else:
+                digest.update(b"unreadable")
         return digest.hexdigest()[:16]
 
     def batches(
@@ -109,7 +112,7 @@ class Source:
 
         images = [b""] * self.size
         labels = np.zeros(self.size, np.int64)
-        names = []
+        names: list[bytes] = []
         try:
             for keys, places, (read_images, read_labels) in guarded_batches(self.keys(None, 1), read, _READ_AHEAD):
                 start = len(names)
@@ -211,7 +214,7 @@ def run_error(error: tf.errors.OpError) -> RunError | None:
     return RunError(own[1]) if own else None
 
 
-def cpu_constant(values, dtype: tf.DType | None = None) -> tf.Tensor:
+def cpu_constant(values: Any, dtype: tf.DType | None = None) -> tf.Tensor:
     """Returns a tensor in host memory, even if there is a GPU; data sets share it without a copy."""
     with tf.device("CPU:0"):
         return tf.constant(values, dtype)

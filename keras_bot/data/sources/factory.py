@@ -45,7 +45,7 @@ class SourceOptions:
             raise MisuseError(f"num_classes must be at least 0, received {self.num_classes}. 0 takes it from the data.")
 
 
-def open_source(dataset: str | os.PathLike, split: str = "train", **options) -> Source:
+def open_source(dataset: str | os.PathLike, split: str = "train", **options: Any) -> Source:
     """Opens one split of a data set.
 
     Args:
@@ -61,8 +61,8 @@ def open_source(dataset: str | os.PathLike, split: str = "train", **options) -> 
         TypeError: there is no such option.
     """
     check_names("open_source", options, field_names(SourceOptions))
-    options = SourceOptions(**options)
-    dataset, num_classes, first_label = os.fspath(dataset), options.num_classes, options.first_label
+    chosen = SourceOptions(**options)
+    dataset, num_classes, first_label = os.fspath(dataset), chosen.num_classes, chosen.first_label
     if split not in ("train", "eval"):
         raise MisuseError(f"split must be 'train' or 'eval', received {split!r}.")
     if not dataset:
@@ -70,23 +70,23 @@ def open_source(dataset: str | os.PathLike, split: str = "train", **options) -> 
     is_folder, is_npz = _is_folder(dataset), dataset.endswith(".npz")
     is_tfds = dataset != "synthetic" and not is_npz and not is_folder
     is_shards = is_folder and not is_npz and has_shards(dataset)
-    if options.tfds_split and not is_tfds:
+    if chosen.tfds_split and not is_tfds:
         raise MisuseError(
-            f"tfds_split={options.tfds_split!r} is only supported for TFDS sets, and {dataset!r} is not one. Remove it."
+            f"tfds_split={chosen.tfds_split!r} is only supported for TFDS sets, and {dataset!r} is not one. Remove it."
         )
     if first_label not in ((0, 1) if is_shards else (0,)):
         raise MisuseError(
             f"first_label must be 0, or 1 for TFRecord shards, received {first_label} for {dataset!r}. Leave it at 0."
         )
     if is_tfds:
-        return open_tfds(dataset, split, options.data_dir, num_classes, options.tfds_split, options.read_config)
+        return open_tfds(dataset, split, chosen.data_dir, num_classes, chosen.tfds_split, chosen.read_config)
     if is_shards:
-        return open_tfrecord(dataset, split, num_classes, first_label, options.read_config)
+        return open_tfrecord(dataset, split, num_classes, first_label, chosen.read_config)
     if dataset == "synthetic":
-        source = open_synthetic(split, num_classes, options.synthetic_images, options.image_size)
+        source = open_synthetic(split, num_classes, chosen.synthetic_images, chosen.image_size)
     else:
         source = (open_npz if is_npz else open_folder)(dataset, split, num_classes)
-    return source.shared(share_of(options.read_config, source.size, split))
+    return source.shared(share_of(chosen.read_config, source.size, split))
 
 
 def _is_folder(dataset: str) -> bool:

@@ -113,8 +113,8 @@ def _stream(table: Sequence[tf.Tensor], first: tf.Tensor, reading: Reading) -> t
     skipped = first - tf.reduce_sum(sizes[:begin])
 
     def read_group(group: tf.Tensor) -> tf.data.Dataset:
-        files = [column[group * cycle : (group + 1) * cycle] for column in table]
-        return _read_group(*files, tf.where(group == begin, skipped, 0), reading)
+        paths, skips, takes = (column[group * cycle : (group + 1) * cycle] for column in table)
+        return _read_group(paths, skips, takes, tf.where(group == begin, skipped, 0), reading)
 
     return tf.data.Dataset.range(begin, groups).flat_map(read_group)
 

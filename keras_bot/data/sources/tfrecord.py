@@ -167,7 +167,7 @@ def _class_names(root: pathlib.Path, num_classes: int, first_label: int) -> tupl
     numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
     names = lines
     if lines and all(numbered):
-        found = {int(match[1]): match[2].strip() for match in numbered}
+        found = {int(match[1]): match[2].strip() for match in numbered if match}
         if len(found) < len(lines) or sorted(found) != list(range(first_label, first_label + len(found))):
             raise MisuseError(
                 f"{path} must contain each label from {first_label} to {first_label + len(lines) - 1} once, received "
@@ -211,8 +211,8 @@ def _check_first(path: str, num_classes: int, first_label: int) -> None:
     except DecodeError:
         features = {}
     received = ", ".join(sorted(features)) or "other data"
-    images = features[_IMAGE].bytes_list.value if _IMAGE in features else ()
-    labels = features[_LABEL].int64_list.value if _LABEL in features else ()
+    images = features[_IMAGE].bytes_list.value if _IMAGE in features else []
+    labels = features[_LABEL].int64_list.value if _LABEL in features else []
     if len(images) != 1 or len(labels) != 1:
         raise MisuseError(
             f"{path} must contain tf.train.Example records with one {_IMAGE} (bytes) and one {_LABEL} (int64), "

@@ -431,6 +431,21 @@ def test_files_that_hold_nothing_are_reported_before_anything_is_written(image_f
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_cannot_be_inspected_is_reported_even_without_a_reason_of_the_system(
+    image_folder, tmp_path, monkeypatch
+):
+    folder, inspect = image_folder(classes=2, train=2, val=1), os.stat
+
+    def fail(path, **options):
+        if os.fsencode(path).endswith(b"train/class0/1.jpg"):
+            raise OSError("the share is gone")  # has no strerror
+        return inspect(path, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(MisuseError, match=r"1 files are not images: \S+class0/1\.jpg \(the share is gone\)\. Fix"):
+        convert(str(folder), str(tmp_path / "out"))
+
+
 def test_an_image_that_goes_away_while_it_is_converted(tmp_path):
     folder, out = _many(tmp_path, images=12), tmp_path / "out"
     _begun(folder, out)
