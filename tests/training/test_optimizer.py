@@ -195,3 +195,7 @@ def test_adamw_saves_its_exclusions(network):
     excluded = [path.split("/")[-1] for path in optimizer.get_config()["excluded_from_weight_decay"]["var_paths"]]
     assert excluded == ["bias", "gamma", "beta", "bias"]
     assert "excluded_from_weight_decay" not in build_optimizer(Recipe(optimizer="adamw"), 0.1, network).get_config()
+
+
+def test_files_name_adamw_by_the_package():
+    assert keras.saving.get_registered_name(AdamW) == "keras_bot>AdamW"
