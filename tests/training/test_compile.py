@@ -1,6 +1,7 @@
 """`compile_trainee` passes every setting of the recipe to Keras and to the strategy, in the right order."""
 
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -53,7 +54,9 @@ def test_xla_needs_the_strategy_and_the_model(jit, supports_jit):
         return network
 
     recipe = Recipe()
-    result = compiled(recipe, trainee, jit=jit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras warns about a model that does not support XLA
+        result = compiled(recipe, trainee, jit=jit)
     assert result.trainee.jit_compile is (jit and supports_jit)
     assert result.strategy.calls[0] == ("use_jit", recipe)
 
@@ -108,6 +111,8 @@ def test_with_a_teacher_only_the_students_weights_have_state():
     result = compiled(recipe, lambda network: build_distillation_model(recipe, network, teacher))
     velocities = [v for v in result.optimizer.variables if "velocity" in v.path]
     assert len(velocities) == 2 and result.network.optimizer is result.optimizer
+    name, trainee, network, *_ = result.strategy.calls[1]
+    assert (name, trainee, network) == ("prepare_step", result.trainee, result.network)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", tf.float32), ("mixed_bfloat16", tf.bfloat16)])
