@@ -177,20 +177,18 @@ def batches_of_any_size(*values) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in tensors]
 
 
-def check_compiled(function: Callable, batch: Callable[[int], tuple], tolerance: float, xla: bool = True) -> None:
+def check_compiled(build: Callable[[], Callable], batch: Callable[[int], tuple], tolerance: float, xla=True) -> None:
     """A function of tensors gives the same eagerly, traced for batches of any size, and compiled by XLA.
 
     Args:
-        function: its first run may build state; it must not depend on earlier runs.
+        build: returns the function; called for each way, since the function may have a state.
         batch: batch size -> arguments.
         tolerance: largest difference relative to the largest value.
-        xla: whether XLA can compile it.
+        xla: whether XLA can compile the function and gives the same values.
     """
-    signature = batches_of_any_size(*batch(2))
-    traced = tf.function(function, input_signature=signature, autograph=False)
-    for size in (1, 3):
-        expected = function(*map(tf.convert_to_tensor, batch(size)))
-        assert_close(traced(*batch(size)), expected, tolerance)
-    if xla:
-        compiled = tf.function(function, jit_compile=True, autograph=False)
-        assert_close(compiled(*batch(3)), expected, tolerance)
+    eager, options = build(), {"input_signature": batches_of_any_size(*batch(2)), "autograph": False}
+    expected = [eager(*map(tf.convert_to_tensor, batch(size))) for size in (1, 3)]
+    for jit in (False, True)[: 1 + xla]:
+        compiled = tf.function(build(), jit_compile=jit, **options)
+        for size, values in zip((1, 3), expected, strict=True):
+            assert_close(compiled(*batch(size)), values, tolerance)
