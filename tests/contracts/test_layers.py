@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from contracts.checks import (
     EPSILON,
     Row,
@@ -23,7 +24,6 @@ from contracts.checks import (
     round_trip,
     save_and_load,
 )
-
 from keras_bot.tasks.detection.fpn import AddUpsampled
 from keras_bot.tasks.segmentation.fcn import ResizeLike
 from keras_bot.tricks import MixUp

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from contracts.checks import (
     Row,
     check_compiled,
@@ -18,7 +19,6 @@ from contracts.checks import (
     refuse,
     round_trip,
 )
-
 from keras_bot.tasks.segmentation.fcn import PixelCrossentropy
 from keras_bot.training.distillation.soft_targets import TopKCrossentropy, top_k_targets
 from keras_bot.tricks import SmoothedCrossentropy, SoftCrossentropy

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from contracts.checks import (
     Row,
     assert_close,
@@ -17,7 +18,6 @@ from contracts.checks import (
     round_trip,
     save_and_load,
 )
-
 from keras_bot.training.optimizer import AdamW
 from keras_bot.tricks import NAG, CosineDecay, LossScaling, Warmup
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from contracts.checks import Row, check_config, check_defaults, check_refusal, each, each_refusal, refuse, round_trip
 
+from contracts.checks import Row, check_config, check_defaults, check_refusal, each, each_refusal, refuse, round_trip
 from keras_bot.tricks import CosineDecay, PolyDecay, StepDecay, Warmup
 
 STEPS = 12
