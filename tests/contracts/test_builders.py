@@ -111,21 +111,17 @@ def test_outputs_have_the_documented_shapes():
 
 def test_a_saved_model_needs_only_keras_and_is_the_same(tmp_path):
     model = all_blocks()
-    weights = model.get_weights()
     loaded = save_and_load(model, tmp_path)
-    for training in (False, True):
-        assert_equal(loaded(*images(3), training=training), model(*images(3), training=training))
-        assert_equal(loaded.get_weights(), model.get_weights())
-    model.set_weights(weights)
+    assert_equal(loaded(*images(2)), model(*images(2)))
     config = zipfile.ZipFile(tmp_path / "model.keras").read("config.json").decode()
     assert "keras_bot" not in config.replace("keras_bot>AddUpsampled", "").replace("keras_bot.tasks.detection.fpn", "")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_dtype_policies(policy):
-    model, expected = all_blocks(policy), all_blocks()(*images(3))
+    model, expected = all_blocks(policy), all_blocks()(*images(2))
     assert {variable.dtype for variable in model.weights} == {"float32"}
-    outputs = model(*images(3))
+    outputs = model(*images(2))
     compute = policy.removeprefix("mixed_")
     for name, block in BLOCKS.items():
         assert dtypes(outputs[name]) == ["float32" if block.ends_in_float32 else compute], name

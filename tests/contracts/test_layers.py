@@ -31,7 +31,7 @@ from keras_bot.tricks import MixUp
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LayerRow(Row):
     """A layer and its calls.
 

@@ -28,7 +28,7 @@ INHERITED = ("reduction", "name")  # arguments of every Keras loss
 COMMON = {"reduction": "sum", "name": "mine"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LossRow(Row):
     """A loss with `batch`: batch size -> labels and predictions in float32, as float16 can represent them."""
 

@@ -25,7 +25,7 @@ from keras_bot.tasks.segmentation.task import PixelEntropy
 CLASSES, IMAGES = 3, 4
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MetricRow(Row):
     """A metric with `dtype`, that of its result, and `initial`, its result before the first update."""
 
