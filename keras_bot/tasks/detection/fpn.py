@@ -33,6 +33,10 @@ class AddUpsampled(layers.Layer):
         """Returns the shape of `fine`."""
         return fine_shape
 
+    def get_config(self):
+        """Returns the base config. Without this override, Keras rejects a dtype policy, as in recast copies."""
+        return super().get_config()
+
 
 def check_backbone(backbone: keras.Model, levels: Sequence[str]) -> None:
     """Raises MisuseError unless `backbone` outputs a dictionary with all `levels`."""

@@ -38,6 +38,7 @@ from keras_bot.training.distributed.strategy import Strategy
 SHOWN = 8
 
 
+@keras.saving.register_keras_serializable(package="keras_bot")
 class PixelEntropy(keras.metrics.Mean):
     """Mean cross-entropy over all valid pixels of a set; weights (B,) of 0 exclude padding."""
 
@@ -54,6 +55,9 @@ class PixelEntropy(keras.metrics.Mean):
         classes = ops.where(masks != IGNORE, masks, 0)
         losses = keras.losses.sparse_categorical_crossentropy(classes, ops.cast(y_pred, "float32"), from_logits=True)
         super().update_state(losses, valid)
+
+    def get_config(self):  # noqa: D102
+        return {"name": self.name}
 
 
 class Segmentation(Task):

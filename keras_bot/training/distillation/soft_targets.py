@@ -60,16 +60,12 @@ def top_k_targets(logits: np.ndarray, k: int, temperature: float) -> np.ndarray:
     return np.concatenate([classes, np.take_along_axis(q, classes, axis=-1)], axis=-1).astype("float32")
 
 
-class TopKCrossentropy(keras.losses.Loss):
+@keras.saving.register_keras_serializable(package="keras_bot")
+class TopKCrossentropy(tricks.SoftCrossentropy):
     """Loss that computes the module docstring's soft loss from the output of `top_k_targets`.
 
-    Args:
-        temperature: T.
+    The arguments are those of `SoftCrossentropy`.
     """
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__(name="soft_crossentropy", reduction="sum_over_batch_size", dtype="float32")
-        self.temperature = temperature
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss per image: output of `top_k_targets` (B, 2k) and logits (B, K) -> (B,)."""
