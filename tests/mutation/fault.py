@@ -24,7 +24,8 @@ class Fault:
         new: text to replace it with.
         harm: what goes wrong for a user.
         seen: difference that was observed or follows from the code, so that the fault is not an equivalent program.
-        tests: test files or folders below tests/ to run first; () are those that mirror the file, see `run.near_tests`.
+        tests: test files or folders below tests/ to run first; those named like the file are added, see
+            `run.near_tests`.
     """
 
     area: str

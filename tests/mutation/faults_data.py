@@ -28,8 +28,11 @@ DATA = [
         old="eval_crop: float = 0.875",
         new="eval_crop: float = 1.0",
         harm='`data.pipeline(…, "eval")` crops 224 of 224 pixels instead of 224 of 256, unlike the trainer.',
-        seen="EvalConfig(batch_size=1, image_size=224).eval_crop; the trainer passes --eval_crop and is not affected.",
-        tests=("data",),
+        seen=(
+            "EvalConfig(batch_size=1, image_size=224).eval_crop is 1.0 instead of 0.875; the trainer passes its own "
+            "value."
+        ),
+        tests=("data/test_pipeline.py", "data/test_exact_evaluation.py"),
     ),
     Fault(
         area="data",
@@ -56,7 +59,7 @@ DATA = [
         old="(worker, 2 * workers - 1 - worker))",
         new="(worker, workers + worker))",
         harm="With several workers, mixup pairs other images than a single process does.",
-        seen="Of a batch of 8, two workers take the rows 0 1 4 5 and 2 3 6 7 instead of 0 1 6 7 and 2 3 4 5.",
+        seen="Two workers take the rows 0 1 4 5 and 2 3 6 7 of a batch of 8 instead of 0 1 6 7 and 2 3 4 5.",
     ),
     Fault(
         area="data",
@@ -75,7 +78,7 @@ DATA = [
         old="share + (worker < left),",
         new="share + (worker <= left),",
         harm="Evaluation shares of two workers overlap by a record, which counts twice.",
-        seen="Of 10 records, the workers of 3 evaluate 0 to 3, 4 to 7 and 7 to 9 instead of 0 to 3, 4 to 6 and 7 to 9.",
+        seen="Three workers evaluate the records 0 to 3, 4 to 7 and 7 to 9 of 10 instead of 0 to 3, 4 to 6 and 7 to 9.",
         tests=("data/sources/test_shares.py", "data/sources/test_sources.py"),
     ),
     Fault(

@@ -46,7 +46,7 @@ TRICKS = [
         old="mixed_labels = mix_with_reversal(labels, weight, ops)",
         new="mixed_labels = mix_with_reversal(labels, 1.0 - weight, ops)",
         harm="Mixup gives each image mostly its partner's label.",
-        seen="Images of lambda 0.001 get labels of 0.999, without sample weights.",
+        seen="With lambda 0.001, an image gets labels mixed with 0.999.",
     ),
     Fault(
         area="tricks",

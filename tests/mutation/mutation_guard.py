@@ -45,6 +45,9 @@ class _Recorder:
             self._write(report.when, report.nodeid, report)
 
     def _write(self, when, test, report):
-        reason = report.longreprtext.strip().splitlines()[-1:]
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = [crash.message] if crash else report.longreprtext.strip().splitlines()[-1:]
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"when": when, "test": test, "reason": "".join(reason)[:300]}) + "\n")
+            file.write(
+                json.dumps({"when": when, "test": test, "reason": " ".join("".join(reason).split())[:300]}) + "\n"
+            )

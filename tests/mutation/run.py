@@ -100,20 +100,18 @@ class Results:
 
 
 def near_tests(fault: Fault) -> list[str]:
-    """Returns the test files to run first: the row's own, else those named like the file, else those of its folder.
+    """Returns the test files to run first: those named like the file and the row's own, else those of its folder.
 
-    They are relative to the root. Files that no longer exist are left out.
+    They are relative to the root. Files that don't exist are left out.
     """
-    own = [path for name in fault.tests for path in _test_files(ROOT / "tests" / name)]
-    if own:
-        return [str(path.relative_to(ROOT)) for path in dict.fromkeys(own)]
     path = pathlib.PurePath(fault.file)
     folder, stem = (path.parent.parent, path.parent.name) if path.stem == "__init__" else (path.parent, path.stem)
     while not _test_files(ROOT / "tests" / folder):
         folder = folder.parent
     files = _test_files(ROOT / "tests" / folder)
     named = [file for file in files if f"{file.stem}_".startswith(f"test_{stem}_")]
-    return [str(file.relative_to(ROOT)) for file in named or files]
+    own = [file for name in fault.tests for file in _test_files(ROOT / "tests" / name)]
+    return [str(file.relative_to(ROOT)) for file in dict.fromkeys([*named, *own] or files)]
 
 
 def _test_files(path):
