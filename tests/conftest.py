@@ -67,11 +67,14 @@ def shared_scenes(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> tuple[pathlib.Path, str]:
-    """The run directory of `keras-bot train` with `builders.tiny_flags` and the command's output. Do not change it."""
+    """The run directory of a `keras-bot train` that trained `tiny_network`, and its output. Do not change it."""
     from processes import run_command
+    from tiny_training import use_tiny_network
 
     path = tmp_path_factory.mktemp("trained") / "tiny"
-    done = run_command("train", *builders.tiny_flags(**builders.NO_COLOR), f"--run_dir={path}")
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_network(patch)
+        done = run_command("train", *builders.tiny_flags(**builders.NO_COLOR), f"--run_dir={path}")
     return path, done.out
 
 

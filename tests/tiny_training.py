@@ -4,13 +4,13 @@ import dataclasses
 import pathlib
 
 import keras
+import pytest
 from processes import run_command
 
-from keras_bot import trainer
 from keras_bot.ablation import driver
 from keras_bot.ablation.validate import TrainerInfo, plan_recipes
 from keras_bot.recipe import Recipe
-from keras_bot.tasks.classification import Classification
+from keras_bot.tasks import classification
 from keras_bot.trainer import describe, train
 
 
@@ -27,30 +27,28 @@ def tiny_network(classes: int = 4, filters: int = 4) -> keras.Model:
     return keras.Model(images, layers.Dense(classes, dtype="float32", name="logits")(x), name="tiny")
 
 
-class TinyClassification(Classification):
-    """Classification with `tiny_network` in place of the recipe's network; `width` scales its filters."""
+def use_tiny_network(monkeypatch: pytest.MonkeyPatch):
+    """Lets every training of a classifier in this process build `tiny_network`, whose filters the `width` scales."""
 
-    def build_network(self, recipe: Recipe, source) -> keras.Model:
-        """Builds the network."""
-        return tiny_network(source.num_classes, filters=round(16 * recipe.width))
+    def build(recipe, num_classes, class_names=()):
+        return tiny_network(num_classes, filters=round(16 * recipe.width))
+
+    monkeypatch.setattr(classification, "build_classifier", build)
 
 
 def train_tiny(recipe: Recipe, run_dir: pathlib.Path, **options) -> dict:
     """Trains `tiny_network` by a recipe; `options` are those of `train`."""
-    return train(recipe, run_dir, progress_bar=False, task=TinyClassification(), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_network(patch)
+        return train(recipe, run_dir, progress_bar=False, **options)
 
 
 def write_network(run_dir: pathlib.Path, recipe: Recipe, network: keras.Model) -> dict:
     """Saves a network as the result of a run and returns the facts that `train` writes to metrics.json."""
-    task = TinyClassification()
+    task = classification.Classification()
     run_dir.mkdir(parents=True, exist_ok=True)
     task.save(network, run_dir / "model.keras")
     return describe(recipe, network, *(task.open_source(recipe, split) for split in ("train", "eval")))
-
-
-def use_tiny_network(monkeypatch):
-    """Lets the commands that train a classifier in this process train `tiny_network`."""
-    monkeypatch.setattr(trainer, "find_task", {"classification": TinyClassification()}.__getitem__)
 
 
 def ablate_in_this_process(monkeypatch):
