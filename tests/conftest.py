@@ -1,13 +1,12 @@
-"""For all tests: two devices, the folder of real images, and makers of tiny data sets."""
+"""Fixtures for all tests: two devices, the folder of real images, and tiny data sets in the test's own folder."""
 
 import os
 import pathlib
 from collections.abc import Callable
 
+import builders
 import keras
-import numpy as np
 import pytest
-from PIL import Image
 
 if keras.backend.backend() == "tensorflow":  # before TensorFlow starts
     import tensorflow as tf
@@ -23,11 +22,6 @@ def pytest_configure(config):
     """
     if keras.backend.backend() == "tensorflow" and config.option.markexpr == "not thorough and not soak":
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
-VOC = """<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>
-<object><name>{kind}</name><difficult>0</difficult>
-<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"""
 
 
 @pytest.fixture(scope="session")
@@ -49,74 +43,52 @@ def two_replicas() -> "tf.distribute.MirroredStrategy":
 
 @pytest.fixture
 def image_folder(tmp_path) -> Callable[..., pathlib.Path]:
-    """Makes `train` and `val` of JPEGs with `classes` classes of `train` and `val` images each, 40x30."""
-
-    def make(classes: int = 3, train: int = 5, val: int = 2, name: str = "images") -> pathlib.Path:
-        draw = np.random.default_rng(0)
-        for split, count in (("train", train), ("val", val)):
-            for label in range(classes):
-                folder = tmp_path / name / split / f"class{label}"
-                folder.mkdir(parents=True)
-                for i in range(count):
-                    pixels = draw.integers(0, 256, (30, 40, 3), np.uint8)
-                    Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
-        return tmp_path / name
-
-    return make
+    """Calls `builders.write_image_folder` in a folder of the test's own, by default "images"."""
+    return lambda name="images", **options: builders.write_image_folder(tmp_path / name, **options)
 
 
 @pytest.fixture
 def npz_file(tmp_path) -> Callable[..., pathlib.Path]:
-    """Makes an .npz: 24 training and 10 test images, 8x8, 4 classes; arrays given by name replace them."""
-
-    def make(name: str = "set.npz", **arrays: np.ndarray) -> pathlib.Path:
-        draw = np.random.default_rng(0)
-        own = {
-            "x_train": draw.integers(0, 256, (24, 8, 8, 3), np.uint8),
-            "y_train": np.arange(24) % 4,
-            "x_test": draw.integers(0, 256, (10, 8, 8, 3), np.uint8),
-            "y_test": np.arange(10) % 4,
-        }
-        chosen = {key: value for key, value in {**own, **arrays}.items() if value is not None}
-        np.savez(tmp_path / name, **chosen)
-        return tmp_path / name
-
-    return make
+    """Calls `builders.write_npz` in the test's folder, by default for "set.npz"."""
+    return lambda name="set.npz", **arrays: builders.write_npz(tmp_path / name, **arrays)
 
 
 @pytest.fixture
-def scenes(tmp_path, make_scenes):
-    """Those of `make_scenes`, in a folder of the test's own."""
-    return make_scenes(tmp_path)
+def scenes(tmp_path) -> dict[str, pathlib.Path]:
+    """The data folders of `builders.write_scenes`, by task, in the test's folder."""
+    return builders.write_scenes(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def make_scenes() -> Callable[[pathlib.Path], dict[str, pathlib.Path]]:
-    """Makes squares of two colours on grey, 64x48, in a folder: as boxes in Pascal VOC's layout, and as masks."""
-    return _make_scenes
+def shared_scenes(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """The data folders of `builders.write_scenes`, by task. Do not change them."""
+    return builders.write_scenes(tmp_path_factory.mktemp("scenes"))
 
 
-def _make_scenes(parent):
-    draw = np.random.default_rng(0)
-    boxes, masks = parent / "boxes", parent / "masks"
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (boxes / folder).mkdir(parents=True)
-    for folder in ("images", "masks"):
-        (masks / folder).mkdir(parents=True)
-    names = [f"scene{i}" for i in range(12)]
-    for number, name in enumerate(names):
-        pixels, classes = draw.integers(100, 140, (48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
-        y, x, kind = *draw.integers(4, 24, 2), number % 2
-        pixels[y : y + 20, x : x + 20] = (230, 30, 30) if kind else (30, 30, 230)
-        classes[y : y + 20, x : x + 20] = kind + 1
-        Image.fromarray(pixels).save(boxes / "JPEGImages" / f"{name}.jpg", quality=95)
-        Image.fromarray(pixels).save(masks / "images" / f"{name}.jpg", quality=95)
-        Image.fromarray(classes).save(masks / "masks" / f"{name}.png")
-        square = {"x0": x + 1, "y0": y + 1, "x1": x + 20, "y1": y + 20}
-        told = VOC.format(name=name, kind=("blue", "red")[kind], **square)
-        (boxes / "Annotations" / f"{name}.xml").write_text(told)
-    for split, part in (("train", names[:8]), ("val", names[8:])):
-        (boxes / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(part))
-        (masks / f"{split}.txt").write_text("\n".join(part))
-    (masks / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n")
-    return {"detection": boxes, "segmentation": masks}
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[pathlib.Path, str]:
+    """The run directory of a `keras-bot train` that trained `tiny_network`, and its output. Do not change it."""
+    from processes import run_command
+    from tiny_training import use_tiny_network
+
+    path = tmp_path_factory.mktemp("trained") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_network(patch)
+        done = run_command("train", *builders.tiny_flags(**builders.NO_COLOR), f"--run_dir={path}")
+    return path, done.out
+
+
+@pytest.fixture(scope="session")
+def run_dir(trained) -> pathlib.Path:
+    """The run directory of `trained`. Do not change it."""
+    return trained[0]
+
+
+@pytest.fixture(scope="session")
+def savedmodel(run_dir, tmp_path_factory) -> pathlib.Path:
+    """The SavedModel that `keras-bot export` writes of `run_dir`. Do not change it."""
+    from processes import run_command
+
+    folder = tmp_path_factory.mktemp("exported")
+    run_command("export", f"--run_dir={run_dir}", f"--output_dir={folder}", "--name=saved")
+    return folder / "saved"

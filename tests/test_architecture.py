@@ -3,11 +3,11 @@
 import ast
 import pathlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
+from processes import run_python
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_bot"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -208,7 +208,7 @@ def test_importing_keras_bot_is_quick_and_takes_no_keras():
         "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules), 'too much imported';"
         "assert took < 0.3, took"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+    run_python(code, cwd=PACKAGE.parent)
 
 
 def test_the_public_names_are_there():

@@ -3,18 +3,17 @@
 `compat/stopped` is the interrupted run without its best.keras, `compat/whole` what the uninterrupted one ended with.
 """
 
-import csv
 import io
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
+from builders import read_history
+from processes import run_command
 
 from keras_bot.cli.flags import read_recipe
 from keras_bot.recipe import RENAMED, Recipe
@@ -33,20 +32,15 @@ def read_weights(path):
     return weights
 
 
-def read_rows(folder):
-    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-
-
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """The resumed run, in a process of its own, as for a user."""
+    """The resumed run."""
     run = tmp_path_factory.mktemp("compat") / "run"
     shutil.copytree(STOPPED, run)
     command = ["train", f"--flagfile={STOPPED / 'run.flags'}", f"--run_dir={run}", "--resume"]
-    done = subprocess.run([sys.executable, "-m", "keras_bot", *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "a run.flags of the previous version must load silently"
-    assert [line.split(" - ")[0] for line in done.stdout.splitlines()[:-1]] == ["epoch 3/4", "epoch 4/4"]
+    done = run_command(*command)
+    assert done.err == "", "a run.flags of the previous version must load silently"
+    assert [line.split(" - ")[0] for line in done.out.splitlines()[:-1]] == ["epoch 3/4", "epoch 4/4"]
     return run
 
 
@@ -74,7 +68,7 @@ def test_the_resumed_run_ends_with_the_same_metrics(resumed):
     metrics, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (resumed, WHOLE))
     for name in ("top1", "top5", "loss", "best_top1", "epochs"):
         assert metrics["result"][name] == pytest.approx(expected["result"][name], abs=1e-3), name
-    rows, expected = read_rows(resumed), read_rows(WHOLE)
+    rows, expected = read_history(resumed), read_history(WHOLE)
     assert [row["epoch"] for row in rows] == [row["epoch"] for row in expected] == ["1", "2", "3", "4"]
     for name in ("loss", "top1", "val_loss", "val_top1", "learning_rate"):
         values, wanted = ([float(row[name]) for row in part] for part in (rows, expected))

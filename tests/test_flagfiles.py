@@ -164,13 +164,13 @@ def marks(path):
 @pytest.mark.parametrize(
     "path", [pytest.param(path, id=name_of(path), marks=marks(path)) for path in distinct_when_small(FILES)]
 )
-def test_it_trains_a_small_network_for_two_steps(path, tmp_path, small_teacher, scenes, monkeypatch):
+def test_it_trains_a_small_network_for_two_steps(path, tmp_path, small_teacher, shared_scenes, monkeypatch):
     from keras_bot import models
     from keras_bot.trainer import train
     from keras_bot.training import run
 
     initial = tmp_path / "initial.keras"
-    recipe = small(path, small_teacher, initial, scenes)
+    recipe = small(path, small_teacher, initial, shared_scenes)
     if recipe.init_from:
         models.create_model(recipe.model, num_classes=3, width=0.125).save(initial)
     monkeypatch.setattr(run, "draw_curves", lambda *_, **__: None)  # slow, and not what is tested

@@ -1,10 +1,10 @@
 """Modules under their old names."""
 
 import importlib
-import subprocess
 import sys
 
 import pytest
+from processes import run_python
 
 from keras_bot.moved import MOVED
 
@@ -23,10 +23,18 @@ def test_an_old_module_name_gives_the_new_modules_names(old, new):
 
 @pytest.mark.thorough
 def test_an_old_import_statement_works_in_a_new_process():
-    code = "from keras_bot.transfer.backbone import load_backbone; print(load_backbone.__module__)"
-    done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, encoding="utf-8")
-    assert done.stdout.strip() == "keras_bot.tasks.backbone", done.stderr
-    assert "keras_bot.transfer.backbone is now keras_bot.tasks.backbone" in done.stderr
+    done = run_python("from keras_bot.report.tricks_off import Trick; print(Trick)", env={"PYTHONWARNINGS": "always"})
+    assert done.stdout == "<class 'keras_bot.bag.Trick'>\n"
+    assert "keras_bot.report.tricks_off is now keras_bot.bag" in done.stderr
+
+
+def test_an_old_import_statement_also_imports_the_old_package(monkeypatch):
+    for old in ("transfer", "transfer.backbone"):
+        monkeypatch.delitem(sys.modules, f"keras_bot.{old}", raising=False)
+    names = {}
+    with pytest.warns(DeprecationWarning, match=r"keras_bot\.transfer\.backbone is now keras_bot\.tasks\.backbone"):
+        exec("from keras_bot.transfer.backbone import load_backbone", names)
+    assert names["load_backbone"].__module__ == "keras_bot.tasks.backbone"
 
 
 def test_other_names_are_still_unknown():

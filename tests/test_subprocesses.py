@@ -3,11 +3,11 @@
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
+from processes import python, start_process
 
 from keras_bot.errors import RunError
 from keras_bot.subprocesses import Job, failure_reason, run_jobs
@@ -103,9 +103,8 @@ def supervised(tmp_path):
     started = []
 
     def start(code, grace):
-        command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), code, str(grace)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        command = python(SUPERVISOR, tmp_path, code, grace)
+        started.append(start_process(command, env={"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=None))
         logs = [tmp_path / "0.log", tmp_path / "1.log"]
         deadline = time.monotonic() + 20
         while not all(log.exists() and log.read_text().endswith("\n") for log in logs):

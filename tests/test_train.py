@@ -1,6 +1,5 @@
 """A run leaves what it should, resumes as if never stopped, and fails in a way that loses nothing."""
 
-import csv
 import dataclasses
 import errno
 import json
@@ -12,6 +11,8 @@ import signal
 import keras
 import numpy as np
 import pytest
+from builders import read_history, tiny_recipe
+from tiny_training import train_tiny
 
 from keras_bot import data, tricks
 from keras_bot.cli.flags import read_recipe
@@ -19,7 +20,7 @@ from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
 from keras_bot.tasks.classification import Classification, build_classifier
 from keras_bot.trainer import train
-from keras_bot.training import batches, preflight
+from keras_bot.training import batches, preflight, run
 from keras_bot.training.callbacks import RunRecorder
 from keras_bot.training.checkpoints.run_directory import RunDirectory
 from keras_bot.training.checkpoints.run_lock import lock_run
@@ -28,51 +29,41 @@ from keras_bot.training.evaluate import evaluate
 from keras_bot.training.optimizer import build_optimizer
 from keras_bot.training.schedule import build_schedule
 
+TRICKS = {
+    "warmup_epochs": 0.5,
+    "schedule": "cosine",
+    "label_smoothing": 0.1,
+    "mixup_alpha": 0.2,
+    "mixup_off_epochs": 1,
+    "no_bias_decay": True,
+}
+SHORT = {"epochs": 1, "mixup_off_epochs": 0}
 
-def tiny(**changes):
-    values = {
-        "dataset": "synthetic",
-        "num_classes": 4,
-        "synthetic_images": 32,
-        "batch_size": 8,
-        "image_size": 16,
-        "transform": "cifar",
-        "model": "cifar_resnet8_d",
-        "width": 0.25,
-        "epochs": 2,
-        "warmup_epochs": 0.5,
-        "schedule": "cosine",
-        "label_smoothing": 0.1,
-        "mixup_alpha": 0.2,
-        "mixup_off_epochs": 1,
-        "zero_gamma": True,
-        "no_bias_decay": True,
-    }
-    return Recipe(**{**values, **changes})
+
+def tiny(**fields):
+    return tiny_recipe(**{**TRICKS, **fields})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run: its recipe, directory and result."""
     path = tmp_path_factory.mktemp("train") / "whole"
-    return tiny(), path, train(tiny(), path, progress_bar=False)
+    return tiny(), path, train_tiny(tiny(), path)
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """The same run, stopped after 3, 4 and 6 steps: in the first epoch, at its end, in the last; 4 steps an epoch."""
+    """The same run, stopped after 4 and 6 of 8 steps: before the first evaluation and in the last epoch."""
     path = tmp_path_factory.mktemp("train") / "stopped"
-    for steps in (3, 4, 6):
+    for steps in (4, 6):
         stopped_after(steps, pytest.MonkeyPatch(), tiny(checkpoint_every=1), path)
     return path
 
 
-SHORT = {"epochs": 1, "mixup_off_epochs": 0}
-
-
-def rows(run_dir):
-    with open(run_dir / "history.csv") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """Skips the plot of the curves, which only the run of `whole` draws."""
+    monkeypatch.setattr(run, "draw_curves", lambda *_, **__: None)
 
 
 def test_a_run_directory_holds_everything(whole):
@@ -88,14 +79,16 @@ def test_a_run_directory_holds_everything(whole):
     metrics = json.loads((path / "metrics.json").read_text())
     assert metrics["result"]["top1"] == result["top1"]
     assert metrics["network"]["parameters"] > 0 and metrics["dataset"]["train_images"] == 32
-    assert [row["epoch"] for row in rows(path)] == ["1", "2"]
+    assert [row["epoch"] for row in read_history(path)] == ["1", "2"]
 
 
 def test_the_learning_rate_follows_the_recipe(whole):
     recipe, path, _ = whole
     schedule = build_schedule(recipe, 4)
     expected = [float(schedule(step)) for step in (4, 8)]  # the step after each epoch
-    np.testing.assert_allclose([float(row["learning_rate"]) for row in rows(path)], expected, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(
+        [float(row["learning_rate"]) for row in read_history(path)], expected, rtol=1e-4, atol=1e-8
+    )
 
 
 def test_the_saved_network_is_plain_and_gives_the_same_metrics(whole):
@@ -134,7 +127,7 @@ def stopped_after(steps, monkeypatch, recipe, path):
     with monkeypatch.context() as patch:
         patch.setattr(Saver, "_save", stop)
         with pytest.raises(Stop):
-            train(recipe, path, resume=True, progress_bar=False)
+            train_tiny(recipe, path, resume=True)
 
 
 def same_weights(*run_dirs):
@@ -145,10 +138,10 @@ def same_weights(*run_dirs):
 def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, stopped, tmp_path):
     recipe, whole_path, _ = whole
     path = shutil.copytree(stopped, tmp_path / "run")
-    train(recipe, path, resume=True, progress_bar=False)
+    train_tiny(recipe, path, resume=True)
     assert same_weights(path, whole_path)
-    assert [row["epoch"] for row in rows(path)] == ["1", "2"]
-    for ours, theirs in zip(rows(path), rows(whole_path), strict=True):
+    assert [row["epoch"] for row in read_history(path)] == ["1", "2"]
+    for ours, theirs in zip(read_history(path), read_history(whole_path), strict=True):
         times = ("seconds", "images_per_second")
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
 
@@ -162,25 +155,25 @@ def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monk
     told = []
 
     def terminate(self, batch, logs=None):
-        if not told and (moment == "on_test_batch_end" or self._steps_done() >= 5):
+        if not told and (moment == "on_test_batch_end" or self._steps_done() >= 3):
             told.append(os.kill(os.getpid(), signal.SIGTERM))
         return original(self, batch, logs)
 
     original = getattr(Saver, moment)
     monkeypatch.setattr(Saver, moment, terminate)
-    with pytest.raises(Terminated, match=r"state after step [4-7] is saved"):
-        train(recipe, tmp_path, progress_bar=False)
+    with pytest.raises(Terminated, match=r"state after step [34] is saved"):
+        train_tiny(recipe, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    train(recipe, tmp_path, resume=True, progress_bar=False)
+    train_tiny(recipe, tmp_path, resume=True)
     assert same_weights(tmp_path, whole_path)
-    assert [row["loss"] for row in rows(tmp_path)] == [row["loss"] for row in rows(whole_path)]
+    assert [row["loss"] for row in read_history(tmp_path)] == [row["loss"] for row in read_history(whole_path)]
 
 
 def test_a_run_dir_in_use_is_refused(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     with lock_run(path), pytest.raises(MisuseError, match="Another process"):
-        train(tiny(), path, progress_bar=False)
+        train_tiny(tiny(), path)
 
 
 @pytest.mark.thorough
@@ -191,19 +184,19 @@ def test_a_run_is_not_resumed_on_other_data_and_other_images_are_told(image_fold
     for split in ("train", "val"):
         (folder / split / "class0").rename(folder / split / "zebra")
     with pytest.raises(MisuseError, match="a run on other data: the class names have changed"):
-        train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+        train_tiny(recipe, tmp_path / "run", resume=True)
     for split in ("train", "val"):
         (folder / split / "zebra").rename(folder / split / "class0")
     image = folder / "train" / "class0" / "7.jpg"
     image.rename(tmp_path / "7.jpg")
     with pytest.raises(MisuseError, match="other data: train_images was 24, is 23"):
-        train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+        train_tiny(recipe, tmp_path / "run", resume=True)
     (tmp_path / "7.jpg").rename(image)
     for split in ("train", "val"):
         first, last = (folder / split / f"class{c}" / "0.jpg" for c in (0, 2))
         first.write_bytes(last.read_bytes())
     assert "some images have changed since" not in capsys.readouterr().err
-    train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+    train_tiny(recipe, tmp_path / "run", resume=True)
     assert "some images have changed since" in capsys.readouterr().err
 
 
@@ -214,24 +207,24 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(whole, tmp_path):
     for file in (path / "checkpoints").iterdir():
         file.unlink()
     with pytest.raises(MisuseError, match=r"checkpoints contains no checkpoints, although 2 epochs are done"):
-        train(recipe, path, resume=True, progress_bar=False)
+        train_tiny(recipe, path, resume=True)
     assert (path / "history.csv").read_text() == history
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):
     recipe, path, result = whole
     before = (path / "history.csv").read_text()
-    assert train(recipe, path, resume=True, progress_bar=False)["top1"] == result["top1"]
+    assert train_tiny(recipe, path, resume=True)["top1"] == result["top1"]
     assert (path / "history.csv").read_text() == before
 
 
 def test_a_directory_with_a_run_is_refused(whole):
     recipe, path, _ = whole
     with pytest.raises(MisuseError, match="already contains a run of this recipe"):
-        train(recipe, path, progress_bar=False)
+        train_tiny(recipe, path)
     with pytest.raises(MisuseError, match=r"another recipe \(seed was 0, is 5\)"):
-        train(tiny(seed=5), path, resume=True, progress_bar=False)
-    assert rows(path)
+        train_tiny(tiny(seed=5), path, resume=True)
+    assert read_history(path)
 
 
 @pytest.mark.thorough
@@ -244,7 +237,7 @@ def test_a_run_resumes_with_other_settings_of_the_machine_and_knows_its_corrupt_
     path = tmp_path / "run"
     stopped_after(2, monkeypatch, recipe, path)
     (folder / "train/class1/2.jpg").write_bytes((folder / "train/class1/3.jpg").read_bytes())
-    train(dataclasses.replace(recipe, max_corrupt=50, jit_compile="off"), path, resume=True, progress_bar=False)
+    train_tiny(dataclasses.replace(recipe, max_corrupt=50, jit_compile="off"), path, resume=True)
     assert json.loads((path / "metrics.json").read_text())["corrupt_images"] == ["train/class1/2.jpg"]
 
 
@@ -255,9 +248,9 @@ DIGITS = pytest.param({"dataset": "digits", "num_classes": 10}, marks=pytest.mar
 @pytest.mark.parametrize("change", [DIGITS, {"precision": "mixed_float16"}])
 def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
     recipe = tiny(**{"batch_size": 32, "synthetic_images": 160, "shuffle_buffer": 100, **SHORT, **change})
-    train(recipe, tmp_path / "whole", progress_bar=False)
+    train_tiny(recipe, tmp_path / "whole")
     stopped_after(3, monkeypatch, dataclasses.replace(recipe, checkpoint_every=3), tmp_path / "run")
-    train(recipe, tmp_path / "run", resume=True, progress_bar=False)
+    train_tiny(recipe, tmp_path / "run", resume=True)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -266,21 +259,21 @@ def test_other_runs_resume_bit_for_bit_too(change, tmp_path, monkeypatch):
 def test_the_teacher_of_a_run_is_not_overwritten_by_it(whole):
     _, path, _ = whole
     with pytest.raises(MisuseError, match=r"--teacher=.* is inside the run directory"):
-        train(tiny(teacher=str(path)), path, overwrite=True, progress_bar=False)
+        train_tiny(tiny(teacher=str(path)), path, overwrite=True)
     assert (path / "model.keras").exists()
 
 
 @pytest.mark.thorough
 def test_overwrite_starts_anew(whole, tmp_path):
     path = shutil.copytree(whole[1], tmp_path / "run")
-    train(tiny(seed=3, **SHORT), path, overwrite=True, progress_bar=False)
-    assert read_recipe(path).seed == 3 and len(rows(path)) == 1
+    train_tiny(tiny(seed=3, **SHORT), path, overwrite=True)
+    assert read_recipe(path).seed == 3 and len(read_history(path)) == 1
 
 
 def test_foreign_files_are_never_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(MisuseError, match="files that are not part of a keras_bot run"):
-        train(tiny(), tmp_path, overwrite=True, progress_bar=False)
+        train_tiny(tiny(), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -299,10 +292,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
     monkeypatch.setattr(batches, "build_batch_transform", poisoned)
     with pytest.raises(RunError, match=r"epoch 2.*step.*step-00000004.npz"):
-        train(tiny(), path, progress_bar=False)
+        train_tiny(tiny(), path)
     with np.load(path / "checkpoints/step-00000004.npz") as stored:
         assert all(np.isfinite(stored[name]).all() for name in stored.files if name != "state.json")
-    assert len(rows(path)) == 1
+    assert len(read_history(path)) == 1
 
 
 @pytest.mark.thorough
@@ -314,7 +307,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, stopped, t
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content[:5000] if damage == "cut" else content)
-    train(recipe, path, resume=True, progress_bar=False)
+    train_tiny(recipe, path, resume=True)
     told = capsys.readouterr().err
     assert "step-00000006.npz" in told and "step-00000005.npz" in told
     assert same_weights(path, whole_path)
@@ -327,7 +320,7 @@ def test_the_dtype_policy_is_put_back(whole):
 @pytest.mark.thorough
 @pytest.mark.parametrize("precision", [pytest.param("mixed_float16", marks=pytest.mark.thorough), "mixed_bfloat16"])
 def test_half_precision_trains_and_saves_float32(precision, tmp_path):
-    result = train(tiny(precision=precision, **SHORT), tmp_path / "run", progress_bar=False)
+    result = train_tiny(tiny(precision=precision, **SHORT), tmp_path / "run")
     assert np.isfinite(result["loss"])
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -344,8 +337,8 @@ def five_to_evaluate(npz_file):
 @pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.thorough)])
 def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, two_replicas, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on, **SHORT)
-    train(recipe, tmp_path / "run", progress_bar=False)
-    assert len(rows(tmp_path / "run")) == 1
+    train_tiny(recipe, tmp_path / "run")
+    assert len(read_history(tmp_path / "run")) == 1
     source = data.open_source(five_to_evaluate, "eval")
     options = {"image_size": 8, "transform": "plain"}
     keras.utils.set_random_seed(3)
@@ -370,8 +363,8 @@ def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz
     results = []
     for place in ("host", "device"):
         recipe = tiny(dataset=str(npz_file()), augment_on=place, precision=precision, **SHORT)
-        train(recipe, tmp_path / place, progress_bar=False)
-        results.append([[float(row[name]) for name in ("loss", "val_loss")] for row in rows(tmp_path / place)])
+        train_tiny(recipe, tmp_path / place)
+        results.append([[float(row[name]) for name in ("loss", "val_loss")] for row in read_history(tmp_path / place)])
     np.testing.assert_allclose(*results, rtol=2e-3 if precision == "float32" else 0.1)
 
 
@@ -380,7 +373,7 @@ def test_distillation_trains_the_student_alone(whole, tmp_path):
     _, teacher_run, _ = whole
     before = (teacher_run / "model.keras").read_bytes()
     recipe = tiny(teacher=str(teacher_run), width=0.125, **SHORT)
-    result = train(recipe, tmp_path / "run", progress_bar=False)
+    result = train_tiny(recipe, tmp_path / "run")
     student = keras.saving.load_model(tmp_path / "run/model.keras")
     assert np.isfinite(result["loss"])
     assert (teacher_run / "model.keras").read_bytes() == before
@@ -469,5 +462,5 @@ def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, nam
 
     monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(RunError, match=rf"Cannot write .*{name}: No space left"):
-        train(tiny(**SHORT), tmp_path, progress_bar=False)
+        train_tiny(tiny(**SHORT), tmp_path)
     assert not list(tmp_path.glob(".*part*"))

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from builders import HISTORY, write_run
 
 from keras_bot.ablation.ledger import FINISHED, PENDING, STARTED, AblationRun, Ledger
 from keras_bot.ablation.rows import Row
@@ -33,14 +34,10 @@ def runs(out, row=ROW):
     return [AblationRun(row, seed, out) for seed in (0, 1)]
 
 
-def write_run(run, epochs=2, finished=True, **changes):
+def write_files(run, epochs=2, finished=True, **changes):
     """Writes the files of a training that the ledger reads."""
     recipe = dataclasses.replace(run.recipe, **changes)
-    run.directory.mkdir(parents=True, exist_ok=True)
-    (run.directory / "run.flags").write_text("# x\n" + "\n".join(recipe.flag_lines()))
-    metrics = {"recipe": recipe.as_text(), "result": {"top1": 0.5, "epochs": epochs}}
-    (run.directory / "metrics.json").write_text(json.dumps(metrics))
-    (run.directory / "history.csv").write_text("epoch\n" + "\n".join(map(str, range(1, epochs + 1))))
+    write_run(run.directory, recipe, history=HISTORY[:epochs], result={"top1": 0.5, "epochs": epochs})
     if finished:
         (run.directory / "curves.png").write_text("")
 
@@ -57,11 +54,11 @@ def expect_error(ledger, run, match):
 def test_a_run_is_pending_then_started_then_finished(out):
     ledger, (run, other) = Ledger(out), runs(out)
     assert ledger.state(run) == PENDING
-    write_run(run, epochs=1, finished=False)
+    write_files(run, epochs=1, finished=False)
     assert ledger.state(run) == STARTED
-    write_run(run, finished=False)  # killed between its last epoch and its end
+    write_files(run, finished=False)  # killed between its last epoch and its end
     assert ledger.state(run) == STARTED
-    write_run(run)
+    write_files(run)
     assert ledger.state(run) == FINISHED and ledger.state(other) == PENDING
     ledger.record(run)
     again = Ledger(out)
@@ -78,7 +75,7 @@ def test_it_contains_the_resolved_recipes(out):
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv"])
 def test_edited_and_missing_records_are_errors(name, out):
     ledger, run = Ledger(out), runs(out)[0]
-    write_run(run)
+    write_files(run)
     ledger.record(run)
     path = run.directory / name
     original = path.read_text()
@@ -92,22 +89,22 @@ def test_edited_and_missing_records_are_errors(name, out):
 
 def test_a_run_of_another_recipe_is_an_error(out):
     ledger, run = Ledger(out), runs(out)[0]
-    write_run(run, zero_gamma=True, jit_compile="on")  # jit_compile may differ
+    write_files(run, zero_gamma=True, jit_compile="on")  # jit_compile may differ
     expect_error(ledger, run, "run.flags contains another recipe: zero_gamma was true, is false")
     (run.directory / "run.flags").unlink()
     expect_error(ledger, run, "metrics.json contains another recipe: zero_gamma was true, is false")
-    write_run(run, seed=7)
+    write_files(run, seed=7)
     expect_error(ledger, run, "seed was 7, is 0")
     (run.directory / "metrics.json").write_text('{"recipe": 1')
     (run.directory / "run.flags").unlink()
     expect_error(ledger, run, "metrics.json cannot be read")
-    write_run(run, jit_compile="on")
+    write_files(run, jit_compile="on")
     assert ledger.state(run) == FINISHED
 
 
 def test_a_run_without_flags_and_a_file_in_its_place_are_errors(out):
     ledger, (run, other) = Ledger(out), runs(out)
-    write_run(run)
+    write_files(run)
     ledger.record(run)
     (run.directory / "run.flags").unlink()
     expect_error(ledger, run, r"run\.flags is missing")
@@ -117,7 +114,7 @@ def test_a_run_without_flags_and_a_file_in_its_place_are_errors(out):
 
 def test_a_run_whose_directory_was_deleted_is_pending(out):
     ledger, run = Ledger(out), runs(out)[0]
-    write_run(run)
+    write_files(run)
     ledger.record(run)
     for path in run.directory.iterdir():
         path.unlink()
@@ -128,7 +125,7 @@ def test_a_run_whose_directory_was_deleted_is_pending(out):
 def test_a_changed_recipe_is_rejected_once_a_run_has_started(out):
     other = Row("1_base", "1_base.flags", Recipe(epochs=3, jit_compile="off"))
     assert Ledger(out).new_rows([other]) == [other]
-    write_run(runs(out)[0], epochs=1, finished=False)
+    write_files(runs(out)[0], epochs=1, finished=False)
     message = r"row 1_base with another recipe \(epochs was 2, is 3\)\. Choose another --out"
     with pytest.raises(MisuseError, match=message):
         Ledger(out).new_rows([other])
@@ -139,7 +136,7 @@ def test_a_changed_recipe_is_rejected_once_a_run_has_started(out):
 
 def test_rows_and_seeds_can_be_added_to_finished_runs(out):
     ledger, run = Ledger(out), runs(out)[1]
-    write_run(run)
+    write_files(run)
     ledger.record(run)
     new = Row("2_new", "2.flags", Recipe(epochs=3))
     ledger.begin([AblationRun(new, 5, out)], mode="cumulative", seeds=[5])

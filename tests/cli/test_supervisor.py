@@ -4,13 +4,13 @@ import contextlib
 import io
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
 import time
 
 import pytest
+from processes import python, start_process
 
 from keras_bot.cli.supervisor import copy_lines
 
@@ -43,9 +43,7 @@ def supervised(tmp_path):
             "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
             f"sys.exit(supervise({commands!r}, [os.environ] * {len(commands)}, grace={grace}))"
         )
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+        process = start_process(python(code), env={"PYTHONPATH": os.pathsep.join(sys.path)})
         process.folder = folder
         started.append(process)
         return process

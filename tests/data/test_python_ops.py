@@ -1,8 +1,7 @@
 import pathlib
-import subprocess
-import sys
 
 import pytest
+from processes import run_python
 
 import keras_bot
 
@@ -36,7 +35,7 @@ CAUGHT = "try:\n    read()\nexcept Exception as error:\n    raise SystemExit(1)"
 @pytest.mark.parametrize("end", [CAUGHT, pytest.param("read()", marks=pytest.mark.thorough)], ids=["caught", "not"])
 def test_a_process_ends_while_a_pipeline_wants_python(end):
     """With tf.numpy_function itself both hang."""
-    done = subprocess.run([sys.executable, "-c", ENDED + end], capture_output=True, text=True, timeout=90)
+    done = run_python(ENDED + end, check=False, timeout=90)
     assert done.returncode == 1 and ("a broken image" in done.stderr) is (end == "read()")
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_training import tiny_network
 
 import keras_bot
 from keras_bot.errors import MisuseError
@@ -16,7 +17,7 @@ from keras_bot.export.formats import FORMATS
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return keras_bot.create_model("cifar_resnet8_a", num_classes=3, width=0.25)
+    return tiny_network(3)
 
 
 @pytest.mark.parametrize("name", ["net", "v1.0"])

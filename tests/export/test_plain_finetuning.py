@@ -3,11 +3,10 @@
 import hashlib
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import run_python
 
 from keras_bot import models
 from keras_bot.export.savedmodel import export_savedmodel
@@ -88,8 +87,7 @@ def printed(exported):
     """By its first word each line of one process that runs the three programs, and under "error" what they complain."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = LINES.format(root=str(ROOT), lines=next(block for block in blocks if "TFSM" in block))
-    command = [sys.executable, "-c", TENSORFLOW + KERAS + lines]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=exported.parent)
+    done = run_python(TENSORFLOW + KERAS + lines, check=False, cwd=exported.parent)
     words = [line.split() for line in done.stdout.splitlines() if line.strip()]
     return {first: rest for first, *rest in words} | {"error": done.stderr[-3000:]}
 

@@ -1,13 +1,13 @@
 """Exported files run without keras_bot, give the network's outputs, contain a description, and are never partial."""
 
 import json
-import subprocess
 import sys
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+from processes import refused, run_command, run_python
 
 from keras_bot import models
 from keras_bot.cli.main import main
@@ -88,8 +88,7 @@ path, images = {str(exported)!r}, np.load("images.npy")
 {program}
 np.save("probabilities.npy", probabilities)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_python(code, cwd=folder)
     expected = softmax(network((images - MEAN) / STD, training=False).numpy())
     np.testing.assert_allclose(np.load(folder / "probabilities.npy"), expected, atol=1e-5)
 
@@ -179,47 +178,29 @@ def test_a_segmenter_gives_every_pixels_probabilities(suffix, stride, tmp_path):
     assert f"probabilities float32 ({shape}, 3)" in shown and "resize=none" in shown
 
 
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    data = ["--dataset=synthetic", "--num_classes=3", "--synthetic_images=24", "--image_size=16", "--batch_size=8"]
-    plain = ["--transform=cifar", "--color_jitter=0", "--pca_noise=0", "--warmup_epochs=0"]
-    network = ["--model=cifar_resnet8_d", "--width=0.25", "--epochs=1"]
-    assert main(["train", *data, *plain, *network, f"--run_dir={path}"]) == 0
-    return path
-
-
 @pytest.mark.parametrize(("form", "suffix"), [("keras", ".keras"), ("onnx", ".onnx"), ("litert", ".tflite")])
-def test_the_command_writes_and_inspects_it(form, suffix, run_dir, capsys):
+def test_the_command_writes_and_inspects_it(form, suffix, run_dir, tmp_path):
     need(suffix)
-    out = run_dir.parent / "out"
-    command = ["export", f"--run_dir={run_dir}", "--name=tiny.v1", f"--output_dir={out}", f"--format={form}"]
-    assert main(command) == 0
-    line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    path = out / f"tiny.v1{suffix}"
+    command = ["export", f"--run_dir={run_dir}", "--name=tiny.v1", f"--output_dir={tmp_path}", f"--format={form}"]
+    line = run_command(*command).result
+    path = tmp_path / f"tiny.v1{suffix}"
     assert line["format"] == form and line["path"] == str(path) and path.is_file()
     assert line["worst_difference"] <= 1e-5 and "top1" in line
-    assert main(["inspect", str(path)]) == 0
-    shown = capsys.readouterr().out
+    shown = run_command("inspect", path).out
     assert "resize=to 16x16, bilinear" in shown and "model=cifar_resnet8_d" in shown
-    assert main(command) == 2 and "already exists" in capsys.readouterr().err
-    assert main(["predict", f"--savedmodel={path}", "photo.jpg"]) == 2
-    assert "is not a SavedModel" in capsys.readouterr().err
+    assert "already exists" in refused(*command)
+    assert "is not a SavedModel" in refused("predict", f"--savedmodel={path}", "photo.jpg")
 
 
-def test_the_exported_file_is_evaluated_and_trained_on_from(run_dir, capsys):
-    assert (
-        main(["export", f"--run_dir={run_dir}", f"--output_dir={run_dir.parent}", "--format=keras", "--name=net"]) == 0
-    )
-    top1 = json.loads(capsys.readouterr().out.splitlines()[-1])["top1"]
-    path = run_dir.parent / "net.keras"
-    assert main(["evaluate", f"--run_dir={run_dir}", f"--model_file={path}"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["top1"] == pytest.approx(top1, abs=1e-6)
+def test_the_exported_file_is_evaluated_and_trained_on_from(run_dir, tmp_path):
+    export = ["export", f"--run_dir={run_dir}", f"--output_dir={tmp_path}", "--format=keras", "--name=net"]
+    top1 = run_command(*export).result["top1"]
+    found = run_command("evaluate", f"--run_dir={run_dir}", f"--model_file={tmp_path / 'net.keras'}").result
+    assert found["top1"] == pytest.approx(top1, abs=1e-6)
 
 
-def test_an_unknown_format_is_refused(run_dir, capsys):
-    assert main(["export", f"--run_dir={run_dir}", "--format=tflite"]) == 2
-    assert "Unknown format 'tflite'" in capsys.readouterr().err
+def test_an_unknown_format_is_refused(run_dir):
+    assert "Unknown format 'tflite'" in refused("export", f"--run_dir={run_dir}", "--format=tflite")
 
 
 def test_damaged_files_are_reported(tmp_path, capsys):

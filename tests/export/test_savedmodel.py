@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import run_python
 
 from keras_bot import data, models
 from keras_bot.errors import MisuseError, RunError
@@ -57,8 +56,7 @@ default = loaded.signatures["serving_default"](tf.constant(images, tf.float32))
 np.testing.assert_allclose(served, list(default.values())[0], atol=1e-5)
 np.save({str(tmp_path / "served.npy")!r}, served)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_python(code)
     served = np.load(tmp_path / "served.npy")
     np.testing.assert_allclose(served.sum(-1), 1, rtol=1e-5)
     loaded, _ = load_savedmodel(exported)

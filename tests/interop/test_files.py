@@ -33,6 +33,26 @@ def _randomise(model):
     return model
 
 
+@pytest.fixture(scope="module")
+def resnet18_d():
+    """A small network with random weights. Do not change it."""
+    return _randomise(models.create_model("resnet18_d", **SMALL))
+
+
+@pytest.fixture(scope="module")
+def written(resnet18_d, tmp_path_factory):
+    """The file that `save_timm` writes of it. Do not change it."""
+    path = tmp_path_factory.mktemp("written") / "net.safetensors"
+    interop.save_timm(resnet18_d, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def target():
+    """A network of the same architecture, whose weights any test may replace."""
+    return models.create_model("resnet18_d", **SMALL)
+
+
 def _assert_same(one, other):
     for ours, theirs in zip(one.weights, other.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=ours.path)
@@ -71,13 +91,12 @@ def test_timm_is_given_no_network_that_it_has_not():
     assert set(known) - set(resnets) == {"inception_v3", "mobilenet_v1_relu6"}
 
 
-def test_of_each_batch_norm_timm_gets_its_count_of_batches(tmp_path):
-    interop.save_timm(models.create_model("resnet18_d", **SMALL), tmp_path / "net.safetensors")
-    tensors = load_file(tmp_path / "net.safetensors")
+def test_of_each_batch_norm_timm_gets_its_count_of_batches(written):
+    tensors = load_file(written)
     counts = [name for name in tensors if name.endswith("num_batches_tracked")]
     assert len(counts) == sum(name.endswith("running_var") for name in tensors)
     assert all(tensors[name].dtype == np.int64 and tensors[name].shape == () for name in counts)
-    with safe_open(tmp_path / "net.safetensors", framework="numpy") as file:
+    with safe_open(written, framework="numpy") as file:
         assert file.metadata()["format"] == "pt"
 
 
@@ -107,8 +126,8 @@ def test_a_network_that_timm_lacks_is_not_written(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_for_timm_is_replaced_only_with_overwrite(tmp_path):
-    model, path = models.create_model("resnet18_d", **SMALL), tmp_path / "net.safetensors"
+def test_a_file_for_timm_is_replaced_only_with_overwrite(resnet18_d, tmp_path):
+    model, path = resnet18_d, tmp_path / "net.safetensors"
     path.write_text("mine")
     with pytest.raises(MisuseError, match="already exists"):
         interop.save_timm(model, path)
@@ -120,15 +139,13 @@ def test_a_file_for_timm_is_replaced_only_with_overwrite(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [4, 200, -8])
-def test_a_file_that_is_cut_off_is_reported_and_the_model_left_alone(cut, tmp_path):
-    model, path = _randomise(models.create_model("resnet18_d", **SMALL)), tmp_path / "net.safetensors"
-    interop.save_timm(model, path)
-    path.write_bytes(path.read_bytes()[:cut])
-    other = models.create_model("resnet18_d", **SMALL)
-    before = [np.array(value) for value in other.weights]
+def test_a_file_that_is_cut_off_is_reported_and_the_model_left_alone(cut, written, target, tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(written.read_bytes()[:cut])
+    before = [np.array(value) for value in target.weights]
     with pytest.raises(MisuseError, match=r"Cannot read .*net\.safetensors: it is damaged"):
-        interop.load(path, other, source="timm")
-    for value, old in zip(other.weights, before, strict=True):
+        interop.load(path, target, source="timm")
+    for value, old in zip(target.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(value), old)
 
 
@@ -156,18 +173,14 @@ def test_what_stands_before_all_names_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_is_widened_and_reported(dtype, tmp_path):
-    model = _randomise(models.create_model("resnet18_d", **SMALL))
-    interop.save_timm(model, tmp_path / "whole.safetensors")
+def test_half_precision_is_widened_and_reported(dtype, written, target, tmp_path):
     halves = {
-        name: value.astype(dtype) if value.dtype == np.float32 else value
-        for name, value in load_file(tmp_path / "whole.safetensors").items()
+        name: value.astype(dtype) if value.dtype == np.float32 else value for name, value in load_file(written).items()
     }
     save_file(halves, tmp_path / "half.safetensors")
-    again = models.create_model("resnet18_d", **SMALL)
-    _, report = interop.load(tmp_path / "half.safetensors", again, source="timm", normalisation="theirs")
+    _, report = interop.load(tmp_path / "half.safetensors", target, source="timm", normalisation="theirs")
     assert any(f"the file contains {np.dtype(dtype).name}" in note for note in report.notes)
-    np.testing.assert_array_equal(np.asarray(again.get_layer("stem_1_bn").gamma), halves["conv1.1.weight"])
+    np.testing.assert_array_equal(np.asarray(target.get_layer("stem_1_bn").gamma), halves["conv1.1.weight"])
 
 
 def test_mxnets_file_is_read(tmp_path):
@@ -189,10 +202,9 @@ def test_mxnets_file_is_read(tmp_path):
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(written, tmp_path):
     """A timm file without our metadata, of a small resnet18_d."""
-    interop.save_timm(_randomise(models.create_model("resnet18_d", **SMALL)), tmp_path / "ours.safetensors")
-    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "net.safetensors")
+    save_file(load_file(written), tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"
 
 
@@ -209,37 +221,36 @@ CONFIG = {
 }
 
 
-def test_timms_config_next_to_a_file_sets_the_preprocessing(file):
-    small = models.create_model("resnet18_d", **SMALL)
-    assert interop.load(file, small, source="timm")[1].preprocessing == DEFAULTS["timm"] | {"takes": "ours"}
+def test_timms_config_next_to_a_file_sets_the_preprocessing(file, target):
+    assert interop.load(file, target, source="timm")[1].preprocessing == DEFAULTS["timm"] | {"takes": "ours"}
     file.with_name("config.json").write_text(json.dumps(CONFIG))
-    report = interop.load(file, small, source="timm")[1]
+    report = interop.load(file, target, source="timm")[1]
     assert report.preprocessing["mean"] == (127.5, 127.5, 127.5) and report.preprocessing["image_size"] == 256
     assert report.class_names == ("tench", "shark")
-    settings = interop.load(file, small, source="timm", preprocessing={"eval_crop": 1.0})[1].preprocessing
+    settings = interop.load(file, target, source="timm", preprocessing={"eval_crop": 1.0})[1].preprocessing
     assert (settings["eval_crop"], settings["image_size"]) == (1.0, 256)
     with pytest.raises(MisuseError, match="Unknown preprocessing setting 'crop'"):
-        interop.load(file, small, source="timm", preprocessing={"crop": 1.0})
+        interop.load(file, target, source="timm", preprocessing={"crop": 1.0})
 
 
-def test_timms_config_of_another_network_is_refused(file):
+def test_timms_config_of_another_network_is_refused(file, target):
     """resnetaa18d has resnet18d's weights, and other pools."""
     file.with_name("config.json").write_text(json.dumps(CONFIG | {"architecture": "resnetaa18d"}))
     with pytest.raises(MisuseError, match=r"for timm's resnetaa18d.*contains resnet18_d"):
-        interop.load(file, models.create_model("resnet18_d", **SMALL), source="timm")
+        interop.load(file, target, source="timm")
 
 
-def test_a_config_of_another_form(file, tmp_path):
-    small, config = models.create_model("resnet18_d", **SMALL), file.with_name("config.json")
+def test_a_config_of_another_form(file, target):
+    config = file.with_name("config.json")
     config.write_text('{"model_type": "resnet"}')  # some other library's
-    assert interop.load(file, small, source="timm")[1].preprocessing["image_size"] == 224
+    assert interop.load(file, target, source="timm")[1].preprocessing["image_size"] == 224
     with pytest.raises(MisuseError, match=r"Cannot read .*config\.json as a config\.json of timm"):
-        interop.load(file, small, source="timm", config=config)
+        interop.load(file, target, source="timm", config=config)
     config.write_text("{")
     with pytest.raises(MisuseError, match=r"Cannot read .*config\.json as a config\.json of timm"):
-        interop.load(file, small, source="timm")
+        interop.load(file, target, source="timm")
     with pytest.raises(MisuseError, match="only supported for the sources timm and keras_hub, not torchvision"):
-        interop.load(file, small, source="torchvision", config=config)
+        interop.load(file, target, source="torchvision", config=config)
 
 
 @pytest.mark.parametrize("source", ["timm", "keras_applications"])
@@ -259,7 +270,7 @@ def test_the_stem_takes_our_images_in_place_of_theirs(source):
     assert np.abs(mean).max() < 1e-9 if source == "keras_applications" else np.abs(mean).max() > 1e-3
 
 
-def test_load_without_a_model_and_with_classes(file):
+def test_load_without_a_model_and_with_classes(file, target):
     with pytest.raises(MisuseError, match=r"stem_1_conv/kernel is \(3, 3, 3, 4\) instead of \(3, 3, 3, 32\)"):
         interop.load(file, source="timm")
     with pytest.raises(MisuseError, match=r"timm weights of resnet50_d: it contains resnet18_d with 5 classes"):
@@ -267,7 +278,7 @@ def test_load_without_a_model_and_with_classes(file):
     with pytest.raises(MisuseError, match="Unknown model 'resnet50d'"):
         interop.load(file, "resnet50d", source="timm")
     with pytest.raises(MisuseError, match="num_classes=6, but the model has 5 classes"):
-        interop.load(file, models.create_model("resnet18_d", **SMALL), source="timm", num_classes=6)
+        interop.load(file, target, source="timm", num_classes=6)
 
 
 def test_a_model_of_another_dtype_policy_keeps_float32_weights(file):

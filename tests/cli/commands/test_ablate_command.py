@@ -10,9 +10,10 @@ import sys
 import time
 
 import pytest
+from processes import python, refused, run_command, start_process
+from tiny_training import ablate_in_this_process, use_tiny_network
 
 from keras_bot.cli.commands.ablate import find_files, read_seeds, read_settings
-from keras_bot.cli.main import main
 from keras_bot.errors import MisuseError
 
 TINY = """# What: a tiny network
@@ -42,23 +43,21 @@ def recipes(tmp_path):
     return folder
 
 
-def read_error(capsys):
-    """Returns the output to stderr, which must be a single line."""
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+START = """import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)
+from keras_bot.cli.main import main; sys.exit(main())"""
 
 
-def start(*arguments, **options):
+def start(*arguments):
     """Starts the command in its own process."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from keras_bot.cli.main import main; sys.exit(main())"
-    )
-    command = [sys.executable, "-c", code, "ablate", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes, **options)
+    return start_process(python(START, "ablate", *arguments), env={"PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+@pytest.fixture(params=["one process", pytest.param("own processes", marks=pytest.mark.thorough)])
+def processes(request, monkeypatch):
+    """Where the runs train: in this process a tiny network, or each in a process of its own."""
+    if request.param == "one process":
+        ablate_in_this_process(monkeypatch)
+        use_tiny_network(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -127,26 +126,23 @@ def test_matches_are_sorted_and_the_order_of_parts_is_kept(recipes):
         (["--recipes=recipes/named.txt", "--out=out"], "named.txt: --run_dir is not allowed"),
     ],
 )
-def test_misuse_is_one_line_and_exit_code_2(arguments, message, recipes, capsys, monkeypatch):
+def test_misuse_is_one_line_and_exit_code_2(arguments, message, recipes, monkeypatch):
     monkeypatch.chdir(recipes.parent)
     before = sorted(recipes.parent.rglob("*"))
-    assert main(["ablate", *arguments]) == 2
-    assert message in read_error(capsys)
+    assert message in refused("ablate", *arguments)
     assert sorted(recipes.parent.rglob("*")) == before, "a rejected command left files behind"
 
 
-@pytest.mark.thorough
-def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
+def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, processes):
     """A finished and a failed run, then further commands with the same directory."""
     out = tmp_path / "out"
     rows = [f"--recipes={recipes}/1*.flags,{recipes}/explodes.flags", f"--out={out}"]
-    command = [*rows, "--set=epochs=1"]
-    assert main(["ablate", *command, "--workers=2"]) == 1
-    shown, error = capsys.readouterr()
-    assert "[1/2] 1_base/seed0: finished after " in shown and "[2/2] explodes/seed0: failed after" in shown
-    assert "| `explodes` | – |" in shown and "table.md" in shown.splitlines()[-1]
-    assert "1 of 2 runs failed, the first is explodes with seed 0: The loss became" in error.splitlines()[-1]
-    assert len(error.splitlines()) == 1, error
+    data = "dataset=synthetic,num_classes=4,synthetic_images=16,batch_size=8"
+    command = ["ablate", *rows, f"--set=epochs=1,{data}"]
+    done = run_command(*command, "--workers=2", code=1)
+    assert "[1/2] 1_base/seed0: finished after " in done.out and "[2/2] explodes/seed0: failed after" in done.out
+    assert "| `explodes` | – |" in done.out and "table.md" in done.out.splitlines()[-1]
+    assert "1 of 2 runs failed, the first is explodes with seed 0: The loss became" in done.error
     table = json.loads((out / "table.json").read_text())
     base, failed = table["rows"]
     trained = json.loads((out / "1_base/seed0/metrics.json").read_text())
@@ -154,28 +150,25 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, capsys):
     assert base["paper"] == 0.7603 and failed["values"] == [] and "The loss became" in failed["failed"]["0"]
     assert {"table.md", "table.csv", "table.png", "curves.png"} < {path.name for path in out.iterdir()}
 
-    assert main(["ablate", *command, "--dry_run"]) == 0
-    assert "2 runs: 1 finished, 1 started, 0 pending" in capsys.readouterr().out
-    assert main(["ablate", *command, "--metric=top3", "--dry_run"]) == 2
-    assert "Did you mean top5 or top1" in read_error(capsys)
-    assert main(["ablate", *rows, "--set=epochs=2"]) == 2
-    assert "row 1_base with another recipe (epochs was 1, is 2)" in read_error(capsys)
+    assert "2 runs: 1 finished, 1 started, 0 pending" in run_command(*command, "--dry_run").out
+    assert "Did you mean top5 or top1" in refused(*command, "--metric=top3", "--dry_run")
+    longer = refused("ablate", *rows, f"--set=epochs=2,{data}")
+    assert "row 1_base with another recipe (epochs was 1, is 2)" in longer
     history = out / "1_base/seed0/history.csv"
     history.write_text(history.read_text().replace("1,", "2,", 1))
-    assert main(["ablate", *command]) == 2
-    assert f"{history.parent} was changed: history.csv" in read_error(capsys)
+    assert f"{history.parent} was changed: history.csv" in refused(*command)
 
 
 @pytest.mark.thorough
-def test_recipes_are_checked_before_any_run(recipes, tmp_path, capsys):
+def test_recipes_are_checked_before_any_run(recipes, tmp_path):
     for setting, message in (
         ("dataset=/no/where", "1_base.flags (row 1_base): No folder '/no/where'"),
         ("model=resnet51_d", "Did you mean resnet50_d"),
         ("batch_size=1443", "--batch_size=1443 is larger than the 1442 training images"),
         ("teacher=gone.keras", "gone.keras"),
     ):
-        assert main(["ablate", f"--recipes={recipes}/*.flags", f"--set={setting}", f"--out={tmp_path / 'out'}"]) == 2
-        assert message in read_error(capsys)
+        command = ["ablate", f"--recipes={recipes}/*.flags", f"--set={setting}", f"--out={tmp_path / 'out'}"]
+        assert message in refused(*command)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,47 +1,39 @@
 """`keras-bot data` and `keras-bot data convert` as a user runs them."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
 import struct
-import subprocess
-import sys
 import termios
 
 import pytest
+from processes import refused, run_command
 
 from keras_bot.cli.main import main
 
 
-def error_line(capsys):
-    """Returns stderr, which must be a single line."""
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-def test_data_prints_sizes_and_classes(image_folder, capsys):
+def test_data_prints_sizes_and_classes(image_folder):
     folder = image_folder(classes=3, train=5, val=2)
     (folder / "classes.csv").write_text("folder,name\nclass2,crane\nclass0,\nclass1,tench\n")
-    assert main(["data", f"--dataset={folder}"]) == 0
-    shown = capsys.readouterr().out
+    shown = run_command("data", f"--dataset={folder}").out
     assert "train: 15 training images, 6 evaluation images" in shown
     assert "3 classes: crane, class0, tench" in shown
 
 
-def test_a_grid_does_not_overwrite_other_files(tmp_path, capsys):
+def test_a_grid_does_not_overwrite_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    assert main(["data", "--dataset=digits", f"--grid={tmp_path / 'notes.txt'}"]) == 2
-    assert "--grid must end in .png" in error_line(capsys) and (tmp_path / "notes.txt").read_text() == "mine"
+    error = refused("data", "--dataset=digits", f"--grid={tmp_path / 'notes.txt'}")
+    assert "--grid must end in .png" in error and (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_convert_writes_shards_and_prints_one_line_per_shard(image_folder, tmp_path, capsys):
+def test_convert_writes_shards_and_prints_one_line_per_shard(image_folder, tmp_path):
     folder, out = image_folder(classes=3, train=5, val=2, name="my photos é"), tmp_path / "out put"
-    command = ["data", "convert", str(folder), str(out), "--shards=2", "--validation_shards=1", "--first_label=1"]
+    command = ["data", "convert", folder, out, "--shards=2", "--validation_shards=1", "--first_label=1"]
     for _ in range(2):  # the second time, all shards exist
-        assert main(command) == 0
-        shown = capsys.readouterr()
+        shown = run_command(*command)
         assert shown.out.splitlines() == [
             f"Scanning {folder}",
             "train-00000-of-00002 is complete: 7 of 21 images",
@@ -59,12 +51,13 @@ def test_convert_shows_a_bar_on_a_terminal(image_folder, tmp_path):
     folder = image_folder(classes=2, train=5, val=1)
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "keras_bot", "data", "convert", str(folder), str(tmp_path / "out")]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, text=True)
-    os.close(follower)
-    shown = os.read(leader, 100_000).decode()
+    with os.fdopen(follower, "w") as terminal, contextlib.redirect_stderr(terminal):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main(["data", "convert", str(folder), str(tmp_path / "out")]) == 0
+        terminal.flush()
+        shown = os.read(leader, 100_000).decode()
     os.close(leader)
-    assert run.returncode == 0 and "is complete" not in run.stdout
+    assert "is complete" not in out.getvalue()
     assert "12/12" in shown and "100%" in shown and "images" in shown
 
 
@@ -83,25 +76,25 @@ def test_convert_shows_a_bar_on_a_terminal(image_folder, tmp_path):
         (["{folder}", "/dev/null/out"], 1, "Can't write to /dev/null/out"),
     ],
 )
-def test_misuse_is_reported_in_one_line(image_folder, tmp_path, capsys, arguments, code, message):
+def test_misuse_is_reported_in_one_line(image_folder, tmp_path, arguments, code, message):
     folder = image_folder(classes=2, train=3, val=1)
-    assert main(["data", "convert", *(a.format(folder=folder, tmp=tmp_path) for a in arguments)]) == code
-    assert message in error_line(capsys)
+    command = ["data", "convert", *(a.format(folder=folder, tmp=tmp_path) for a in arguments)]
+    assert message in run_command(*command, code=code).error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_file_that_disagrees_is_reported_in_one_line(image_folder, tmp_path, capsys):
+def test_a_class_file_that_disagrees_is_reported_in_one_line(image_folder, tmp_path):
     folder = image_folder(classes=2)
     (folder / "classes.csv").write_text("folder,name\nclass0,a\nclass9,b\n")
-    for command in (["data", f"--dataset={folder}"], ["data", "convert", str(folder), str(tmp_path / "out")]):
-        assert main(command) == 2
-        assert "train has no folder for 'class9'; it doesn't list train's folder 'class1'" in error_line(capsys)
+    for command in (["data", f"--dataset={folder}"], ["data", "convert", folder, tmp_path / "out"]):
+        assert "train has no folder for 'class9'; it doesn't list train's folder 'class1'" in refused(*command)
 
 
-def test_an_interrupted_conversion_keeps_complete_shards(image_folder, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_conversion_keeps_complete_shards(image_folder, tmp_path, monkeypatch):
     from keras_bot.cli.commands import data
 
-    folder, out = image_folder(classes=2, train=5, val=1), tmp_path / "out"
+    out = tmp_path / "out"
+    command = ["data", "convert", image_folder(classes=2, train=5, val=1), out, "--shards=2"]
 
     class Interrupted(data._Progress):
         def __call__(self, done, images, shard):
@@ -111,8 +104,7 @@ def test_an_interrupted_conversion_keeps_complete_shards(image_folder, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(data, "_Progress", Interrupted)
-        assert main(["data", "convert", str(folder), str(out), "--shards=2"]) == 130
-    assert error_line(capsys) == "keras-bot: interrupted"
+        assert run_command(*command, code=130).error == "keras-bot: interrupted"
     assert sorted(os.listdir(out)) == ["manifest.partial.json", "train-00000-of-00002"]
-    assert main(["data", "convert", str(folder), str(out), "--shards=2"]) == 0
+    run_command(*command)
     assert (out / "manifest.json").exists()

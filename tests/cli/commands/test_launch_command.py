@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+from processes import KERAS_BOT, run_process
 
 from keras_bot.cli.commands import launch
 from keras_bot.cli.main import main
@@ -24,18 +24,17 @@ def test_ports_are_free_and_differ():
 
 
 def test_a_command_runs_in_each_worker_from_any_directory(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(launch.pathlib.Path(launch.__file__).parents[3])}
-    command = [sys.executable, "-m", "keras_bot", "launch", "--workers=3", "--", "models", "--help"]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
-    assert ran.returncode == 0 and ran.stderr == ""
+    environment = {"PYTHONPATH": str(launch.pathlib.Path(launch.__file__).parents[3])}
+    command = [*KERAS_BOT, "launch", "--workers=3", "--", "models", "--help"]
+    ran = run_process(command, cwd=tmp_path, env=environment, timeout=30)
+    assert ran.stderr == ""
     for worker in range(3):
         assert f"[worker {worker}] usage: keras-bot models" in ran.stdout
 
 
 def test_misuse_in_the_workers_is_misuse(tmp_path):
-    command = [sys.executable, "-m", "keras_bot", "launch", "--", "train", "--epoch=1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    command = [*KERAS_BOT, "launch", "--", "train", "--epoch=1"]
+    ran = run_process(command, check=False, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=30)
     assert ran.returncode == 2 and "keras-bot: Unknown flag --epoch. Did you mean --epochs?" in ran.stderr
 
 

@@ -11,10 +11,10 @@ import zlib
 
 import numpy as np
 import pytest
+from builders import tiny_recipe, write_npz, write_run
 from PIL import Image
-
-from keras_bot.cli.main import main
-from keras_bot.recipe import Recipe
+from processes import refused, run_command
+from tiny_training import tiny_network, write_network
 
 EVIL = "<script>document.title='evil'</script>"
 NAMES = (EVIL, "b", "c", "d")
@@ -23,32 +23,14 @@ IMAGES = 30  # no multiple of the batch
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """A folder with a data set of noise and a run directory of an untrained network, as `train` writes it."""
-    from keras_bot.tasks.classification import Classification
-    from keras_bot.trainer import describe
-    from keras_bot.training.checkpoints.run_directory import run_flags
-
+    """A folder with a data set of noise and a run directory of an untrained network."""
     folder = tmp_path_factory.mktemp("report")
     draw = np.random.default_rng(0)
-    arrays = {f"x_{part}": draw.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8) for part in ("train", "test")}
     labels = draw.integers(0, 4, IMAGES)
-    np.savez(folder / "set.npz", **arrays, y_train=labels, y_test=labels[::-1], class_names=np.array(NAMES))
-    fields = {"image_size": 16, "transform": "cifar", "model": "cifar_resnet8_d", "width": 0.25, "batch_size": 8}
-    recipe = Recipe(dataset=str(folder / "set.npz"), **fields, epochs=2, decay_epochs=(1,), label_smoothing=0.1)
-    run = folder / "run"
-    run.mkdir()
-    (run / "run.flags").write_text(run_flags(recipe))
-    task = Classification()
-    sources = [task.open_source(recipe, split) for split in ("train", "eval")]
-    network = task.build_network(recipe, sources[0])
-    task.save(network, run / "model.keras")
-    rows = [[1, 1.4, 0.25, 0.9, 1.5, 0.2, 0.95, 0.1, 2, 15], [2, 1.2, 0.5, 1, 1.3, 0.3, 1, 0.01, 2, 15]]
-    columns = "epoch,loss,top1,top5,val_loss,val_top1,val_top5,learning_rate,seconds,images_per_second"
-    (run / "history.csv").write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
-    result = {"top1": 0.3, "top5": 1.0, "loss": 1.3, "best_top1": 0.3, "epochs": 2, "images_per_second": 15.0}
-    facts = describe(recipe, network, *sources)
-    facts |= {"result": {**result, "training_seconds": 4.0}, "corrupt_images": []}
-    (run / "metrics.json").write_text(json.dumps(facts))
+    arrays = {f"x_{part}": draw.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8) for part in ("train", "test")}
+    write_npz(folder / "set.npz", **arrays, y_train=labels, y_test=labels[::-1], class_names=np.array(NAMES))
+    recipe = tiny_recipe(dataset=str(folder / "set.npz"), num_classes=0, decay_epochs=(1,), label_smoothing=0.1)
+    write_run(folder / "run", recipe, **write_network(folder / "run", recipe, tiny_network()))
     return folder
 
 
@@ -58,20 +40,19 @@ def run(example, tmp_path):
     return shutil.copytree(example / "run", tmp_path / "run")
 
 
-def report(capsys, *arguments):
+def report(*arguments):
     """Returns the printed results, the output to stderr and the page; the exit code must be 0."""
     output = next(a.removeprefix("--output=") for a in map(str, arguments) if a.startswith("--output="))
-    assert main(["report", *map(str, arguments)]) == 0
-    printed = capsys.readouterr()
+    done = run_command("report", *arguments)
     with open(output, encoding="utf-8") as file:
-        return json.loads(printed.out.strip().splitlines()[-1])["runs"], printed.err, file.read()
+        return done.result["runs"], done.err, file.read()
 
 
-def test_the_page_shows_the_networks_predictions(example, tmp_path, capsys):
+def test_the_page_shows_the_networks_predictions(example, tmp_path):
     from keras_bot.data.augment.color import MEAN, STD
     from keras_bot.model_files import load_network
 
-    results, warnings, page = report(capsys, example / "run", f"--output={tmp_path / 'page.html'}")
+    results, warnings, page = report(example / "run", f"--output={tmp_path / 'page.html'}")
     arrays = np.load(example / "set.npz")
     images = ((arrays["x_test"] - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     logits = np.asarray(load_network(example / "run/model.keras")(images), float)
@@ -103,24 +84,24 @@ def test_the_page_shows_the_networks_predictions(example, tmp_path, capsys):
     np.testing.assert_array_equal(pixels, arrays["x_test"][worst])
 
 
-def test_flags_can_select_other_data_which_must_exist(example, tmp_path, capsys):
+def test_flags_can_select_other_data_which_must_exist(example, tmp_path):
     arrays = dict(np.load(example / "set.npz"))
-    np.savez(tmp_path / "few.npz", **{**arrays, "x_test": arrays["x_test"][:9], "y_test": arrays["y_test"][:9]})
+    write_npz(tmp_path / "few.npz", **arrays | {name: arrays[name][:9] for name in ("x_test", "y_test")})
     output = f"--output={tmp_path / 'page.html'}"
-    _, _, page = report(capsys, example / "run", f"--dataset={tmp_path / 'few.npz'}", output)
+    _, _, page = report(example / "run", f"--dataset={tmp_path / 'few.npz'}", output)
     assert "model.keras of run on " in page and "few.npz test" in page and "in 9 images" in page
-    assert main(["report", str(example / "run"), "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}"]) == 2
-    assert "gone.npz" in capsys.readouterr().err and not (tmp_path / "other.html").exists()
+    error = refused("report", example / "run", "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}")
+    assert "gone.npz" in error and not (tmp_path / "other.html").exists()
 
 
-def test_without_data_or_network_the_page_shows_the_run_directory(run, tmp_path, capsys):
+def test_without_data_or_network_the_page_shows_the_run_directory(run, tmp_path):
     flags = (run / "run.flags").read_text()
     (run / "run.flags").write_text(re.sub("--dataset=.*", "--dataset=gone.npz", flags))
     other = shutil.copytree(run, tmp_path / "other")
     (other / "run.flags").write_text(flags)
     (other / "model.keras").unlink()
     (other / "history.csv").write_text("epoch,loss\n1,many\n")
-    results, warnings, page = report(capsys, run, other, f"--output={tmp_path / 'page.html'}")
+    results, warnings, page = report(run, other, f"--output={tmp_path / 'page.html'}")
     lines = warnings.strip().splitlines()
     assert len(lines) == 3 and all(": No calibration" in line or ": No curves" in line for line in lines)
     assert "No file 'gone.npz'" in lines[0] and "history.csv" in lines[1]
@@ -177,13 +158,11 @@ def write(name, text):
         ),
     ],
 )
-def test_misuse_is_one_line_and_exit_code_2(change, arguments, message, run, capsys, monkeypatch):
+def test_misuse_is_one_line_and_exit_code_2(change, arguments, message, run, monkeypatch):
     monkeypatch.chdir(run)
     if change:
         change(run)
-    assert main(["report", *(argument.format(run=run) for argument in arguments)]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message.format(run=run) in lines[0], lines
+    assert message.format(run=run) in refused("report", *(argument.format(run=run) for argument in arguments))
     assert not list(run.glob("*.html"))
 
 
@@ -216,12 +195,12 @@ def browse(page, *options):
 
 @pytest.mark.thorough
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` gives one")
-def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path, capsys):
+def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path):
     runs = [
         example / "run",
         shutil.copytree(example / "run", tmp_path / "a_run_with_a_rather_long_name_of_its_own"),
     ]
-    _, _, page = report(capsys, *runs, f"--output={tmp_path / 'page.html'}")
+    _, _, page = report(*runs, f"--output={tmp_path / 'page.html'}")
     (tmp_path / "measured.html").write_text(page.replace("</body>", MEASURE), encoding="utf-8")
     for width, *options in ((1200,), (400,), (400, "--blink-settings=preferredColorScheme=0")):
         (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window can't be narrower than 500
@@ -239,8 +218,8 @@ def test_a_browser_shows_the_page_in_wide_and_narrow_windows(example, tmp_path, 
 
 @pytest.mark.thorough
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` gives one")
-def test_a_browser_fetches_nothing_for_the_page(run, tmp_path, capsys):
-    _, _, page = report(capsys, run, f"--output={tmp_path / 'page.html'}")
+def test_a_browser_fetches_nothing_for_the_page(run, tmp_path):
+    _, _, page = report(run, f"--output={tmp_path / 'page.html'}")
     more = page.replace("</body>", "<img src='https://example.invalid/x.png'></body>")
     (tmp_path / "page.html").write_text(more, encoding="utf-8")
     assert "Content Security Policy" in browse(tmp_path / "page.html")[1][0]

@@ -1,12 +1,11 @@
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import python, run_python, start_process
 
 from keras_bot.data import TrainConfig, open_source, train_pipeline
 from keras_bot.data.decode import decode
@@ -170,10 +169,10 @@ def test_two_processes_may_build_digits_at_once(tmp_path):
         assert sum(1 for _ in source.records()) == 1442
         """
     )
-    processes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(2)]
+    processes = [start_process(python(program)) for _ in range(2)]
     for process in processes:
         _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr.decode()[-2000:]
+        assert process.returncode == 0, stderr[-2000:]
 
 
 def test_the_loser_of_the_race_takes_the_winners_data(tmp_path, monkeypatch):
@@ -239,7 +238,7 @@ def test_names_that_are_no_data_set():
 @pytest.mark.thorough
 def test_importing_data_takes_no_tfds():
     program = "import sys, keras_bot.data; sys.exit('tensorflow_datasets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == 0
+    run_python(program)
 
 
 def test_cifar10_file_opens_and_flows(test_data):

@@ -5,13 +5,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+from processes import python, start_process
 
 RECIPE = {
     "num_classes": 4,
@@ -60,11 +59,10 @@ train(Recipe(**RECIPE), sys.argv[1], resume=True, progress_bar=False)
 
 def start(recipe, run_dir, calls=0):
     recipe = dict(recipe)
-    environment = {**os.environ, "KERAS_BACKEND": recipe.pop("backend")}
+    environment = {"KERAS_BACKEND": recipe.pop("backend")}
     if recipe["strategy"] == "mirrored":
         environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-    command = [sys.executable, "-c", f"RECIPE = {recipe!r}\n{CHILD}", str(run_dir), str(calls)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return start_process(python(f"RECIPE = {recipe!r}\n{CHILD}", run_dir, calls), env=environment)
 
 
 def kill_somewhere(recipe, run_dir, draw):

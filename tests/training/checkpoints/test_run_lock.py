@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import python, run_python, start_process
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.training.checkpoints import run_lock
@@ -30,8 +31,7 @@ sys.stdin.readline()
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], **pipes) as process:
+    with start_process(python(HOLD, tmp_path), stdin=subprocess.PIPE, stderr=None) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
@@ -152,4 +152,4 @@ def test_importing_it_does_not_import_keras():
     code = (
         "import sys, keras_bot.training.checkpoints.run_lock;sys.exit('keras' in sys.modules or 'numpy' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(run_lock.__file__).parents[3])
+    run_python(code, cwd=pathlib.Path(run_lock.__file__).parents[3])

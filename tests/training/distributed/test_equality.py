@@ -1,13 +1,10 @@
 """One device, two mirrored replicas and two workers train the same network on each backend."""
 
-import csv
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from builders import read_history
+from processes import KERAS_BOT, python, run_process
 
 MIRRORED = """
 import sys
@@ -23,24 +20,21 @@ def commands(flags, run_dir):
     """Returns the command of each strategy."""
     train = ["train", *flags, f"--run_dir={run_dir}"]
     return {
-        "one_device": [sys.executable, "-m", "keras_bot", *train, "--strategy=one_device"],
-        "mirrored": [sys.executable, "-c", MIRRORED, *train, "--strategy=mirrored"],
-        "multi_worker": [sys.executable, "-m", "keras_bot", "launch", "--workers=2", "--", *train],
+        "one_device": [*KERAS_BOT, *train, "--strategy=one_device"],
+        "mirrored": python(MIRRORED, *train, "--strategy=mirrored"),
+        "multi_worker": [*KERAS_BOT, "launch", "--workers=2", "--", *train],
     }
 
 
 def train_with(strategy, flags, run_dir, backend):
     """Trains; returns the weights by path and the rows of the history."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
     if strategy == "mirrored":
         environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # for JAX
-    done = subprocess.run(commands(flags, run_dir)[strategy], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    run_process(commands(flags, run_dir)[strategy], env=environment)
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
-    with open(run_dir / "history.csv") as file:
-        rows = list(csv.DictReader(file))
     weights = [variable for variable in model.variables if "seed_generator" not in variable.path]  # dropout's state
-    return {variable.path: np.asarray(variable) for variable in weights}, rows
+    return {variable.path: np.asarray(variable) for variable in weights}, read_history(run_dir)
 
 
 def distances(weights, reference):

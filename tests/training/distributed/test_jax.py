@@ -1,11 +1,8 @@
 """Training on JAX, in processes with the JAX backend and up to 4 CPU devices."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from processes import KERAS_BOT, run_process, run_python
 
 pytest.importorskip("jax", reason="JAX isn't installed")
 
@@ -47,16 +44,9 @@ def compiled(policy="float32", steps=1, optimizer=None):
 
 
 def run(program, **environment):
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        **environment,
-    }
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout
+    flags = "--xla_force_host_platform_device_count=4"
+    own = {"KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return run_python(program, env={**own, **environment}).stdout
 
 
 def test_accumulation_equals_the_whole_batch():
@@ -187,8 +177,8 @@ def test_a_run_stopped_by_sigterm_resumes_exactly(moment, step, tmp_path, npz_fi
 
 
 def test_unsupported_options_are_reported(tmp_path):
-    command = [sys.executable, "-m", "keras_bot", "train", "--dataset=synthetic", "--image_size=8"]
-    command += ["--transform=plain", "--augment_on=device", f"--run_dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"})
+    flags = ["--dataset=synthetic", "--image_size=8", "--transform=plain", "--augment_on=device"]
+    command = [*KERAS_BOT, "train", *flags, f"--run_dir={tmp_path / 'run'}"]
+    done = run_process(command, check=False, env={"KERAS_BACKEND": "jax"})
     assert done.returncode == 2 and "--augment_on=device is not supported on the JAX backend" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()

@@ -1,16 +1,13 @@
 """When one of two workers is killed, the job ends with a clear message in time, and a restart resumes it."""
 
-import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+from processes import KERAS_BOT, start_process, worker_environment
 
 from keras_bot.cli.commands.launch import free_ports
 
@@ -26,19 +23,14 @@ def start(npz, run_dir, ports, flags=((), ()), folders=(None, None), backend="te
     """Starts two workers without a launcher, so that nothing else stops them."""
     workers = []
     for index in (0, 1):
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         environment = {
-            **os.environ,
-            "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **worker_environment(index, ports),
             "KERAS_BOT_CONNECT_SECONDS": "60",
             "PYTHONPATH": str(ROOT),
             "KERAS_BACKEND": backend,
         }
-        command = [sys.executable, "-m", "keras_bot", "train", f"--dataset={npz}", *FLAGS, *flags[index]]
-        command += [f"--run_dir={run_dir}", "--resume"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        workers.append(subprocess.Popen(command, env=environment, cwd=folders[index], **pipes))
+        command = [*KERAS_BOT, "train", f"--dataset={npz}", *FLAGS, *flags[index], f"--run_dir={run_dir}", "--resume"]
+        workers.append(start_process(command, env=environment, cwd=folders[index]))
     return workers
 
 

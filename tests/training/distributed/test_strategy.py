@@ -1,12 +1,9 @@
 """Checks of recipes against the replicas, and of Keras bugs that still need a workaround."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from processes import python, start_process, worker_environment
 
 from keras_bot.cli.commands.launch import free_ports
 from keras_bot.cli.main import main
@@ -134,13 +131,8 @@ model.fit(data.with_options(options), epochs=1, verbose=0)
 
 def test_keras_own_fit_still_fails_on_two_workers():
     """When this fails, Keras issue 20585 is fixed and the workarounds in on_tensorflow.py can be removed."""
-    workers, ports = [], free_ports(2)
-    for index in (0, 1):
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        environment = {**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, "-c", PLAIN]
-        workers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    ports = free_ports(2)
+    workers = [start_process(python(PLAIN), env=worker_environment(index, ports)) for index in (0, 1)]
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert all(worker.returncode for worker in workers)
     assert any("PerReplica" in error for error in errors), errors[0][-2000:]
