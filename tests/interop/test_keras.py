@@ -142,7 +142,7 @@ def test_inception_of_keras_applications(tmp_path):
     ("build", "size", "form"), [(_inception, 299, "h5"), (_inception, 299, "keras"), (_mobilenet, 224, "keras")]
 )
 def test_photos(build, size, form, test_data, tmp_path):
-    """Eight, with random batch norms and the statistics of photos: KERAS_BOT_TEST_DATA=… pytest -s -m slow."""
+    """Eight, with random batch norms and the statistics of photos: KERAS_BOT_TEST_DATA=… pytest -s -m thorough."""
     files = sorted(test_data.glob("imagenet_samples/n*/*.JP*G"))[::20][:8]
     photos = [np.asarray(Image.open(file).convert("RGB").resize((size, size))) for file in files]
     images = np.stack(photos).astype("float32") / 127.5 - 1
