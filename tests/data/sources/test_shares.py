@@ -17,11 +17,6 @@ def _records(source):
     return list(source.records().as_numpy_iterator())
 
 
-@pytest.fixture(scope="module")
-def digits_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 @pytest.fixture
 def data_of_each_kind(image_folder, npz_file, digits_dir):
     return {

@@ -94,11 +94,6 @@ def test_cached_source_holds_the_same_records(image_folder):
     assert _records(source.cached()) == _records(source)
 
 
-@pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 def test_digits_are_scikit_learns_in_a_fixed_stratified_split(digits_dir):
     from sklearn.datasets import load_digits
 
