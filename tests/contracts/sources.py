@@ -102,7 +102,6 @@ ANY = (
     misuse("split must be 'train' or 'eval', received 'test'", split="test"),
     misuse("num_classes must be at least 0, received -1", num_classes=-1),
     misuse("name of the data set is empty", dataset=""),
-    refuse("Unknown option", "'num_clases'", "num_classes", error=TypeError, num_clases=3),
 )
 ONLY_TFDS = misuse("tfds_split='train[:1%]' is only supported for TFDS sets", tfds_split="train[:1%]")
 WRONG_COUNT = misuse("num_classes=4", "has 3 classes", num_classes=4)
@@ -127,7 +126,14 @@ ROWS = [
         name="folder",
         **CLASSIFICATION,
         dataset=lambda root: str(root / "photos"),
-        refused=(*ANY, ONLY_TFDS, WRONG_COUNT, FIRST_LABEL),
+        refused=(
+            *ANY,
+            ONLY_TFDS,
+            WRONG_COUNT,
+            FIRST_LABEL,
+            misuse("No folder 'some/where'", dataset="some/where"),
+            refuse("Did you mean num_classes", error=TypeError, num_clases=3),
+        ),
         missing=("some/where", "No folder", "some/where"),
     ),
     SourceRow(

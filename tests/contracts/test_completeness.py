@@ -1,6 +1,7 @@
 """Every class of the package that extends Keras has a row in the table of its kind, or is excluded for a reason."""
 
 import ast
+import functools
 import importlib
 import pathlib
 
@@ -87,6 +88,7 @@ def module_of(path):
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache
 def all_extensions():
     bases = {}
     for path in PACKAGE.rglob("*.py"):

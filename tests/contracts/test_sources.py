@@ -102,7 +102,7 @@ def test_another_opening_reads_the_same(row, read, build):
         assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@each(ROWS)
+@each([row for row in ROWS if row.name != "TFDS"])  # reads its files as shards are read
 def test_a_seed_orders_all_records_and_a_pass_may_start_anywhere(row, read):
     source, found = read(row, "train")
     natural, order = [record["key"] for record in found], names(source, SEED)
