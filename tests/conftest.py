@@ -41,6 +41,12 @@ def two_replicas() -> "tf.distribute.MirroredStrategy":
     return mirrored_strategy(tuple(device.name for device in tf.config.list_logical_devices("CPU")))
 
 
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory) -> str:
+    """A TFDS data directory, in which the first test that opens "digits" prepares it."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
 @pytest.fixture
 def image_folder(tmp_path) -> Callable[..., pathlib.Path]:
     """Calls `builders.write_image_folder` in a folder of the test's own, by default "images"."""

@@ -207,7 +207,9 @@ ROWS = [
                 "teacher must return logits, but 'other'",
                 built=lambda: {"teacher": classifier(8, "other", activation="softmax")},
             ),
-            refuse("student must be a functional", built=lambda: {"student": keras.Sequential([])}),
+            refuse(
+                "student must be a functional", built=lambda: {"student": keras.Sequential([keras.layers.Dense(3)])}
+            ),
         ),
     ),
     ModelRow(

@@ -69,6 +69,8 @@ def test_half_precision(row):
     for name, value in named.items():
         assert dtypes(value) == ["float32" if row.heads is None or name in row.heads else "float16"], name
     assert_close(outputs, built(row)(images(2)), tolerance=0.01)
+    if hasattr(model, "predict_boxes"):
+        assert dtypes(model.predict_boxes(images(1))["scores"]) == ["float32"]
     if row.loss:
         with tf.GradientTape() as tape:
             loss = row.loss(model)

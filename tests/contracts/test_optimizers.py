@@ -171,7 +171,10 @@ def test_a_saved_model_contains_the_optimizer(row, tmp_path):
     optimizer = row.build()
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if isinstance(inner, NAG):
+        # Paths that begin with the name of the model, which a loaded one no longer has.
         inner.lr_multipliers = {paths[name]: factor for name, factor in inner.lr_multipliers.items()}
+        if inner.decayed_variables != "all":
+            inner.decayed_variables = tuple(paths[name] for name in inner.decayed_variables)
     model.compile(optimizer, "mse")
     train(model.optimizer, model.trainable_variables, steps=3)
     loaded = save_and_load(model, tmp_path)

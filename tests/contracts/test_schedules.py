@@ -40,7 +40,10 @@ ROWS = [
         arguments=lambda: {"schedule": 0.3, "warmup_steps": 4},
         refused=(
             *(refuse(schedule=wrong) for wrong in ("cosine", None, 0.0, -0.1, True)),
-            *(refuse(warmup_steps=wrong) for wrong in (0, -1, 2.5, True, "5", np.float64(4.0), np.bool_(True))),
+            *(
+                refuse(warmup_steps=wrong)
+                for wrong in (0, -1, 2.5, True, "5", np.float64(4.0), np.bool_(True), np.int64(0))
+            ),
         ),
     ),
     *(

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bot.recipe import Recipe
-from keras_bot.training.optimizer import AdamW, build_optimizer
+from keras_bot.training.optimizer import build_optimizer
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -26,9 +26,3 @@ def test_the_gradient_is_summed_over_replicas_before_clipping(replicas, two_repl
     tf.function(lambda: strategy.run(step))()
     applied = np.asarray(optimizer._momentums[0]) / (1 - optimizer.beta_1)
     np.testing.assert_allclose(applied, [3, 4], rtol=1e-5)
-
-
-def test_the_config_is_saved_and_loaded():
-    optimizer = AdamW(0.01, weight_decay=0.3, global_clipnorm=2.0)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(again) is AdamW and again.get_config() == optimizer.get_config()

@@ -1,7 +1,5 @@
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_bot.tricks import CosineDecay, PolyDecay, StepDecay
 
@@ -30,40 +28,3 @@ def test_the_polynomial_follows_the_formula_and_stays_at_0():
     schedule = PolyDecay(0.01, decay_steps=50, power=0.9)
     expected = 0.01 * (1 - np.minimum(np.arange(70), 50) / 50) ** 0.9
     np.testing.assert_allclose([float(schedule(i)) for i in range(70)], expected, rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize("schedule", [StepDecay(0.4, [3, 5]), CosineDecay(0.4, 8), PolyDecay(0.4, 8)])
-def test_xla_gives_the_same_rates(schedule):
-    compiled = tf.function(schedule, jit_compile=True)
-    for step in range(10):
-        rate = compiled(tf.constant(step, tf.int64))
-        assert rate.dtype == tf.float32
-        np.testing.assert_allclose(float(rate), float(schedule(step)), rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize("schedule", [StepDecay(0.4, [3, 5], factor=0.2), CosineDecay(0.4, 8), PolyDecay(0.4, 8, 2)])
-def test_serialisation_gives_an_equal_schedule(schedule):
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert type(copy) is type(schedule)
-    assert copy.get_config() == schedule.get_config()
-    assert float(copy(4)) == float(schedule(4))
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: StepDecay(0.0, [1]),
-        lambda: StepDecay(0.1, [5, 3]),
-        lambda: StepDecay(0.1, [3, 3]),
-        lambda: StepDecay(0.1, [0, 3]),
-        lambda: StepDecay(0.1, [3], factor=0.0),
-        lambda: StepDecay(0.1, [3], factor=1.5),
-        lambda: CosineDecay(-0.1, 10),
-        lambda: CosineDecay(0.1, 0),
-        lambda: PolyDecay(0.1, 0),
-        lambda: PolyDecay(0.1, 10, power=0),
-    ],
-)
-def test_bad_arguments_are_refused(build):
-    with pytest.raises(ValueError, match="must be"):
-        build()

@@ -249,22 +249,6 @@ def test_weights_and_export_are_the_students(tmp_path):
     assert len(exported.variables) == len(student.variables)
 
 
-def test_serialisation_gives_equal_objects():
-    soft = SoftCrossentropy(4.0, reduction="sum", name="mine")
-    copy = keras.losses.deserialize(keras.losses.serialize(soft))
-    assert type(copy) is SoftCrossentropy
-    assert copy.get_config() == soft.get_config()
-    distiller = DistillationModel(build_net(4, "student"), build_net(8, "teacher"), 7.0, 0.5, name="pair")
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(distiller))
-    assert type(copy) is DistillationModel
-    assert (copy.temperature, copy.hard_weight, copy.name) == (7.0, 0.5, "pair")
-    assert (copy.student.name, copy.teacher.name) == ("student", "teacher")
-    alone = DistillationModel(build_net(4, "student"), soft_loss=SoftCrossentropy(3.0))
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(alone))
-    assert copy.teacher is None
-    assert copy.soft_loss.temperature == 3.0
-
-
 def softmax_nets():
     yield keras.Sequential([keras.Input((SIZE,)), layers.Dense(CLASSES, activation="softmax")])
     yield keras.Sequential([keras.Input((SIZE,)), layers.Dense(CLASSES), layers.Softmax()])
@@ -284,16 +268,8 @@ def test_a_model_that_ends_in_softmax_is_refused(index):
         DistillationModel(net, logits)
 
 
-def test_what_can_not_be_is_refused():
-    student, teacher = build_net(4, "student"), build_net(8, "teacher")
-    inputs = keras.Input((SIZE, SIZE, 3))
-    with pytest.raises(ValueError, match=r"5 classes.*3"):
-        DistillationModel(student, keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(inputs))))
-    with pytest.raises(ValueError, match="functional"):
-        DistillationModel(student, keras.Sequential([layers.Dense(3)]))
+def test_the_loss_function_refuses_bad_arguments():
     for options in ({"temperature": 0.0}, {"hard_weight": -0.1}, {"hard_weight": 1.1}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            DistillationModel(student, teacher, **options)
         with pytest.raises(ValueError, match=next(iter(options))):
             distillation_loss(np.eye(3), np.eye(3), np.eye(3), **options)
 

@@ -90,21 +90,3 @@ def test_a_variable_without_gradient_stays(two_replicas):
     tf.function(lambda: two_replicas.run(step))()
     for weight, wanted in zip(weights, ([-1.0, 0.0], [1.0, 2.0]), strict=True):
         np.testing.assert_array_equal(weight.numpy(), wanted)
-
-
-@pytest.mark.parametrize("options", [{"min_scale": 0.0}, {"min_scale": 4.0, "initial_scale": 2.0}])
-def test_a_floor_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="min_scale"):
-        LossScaling(NAG(), **options)
-
-
-def test_a_second_scaling_is_refused():
-    with pytest.raises(ValueError, match="already scales the loss"):
-        LossScaling(LossScaling(NAG()))
-
-
-def test_the_config_is_complete():
-    options = {"initial_scale": 8.0, "dynamic_growth_steps": 5, "min_scale": 2.0, "name": "mine"}
-    copy = keras.optimizers.deserialize(keras.optimizers.serialize(LossScaling(NAG(0.25), **options)))
-    assert type(copy) is LossScaling and type(copy.inner_optimizer) is NAG
-    assert {name: copy.get_config()[name] for name in options} == options

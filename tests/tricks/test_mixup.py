@@ -165,12 +165,11 @@ def test_examples_without_weight_mix_and_keep_weight_0():
     np.testing.assert_allclose(mixed["labels"], MixUp(1.0, seed=3)((images, labels))[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "float16"])
-def test_mixed_policies_keep_labels_in_float32_and_the_images_dtype(policy, run, dtype):
+def test_a_mixed_policy_keeps_labels_in_float32_and_the_images_dtype(run, dtype):
     images, labels = make_batch(dtype)
-    layer = MixUp(1.0, seed=3, dtype=policy)
+    layer = MixUp(1.0, seed=3, dtype="mixed_float16")
     mixed, mixed_labels = run(layer, images, labels)
     assert mixed.dtype == (layer.compute_dtype if dtype == "uint8" else dtype)
     assert mixed_labels.dtype == tf.float32
@@ -184,26 +183,3 @@ def test_a_functional_model_can_hold_it():
     model = keras.Model(inputs, MixUp(1.0, seed=3)(inputs))
     np.testing.assert_array_equal(model([images, labels], training=False)[0], images)
     assert np.any(np.asarray(model([images, labels], training=True)[0]) != images)
-
-
-def test_serialisation_gives_an_equal_layer():
-    layer = MixUp(0.3, seed=11, name="mine", dtype="mixed_bfloat16")
-    copy = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(copy) is MixUp
-    assert (copy.alpha, copy.seed, copy.name, copy.compute_dtype) == (0.3, 11, "mine", "bfloat16")
-    assert copy.get_config() == layer.get_config()
-
-
-def test_bad_arguments_are_refused():
-    images, labels = make_batch()
-    for alpha in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="alpha"):
-            MixUp(alpha)
-    with pytest.raises(ValueError, match="one_hot"):
-        MixUp()((images, np.zeros(BATCH, "int64")))
-    with pytest.raises(ValueError, match="keys images, labels"):
-        MixUp()({"images": images, "labels": labels, "boxes": labels})
-    with pytest.raises(ValueError, match=r"needs \(images, labels\) or"):
-        MixUp()(images)
-    with pytest.raises(ValueError, match=r"sample_weight must be \(batch,\)"):
-        MixUp()((images, labels, labels))

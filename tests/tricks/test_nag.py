@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_bot.tricks import NAG, CosineDecay, LossScaling, Warmup
+from keras_bot.tricks import NAG, LossScaling
 
 MU, LAMBDA = 0.9, 1e-2
 
@@ -99,69 +99,6 @@ def test_a_path_that_names_none_or_several_variables_is_refused(path):
         NAG(0.1, decayed_variables=["net/kernel/kernel", path]).build(build_net().trainable_variables)
 
 
-def training_data():
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(32, 6, 6, 2)).astype("float32"), rng.integers(0, 2, 32)
-
-
-def compile_net(net, optimizer):
-    net.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-
-@pytest.mark.parametrize("decay", ["kernels", ["net/bias_branch/kernel"]])
-def test_saved_and_loaded_training_continues_identically(tmp_path, decay):
-    x, y = training_data()
-    net = build_net()
-    compile_net(net, NAG(Warmup(CosineDecay(0.1, 30), 4), weight_decay=0.05, decayed_variables=decay))
-    net.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    net.save(tmp_path / "net.keras")
-    loaded = keras.saving.load_model(tmp_path / "net.keras")
-    for model in (net, loaded):
-        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    assert int(loaded.optimizer.iterations) == 8
-    for a, b in zip(net.weights + net.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
-
-
-def test_the_config_is_complete():
-    options = {
-        "learning_rate": 0.25,
-        "momentum": 0.5,
-        "weight_decay": 0.125,
-        "decayed_variables": ["a/kernel"],
-        "lr_multipliers": {"a/kernel": 0.5},
-        "clipnorm": 2.0,
-        "clipvalue": None,
-        "global_clipnorm": None,
-        "use_ema": True,
-        "ema_momentum": 0.75,
-        "ema_overwrite_frequency": 7,
-        "loss_scale_factor": 8.0,
-        "gradient_accumulation_steps": 2,
-        "name": "mine",
-    }
-    copy = keras.optimizers.deserialize(keras.optimizers.serialize(NAG(**options)))
-    assert type(copy) is NAG
-    assert copy.get_config() == options
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_trains_in_mixed_precision(policy):
-    x, y = training_data()
-    keras.config.set_dtype_policy(policy)
-    try:
-        net = build_net()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    compile_net(net, NAG(0.05, weight_decay=1e-3))
-    is_wrapped = isinstance(net.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert is_wrapped == (policy == "mixed_float16")
-    losses = net.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    assert {v.dtype for v in net.trainable_variables} == {"float32"}
-    assert {v.dtype for v in net.optimizer.variables if v.name.endswith("velocity")} == {"float32"}
-
-
 def test_the_penalty_is_added_once_a_step_under_accumulation():
     variable = keras.Variable([[2.0]], name="kernel")
     optimizer = NAG(0.1, momentum=0.0, weight_decay=0.5, gradient_accumulation_steps=2)
@@ -178,21 +115,6 @@ def test_sparse_gradients_of_an_embedding_work():
     net.fit(np.array([[0, 1, 1]]), np.ones((1, 6)), verbose=0)
     moved = np.any(net.get_weights()[0] != before, axis=1)
     assert moved.tolist() == [True, True, False, False, False, False, False]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"momentum": 1.0},
-        {"momentum": -0.1},
-        {"weight_decay": -1e-4},
-        {"weight_decay": float("nan")},
-        {"decayed_variables": "bias"},
-    ],
-)
-def test_bad_arguments_are_refused(options):
-    with pytest.raises(ValueError, match="must be"):
-        NAG(0.1, **options)
 
 
 GRADIENTS = np.array([[3.0, -4.0], [1.0, 0.5]], "float32")  # one a replica

@@ -17,45 +17,6 @@ def _records(source):
     return list(source.records().as_numpy_iterator())
 
 
-@pytest.fixture(scope="module")
-def digits_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
-@pytest.fixture
-def data_of_each_kind(image_folder, npz_file, digits_dir):
-    return {
-        "folder": {"dataset": str(image_folder(classes=3, train=7, val=4))},
-        "npz": {"dataset": str(npz_file())},
-        "synthetic": {"dataset": "synthetic", "synthetic_images": 29, "image_size": 4},
-        "tfds": {"dataset": "digits", "data_dir": digits_dir},
-    }
-
-
-@pytest.mark.parametrize("split", ["train", "eval"])
-@pytest.mark.parametrize("kind", ["folder", "npz", "synthetic", "tfds"])
-def test_workers_shares_are_disjoint_and_complete(data_of_each_kind, kind, split):
-    options = data_of_each_kind[kind] | {"split": split}
-    everything = [r["name"] for r in _records(open_source(**options))]
-    workers = 4
-    shares = []
-    for worker in range(workers):
-        context = tf.distribute.InputContext(workers, worker, workers)
-        source = open_source(**options, read_config=types.SimpleNamespace(input_context=context))
-        shares.append([r["name"] for r in _records(source)])
-        assert source.size == len(shares[-1])
-        shuffled, tail = (
-            list(source.keys(SEED, 30, first).map(source.record_name).as_numpy_iterator()) for first in (0, 2)
-        )
-        assert sorted(shuffled) == sorted(shares[-1]) and tail == shuffled[2:]
-    whole, left = divmod(len(everything), workers)
-    extra = 0 if split == "train" else left
-    assert [len(share) for share in shares] == [whole + (worker < extra) for worker in range(workers)]
-    together = [name for share in shares for name in share]
-    assert len(set(together)) == len(together) and set(together) <= set(everything)
-    assert len(everything) - len(together) == (left if split == "train" else 0)
-
-
 def test_a_workers_share_of_sorted_classes_holds_them_all(image_folder):
     config = types.SimpleNamespace(input_context=tf.distribute.InputContext(3, 1, 3))
     source = open_source(str(image_folder(classes=4, train=6)), read_config=config)

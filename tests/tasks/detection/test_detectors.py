@@ -95,23 +95,6 @@ def test_weight_0_counts_for_nothing_and_forms_agree(make):
     assert loss_of(network, batch, weights=0 * weights) == 0
 
 
-@EACH
-def test_mixed_precision_ends_in_float32(make):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        network, batch = make(), coloured_boxes()
-        with tf.GradientTape() as tape:
-            outputs = network(batch["images"], training=True)
-            loss = network.compute_loss(batch, None, outputs)
-        assert loss.dtype == tf.float32 and np.isfinite(loss)
-        assert all(gradient is not None for gradient in tape.gradient(loss, network.trainable_variables))
-        first_stage = {outputs[name].dtype for name in ("logits", "objectness", "deltas") if name in outputs}
-        assert first_stage == {network.predict_boxes(batch["images"])["scores"].dtype} == {tf.float32}
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("make", [detectors.retinanet, detectors.without_chance])
 def test_two_replicas_train_as_one_device(two_replicas, make):

@@ -2,11 +2,9 @@
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
-from detectors import coloured_boxes, faster_rcnn, loss_of, small_backbone
+from detectors import coloured_boxes, faster_rcnn, loss_of
 
-from keras_bot.errors import MisuseError
 from keras_bot.tasks.detection.faster_rcnn import FasterRCNN
 
 
@@ -33,19 +31,3 @@ def test_draws_follow_seed_and_step():
     losses = [loss_of(faster_rcnn(**few), batch), loss_of(faster_rcnn(**few), batch)]
     other = loss_of(FasterRCNN.from_config({**faster_rcnn(**few).get_config(), "seed": 1}), batch)
     assert losses[0] == losses[1] != other
-
-
-def test_misuse():
-    backbone = small_backbone(width=0.0625)
-    with pytest.raises(MisuseError, match="neck"):
-        FasterRCNN(backbone, 2, neck="c5")
-    with pytest.raises(MisuseError, match="num_classes must be at least 1"):
-        FasterRCNN(backbone, 0)
-    with pytest.raises(MisuseError, match="C2, C3"):
-        FasterRCNN(keras.Model(backbone.input, {k: backbone.output[k] for k in ("C4", "C5")}), 2)
-    with pytest.raises(MisuseError, match="5 levels"):
-        FasterRCNN(backbone, 2, anchor_sizes=((8,), (16,)))
-    image = keras.Input((None, None, 3))
-    whole = keras.Model(image, backbone(image))
-    with pytest.raises(MisuseError, match="cannot be split"):
-        FasterRCNN(whole, 2, neck="c4")

@@ -1,13 +1,11 @@
 """RetinaNet's own; what it shares with the other detector is in `test_detectors.py`."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from detectors import retinanet, small_backbone
+from detectors import retinanet
 
 from keras_bot.errors import MisuseError
-from keras_bot.tasks.detection.retinanet import RetinaNet
 
 
 def test_anchors_fit_the_outputs_at_odd_sizes():
@@ -19,12 +17,7 @@ def test_anchors_fit_the_outputs_at_odd_sizes():
     np.testing.assert_allclose(tf.sigmoid(outputs["logits"]), 0.01, atol=0.005)
 
 
-def test_misuse():
-    backbone = small_backbone(width=0.0625)
-    with pytest.raises(MisuseError, match="num_classes"):
-        RetinaNet(backbone, 0)
-    with pytest.raises(MisuseError, match="C3, C4, C5"):
-        RetinaNet(keras.Model(backbone.input, {"C5": backbone.output["C5"]}), 2)
+def test_a_batch_without_boxes_is_refused():
+    network = retinanet(channels=8)
     with pytest.raises(MisuseError, match="no boxes and no classes"):
-        network = RetinaNet(backbone, 2, channels=8)
         network.compute_loss(np.zeros((1, 32, 32, 3), "f"), None, None)

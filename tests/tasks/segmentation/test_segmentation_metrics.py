@@ -144,26 +144,6 @@ def test_on_two_replicas(two_replicas):
         check_in_keras()
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_in_a_graph_of_unknown_sizes(jit):
-    masks, logits = random_set(5)
-    metric = MeanIoU(CLASSES)
-
-    @tf.function(
-        jit_compile=jit,
-        input_signature=[
-            tf.TensorSpec([None] * 3, tf.int32),
-            tf.TensorSpec([None, None, None, CLASSES]),
-            tf.TensorSpec([None]),
-        ],
-    )
-    def update(masks, logits, weights):
-        metric.update_state(masks, logits, weights)
-
-    update(masks, logits, np.ones(10, "float32"))
-    assert float(metric.result()) == pytest.approx(plain(masks, logits.argmax(-1))[0], abs=1e-6)
-
-
 def test_unknown_labels_are_reported_and_not_counted():
     metric = MeanIoU(CLASSES)
     metric.update_state([[[0, 7, -3, 1]]], [[[0, 0, 0, 1]]])
@@ -177,14 +157,6 @@ def test_unknown_labels_are_reported_and_not_counted():
 
 
 def test_bad_input_is_reported():
-    with pytest.raises(MisuseError, match="classes must be at least 1"):
-        MeanIoU(0)
-    with pytest.raises(MisuseError, match="ignore=3 is one of the 5 classes"):
-        PixelAccuracy(5, ignore=3)
-    with pytest.raises(MisuseError, match="must have 5 classes"):
-        MeanIoU(5).update_state(np.zeros((1, 2, 2)), np.zeros((1, 2, 2, 4)))
-    with pytest.raises(MisuseError, match="different shapes"):
-        MeanIoU(5).update_state(np.zeros((1, 2, 2)), np.zeros((1, 2, 3, 5)))
     with pytest.raises(MisuseError, match=r"shape \(2, 2\), but there are 3 class names"):
         figures(np.ones((2, 2)), ["a", "b", "c"])
     with pytest.raises(MisuseError, match="no labelled pixels"):
@@ -195,10 +167,3 @@ def test_repeated_class_names_are_numbered():
     result = figures(np.diag([1, 2, 3]), ["screen", "wall", "screen"])
     assert result["pixels"] == {"screen": 1.0, "wall": 2.0, "screen (2)": 3.0}
     assert "screen (2)" in table(result)
-
-
-def test_config_gives_the_same_metric():
-    for metric in (MeanIoU(4, ignore=9), PixelAccuracy(4, ignore=9, name="right")):
-        again = keras.metrics.deserialize(keras.metrics.serialize(metric))
-        assert type(again) is type(metric)
-        assert again.get_config() == metric.get_config()
