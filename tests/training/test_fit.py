@@ -1,5 +1,7 @@
 """`fit_from` starts at any step of any epoch and continues as if training had not been interrupted."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -114,3 +116,73 @@ def test_a_finished_training_does_nothing(whole):
     assert not recorder.events and not starts
     for actual, expected in zip(weights, whole[0], strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+class RecordingStrategy:
+    """Records how data are spread and built, and whether `fit` runs inside `fitting`."""
+
+    def __init__(self):
+        self.events, self.is_fitting = [], False
+
+    def build_from_spec(self, trainee, batches):
+        self.events.append(("build", trainee, batches.element_spec[0].shape[0]))
+
+    def spread(self, batches, replica_batch):
+        self.events.append(("spread", batches, replica_batch))
+        return "spread", batches
+
+    @contextlib.contextmanager
+    def fitting(self):
+        self.is_fitting = True
+        yield
+        self.is_fitting = False
+
+
+class RecordingTrainee:
+    """Records the arguments of `fit`."""
+
+    def __init__(self, strategy):
+        self.strategy, self.calls = strategy, []
+
+    def fit(self, data, **options):
+        assert self.strategy.is_fitting
+        self.calls.append((data, options))
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_each_segment_is_one_fit_on_spread_data(verbose):
+    strategy = RecordingStrategy()
+    trainee = RecordingTrainee(strategy)
+    eval_data = tf.data.Dataset.from_tensor_slices((IMAGES[:2], LABELS[:2], WEIGHTS[:2]))
+    plan = FitPlan(first_epoch=4, first_step=3, epochs=9, steps_per_epoch=10, replica_batch=2)
+    train_data = "data from {} {}".format
+    fit_from(trainee, train_data, eval_data, strategy, plan, callbacks=["a callback"], verbose=verbose)
+    assert strategy.events == [
+        ("build", trainee, 2),
+        ("spread", eval_data, 2),
+        ("spread", "data from 4 3", 2),
+        ("spread", "data from 5 0", 2),
+    ]
+    options = {"validation_data": ("spread", eval_data), "validation_steps": 2, "callbacks": ["a callback"]}
+    options |= {"shuffle": False, "verbose": verbose}
+    assert trainee.calls == [
+        (("spread", "data from 4 3"), {"initial_epoch": 4, "epochs": 5, "steps_per_epoch": 7, **options}),
+        (("spread", "data from 5 0"), {"initial_epoch": 5, "epochs": 9, "steps_per_epoch": 10, **options}),
+    ]
+    assert not strategy.is_fitting
+
+
+@pytest.mark.parametrize(
+    ("first_epoch", "first_step", "segments"),
+    [
+        (0, 0, [(0, 0, 9)]),
+        (3, 0, [(3, 0, 9)]),
+        (3, 1, [(3, 1, 4), (4, 0, 9)]),
+        (3, 10, [(3, 10, 4), (4, 0, 9)]),
+        (8, 10, [(8, 10, 9)]),
+        (9, 0, []),
+    ],
+)
+def test_the_segments_of_a_training(first_epoch, first_step, segments):
+    plan = FitPlan(first_epoch, first_step, epochs=9, steps_per_epoch=10, replica_batch=1)
+    assert plan.segments() == segments

@@ -306,6 +306,7 @@ def test_a_loss_that_is_not_finite_names_the_last_state(has_state, tmp_path, tra
     with begun(tmp_path, trainee) as (run, _):
         if has_state:
             run._checkpoints.save({"steps": 1})
+            run._checkpoints.save({"steps": 3})
             state = f"The last finite state is in {run._checkpoints.save({'steps': 5})}."
         with pytest.raises(RunError) as raised:
             run.fit(trainee, None, None, None, progress_bar=False)

@@ -156,3 +156,115 @@ def test_threads_other_than_the_main_one_do_not_handle_sigterm():
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+class FakeStrategy:
+    """Records the order of calls; `stop` is the answer of all workers together."""
+
+    def __init__(self, stop=False):
+        self.stop, self.events = stop, []
+
+    def per_replica_values(self, variables):
+        self.events.append(("metrics of", len(variables)))
+        return self
+
+    def read(self):
+        return [[float(len(self.events))]]
+
+    def write(self, values):
+        self.events.append(("restore", values))
+
+    def any_worker(self, flag):
+        self.events.append(("any", flag))
+        return self.stop
+
+    def sync_state(self, model):
+        self.events.append(("sync", model))
+
+
+class OrderedCheckpoints(FakeCheckpoints):
+    """Also records the saves among the strategy's events."""
+
+    def __init__(self, strategy):
+        super().__init__()
+        self._strategy = strategy
+
+    def save(self, progress):
+        super().save(progress)
+        self._strategy.events.append(("save", progress["steps"]))
+
+
+def direct(stop=False, every=0, progress=None):
+    """Returns a saver that began epoch 2 of 4 steps each, its strategy and its checkpoints."""
+    strategy = FakeStrategy(stop)
+    checkpoints = OrderedCheckpoints(strategy)
+    saver = Saver(checkpoints, strategy, FakeRecorder(), STEPS, every, progress or {})
+    metric = types.SimpleNamespace(variables=["total", "count"])
+    saver.set_model(types.SimpleNamespace(metrics=[metric, metric]))
+    saver.on_train_begin()
+    saver.on_epoch_begin(2)
+    return saver, strategy, checkpoints
+
+
+def test_the_state_is_synchronised_before_it_is_saved_within_an_epoch():
+    saver, strategy, _ = direct(every=2)
+    assert strategy.events == [("metrics of", 4)]
+    strategy.events.clear()
+    saver.on_train_batch_end(0)
+    assert strategy.events == [("any", False)]
+    saver.on_train_batch_end(1)
+    assert strategy.events[1:] == [("any", False), ("sync", saver.model), ("save", 10)]
+
+
+def test_every_worker_asks_for_a_stop_after_each_step_and_stops_if_any_does():
+    saver, strategy, checkpoints = direct(stop=True)
+    saver.stop_requested = False  # another worker received the signal
+    with pytest.raises(Terminated, match="the state after step 9 is saved"):
+        saver.on_train_batch_end(0)
+    assert strategy.events[1:] == [("any", False), ("sync", saver.model), ("save", 9)]
+    assert positions(checkpoints) == [(9, 2, 1)]
+
+
+def test_a_stop_in_the_evaluation_saves_the_training_metrics():
+    saver, strategy, checkpoints = direct()
+    saver.on_train_batch_end(3)
+    saver.on_test_begin()
+    metrics = strategy.read()
+    strategy.stop = saver.stop_requested = True
+    with pytest.raises(Terminated, match="the state after step 12 is saved"):
+        saver.on_test_batch_end(0)
+    assert strategy.events[-3:] == [("any", True), ("sync", saver.model), ("save", 12)]
+    assert positions(checkpoints) == [(12, 2, 4)] and checkpoints.saved[0]["metrics"] == metrics
+    assert checkpoints.saved[0]["seconds"] == 1.5
+
+
+def test_a_stop_at_the_end_of_an_epoch_saves_once():
+    saver, strategy, checkpoints = direct()
+    strategy.stop = True
+    with pytest.raises(Terminated, match="the state after step 12 is saved"):
+        saver.on_epoch_end(2)
+    assert positions(checkpoints) == [(12, 3, 0)]
+    assert checkpoints.saved[0]["metrics"] == [] and checkpoints.saved[0]["seconds"] == 0.0
+
+
+def test_a_resumed_epoch_continues_its_steps_metrics_and_seconds_once():
+    progress = {"step": 2, "metrics": [[7.0]], "seconds": 30.0}
+    saver, strategy, checkpoints = direct(every=3, progress=progress)
+    assert strategy.events == [("metrics of", 4), ("restore", [[7.0]])] and saver._recorder.seconds_before == 30.0
+    saver.on_train_batch_end(0)  # the third step of the epoch: 8 + 3 = 11
+    assert not checkpoints.saved
+    saver.on_epoch_end(2)
+    strategy.events.clear()
+    saver.on_epoch_begin(3)
+    saver.on_train_batch_end(0)
+    saver.on_train_batch_end(1)
+    saver.on_train_batch_end(2)
+    assert ("restore", [[7.0]]) not in strategy.events
+    assert positions(checkpoints) == [(12, 3, 0), (15, 3, 3)]
+
+
+def test_a_resumed_epoch_that_ended_starts_the_next_one():
+    saver, strategy, checkpoints = direct(every=1, progress={"step": 0, "metrics": [], "seconds": 9.0})
+    assert strategy.events == [("metrics of", 4)] and saver._recorder.seconds_before == 0.0
+    saver.on_train_batch_end(0)
+    assert positions(checkpoints) == [(9, 2, 1)]
