@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from builders import NO_COLOR, noise, tiny_flags, write_image
-from processes import refused, run_command, run_process
+from processes import expect_misuse, run_command, run_process
 from tiny_training import tiny_network, use_tiny_network
 
 from keras_bot.cli.main import COMMANDS
@@ -68,12 +68,12 @@ def test_every_command_has_help(command):
 )
 def test_misuse_is_reported_in_one_line_with_exit_code_2(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(*argv)
+    assert message in expect_misuse(*argv)
     assert not list(tmp_path.iterdir()), "a refused command left files behind"
 
 
-def test_train_prints_one_line_per_epoch_and_one_of_json(trained):
-    lines = trained[1].strip().splitlines()
+def test_train_prints_one_line_per_epoch_and_one_of_json(trained_run):
+    lines = trained_run[1].strip().splitlines()
     assert [line.split(" - ")[0] for line in lines[:-1]] == ["epoch 1/2", "epoch 2/2"]
     assert all(" - loss " in line for line in lines[:-1])
     result = json.loads(lines[-1])
@@ -120,12 +120,13 @@ def test_too_many_corrupt_images_are_not_drawn(tmp_path, spoiled_folder):
 def test_a_folder_in_another_layout_is_reported(spoil, message, tmp_path, image_folder):
     folder = image_folder()
     spoil(folder)
-    assert message in refused("train", *FOLDER, f"--dataset={folder}", f"--run_dir={tmp_path / 'run'}")
+    assert message in expect_misuse("train", *FOLDER, f"--dataset={folder}", f"--run_dir={tmp_path / 'run'}")
 
 
 def test_labels_outside_the_classes_are_reported(tmp_path, npz_file):
     file = npz_file(y_train=np.full(24, 7))
-    assert "7" in refused("train", *FOLDER, f"--dataset={file}", "--num_classes=4", f"--run_dir={tmp_path / 'run'}")
+    flags = [f"--dataset={file}", "--num_classes=4", f"--run_dir={tmp_path / 'run'}"]
+    assert "7" in expect_misuse("train", *FOLDER, *flags)
 
 
 def test_a_non_finite_loss_stops_with_one_line_and_exit_code_1(tmp_path, tiny_networks):
@@ -139,30 +140,30 @@ def test_a_non_finite_loss_in_the_last_step_of_an_epoch_saves_nothing(tmp_path, 
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"run.flags", "tensorboard", ".lock"}
 
 
-def refused_teacher(tmp_path):
+def teacher_error(tmp_path):
     """Returns the error line of a training with the teacher in the test's folder."""
-    return refused("train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}")
+    return expect_misuse("train", *TINY, f"--teacher={tmp_path / 'teacher.keras'}", f"--run_dir={tmp_path / 'run'}")
 
 
 def test_a_teacher_with_softmax_is_refused(tmp_path, tiny_networks):
     network = tiny_network()
     network.layers[-1].activation = keras.activations.softmax
     network.save(tmp_path / "teacher.keras")
-    assert "The teacher must return logits" in refused_teacher(tmp_path)
+    assert "The teacher must return logits" in teacher_error(tmp_path)
 
 
 def test_a_damaged_teacher_is_reported(tmp_path, tiny_networks):
     (tmp_path / "teacher.keras").write_bytes(b"PK nonsense")
-    assert "teacher.keras: it is damaged" in refused_teacher(tmp_path)
+    assert "teacher.keras: it is damaged" in teacher_error(tmp_path)
 
 
 def test_a_run_dir_that_cannot_be_created_is_reported(tmp_path, tiny_networks):
     (tmp_path / "file").write_text("")
-    assert "Cannot create the directory" in refused("train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}")
+    assert "Cannot create the directory" in expect_misuse("train", *TINY, f"--run_dir={tmp_path / 'file' / 'run'}")
 
 
 def test_an_export_stays_in_its_directory(run_dir):
-    assert "--name must not contain a path" in refused("export", f"--run_dir={run_dir}", "--name=../elsewhere")
+    assert "--name must not contain a path" in expect_misuse("export", f"--run_dir={run_dir}", "--name=../elsewhere")
 
 
 def test_a_dry_run_prints_the_plan_without_training(tmp_path, monkeypatch):
@@ -184,7 +185,7 @@ def test_evaluate_reproduces_the_metrics_of_the_training(run_dir):
 
 
 def test_evaluate_takes_overrides_and_checks_the_classes(run_dir):
-    assert "7 classes" in refused("evaluate", f"--run_dir={run_dir}", "--num_classes=7")
+    assert "7 classes" in expect_misuse("evaluate", f"--run_dir={run_dir}", "--num_classes=7")
 
 
 def test_predict_prints_the_likeliest_classes(savedmodel, tmp_path):
@@ -206,12 +207,12 @@ def test_predict_reports_an_unreadable_image_and_continues(savedmodel, tmp_path)
 def test_an_export_is_only_overwritten_with_the_flag(savedmodel, run_dir, tmp_path):
     shutil.copytree(savedmodel, tmp_path / "saved")
     again = ["export", f"--run_dir={run_dir}", f"--output_dir={tmp_path}", "--name=saved"]
-    assert "already exists" in refused(*again)
+    assert "already exists" in expect_misuse(*again)
     written = (tmp_path / "saved/saved_model.pb").stat().st_mtime_ns
     run_command(*again, "--overwrite")
     assert (tmp_path / "saved/saved_model.pb").stat().st_mtime_ns > written
     assert [path.name for path in tmp_path.iterdir()] == ["saved"], "a partial export was left behind"
-    assert "timm" in refused(*again, "--format=timm") and not list(tmp_path.glob("*.safetensors"))
+    assert "timm" in expect_misuse(*again, "--format=timm") and not list(tmp_path.glob("*.safetensors"))
 
 
 def test_models_lists_parameters_and_flops():

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from builders import NO_COLOR, tiny_flags, write_image
-from processes import refused, run_command
+from processes import expect_misuse, run_command
 from tiny_training import ablate_in_this_process, use_tiny_network
 
 from keras_bot.cli.commands.ablate import find_files
@@ -42,7 +42,7 @@ def test_a_network_is_trained_there_and_used_by_every_command(folder, tmp_path):
 
 def test_a_savedmodel_is_not_exported_there(folder):
     export = ["export", f"--run_dir={folder / 'run'}", "--name=net", f"--output_dir={folder}"]
-    assert "TensorFlow could not load it" in refused(*export) and not (folder / "net").exists()
+    assert "TensorFlow could not load it" in expect_misuse(*export) and not (folder / "net").exists()
 
 
 def test_a_savedmodel_that_was_moved_there_can_be_used(folder, savedmodel):
@@ -95,9 +95,9 @@ def test_a_pattern_below_a_folder_with_wildcards_in_its_name(tmp_path):
 )
 def test_names_that_run_flags_cannot_store_are_refused(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in refused("train", *TINY, *arguments)
+    assert message in expect_misuse("train", *TINY, *arguments)
     (tmp_path / "a.flags").write_text("\n".join(TINY))
     changes = [f"--set={arguments[1][2:]}", "--out=out"] if "--run_dir=run" in arguments else ["--out=raw\udcff"]
-    error = refused("ablate", "--recipes=a.flags", *changes)
+    error = expect_misuse("ablate", "--recipes=a.flags", *changes)
     (reason,) = (text for text in ("not valid UTF-8", "line break", "ends with whitespace") if text in message)
     assert reason in error and os.listdir() == ["a.flags"]
