@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from builders import write_image
 
 CAT, DOG = ("cat", (1, 1, 20, 10)), ("dog", (5, 6, 15, 16))  # xmin, ymin, xmax, ymax as VOC counts
 _SIZE = "<size><width>40</width><height>30</height></size>"
@@ -24,7 +24,7 @@ def _object(name, box, difficult=0):
 def picture(path, number=0):
     """An image of noise, 40x30."""
     pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
+    write_image(path, pixels)
 
 
 def write_voc(folder, *images, classes=None, first=0):

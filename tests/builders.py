@@ -1,8 +1,10 @@
 """Builders of tiny inputs for tests: recipes, images, data sets of every layout, and run directories."""
 
 import csv
+import io
 import json
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -38,8 +40,16 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def write_image(path: pathlib.Path, pixels: np.ndarray | None = None) -> pathlib.Path:
+def encode_image(pixels: np.ndarray, form: str = "PNG", mode: str | None = None, **options) -> bytes:
+    """Returns an image file: `form`, `mode` and `options` are those of Pillow."""
+    image, stream = Image.fromarray(pixels), io.BytesIO()
+    (image.convert(mode) if mode else image).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def write_image(path: str | pathlib.Path, pixels: np.ndarray | None = None) -> pathlib.Path:
     """Writes an image in the format of the suffix and creates its folder; without pixels it is noise, 40x30."""
+    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"quality": 95} if path.suffix == ".jpg" else {}
     Image.fromarray(noise(30, 40, 3) if pixels is None else pixels).save(path, **options)
@@ -72,6 +82,18 @@ def write_npz(path: pathlib.Path, **arrays: np.ndarray | None) -> pathlib.Path:
     }
     np.savez(path, **{name: array for name, array in {**default, **arrays}.items() if array is not None})
     return path
+
+
+def write_record_file(path: pathlib.Path, examples: Iterable[tuple[bytes, int]]):
+    """Writes a TFRecord file of image files and labels, as for ImageNet."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image, label in examples:
+            example = tf.train.Example()
+            example.features.feature["image/encoded"].bytes_list.value.append(image)
+            example.features.feature["image/class/label"].int64_list.value.append(label)
+            writer.write(example.SerializeToString())
 
 
 SCENE_SIZE = (48, 64)

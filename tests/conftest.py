@@ -72,7 +72,7 @@ def shared_scenes(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> tuple[pathlib.Path, str]:
+def trained_run(tmp_path_factory) -> tuple[pathlib.Path, str]:
     """The run directory of a `keras-bot train` that trained `tiny_network`, and its output. Do not change it."""
     from processes import run_command
     from tiny_training import use_tiny_network
@@ -85,9 +85,9 @@ def trained(tmp_path_factory) -> tuple[pathlib.Path, str]:
 
 
 @pytest.fixture(scope="session")
-def run_dir(trained) -> pathlib.Path:
-    """The run directory of `trained`. Do not change it."""
-    return trained[0]
+def run_dir(trained_run) -> pathlib.Path:
+    """The run directory of `trained_run`. Do not change it."""
+    return trained_run[0]
 
 
 @pytest.fixture(scope="session")

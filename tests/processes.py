@@ -13,7 +13,7 @@ from keras_bot.cli.main import main
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
+class CommandResult:
     """Exit code and output of a command."""
 
     code: int
@@ -33,15 +33,15 @@ class Finished:
         return json.loads(self.out.strip().splitlines()[-1])
 
 
-def run_command(*arguments: object, code: int | None = 0) -> Finished:
+def run_command(*arguments: object, code: int | None = 0) -> CommandResult:
     """Runs a `keras-bot` command in this process and checks its exit code; None accepts any."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         found = main([str(argument) for argument in arguments])
     assert code is None or found == code, f"exit code {found}: {out.getvalue()[-2000:]}{err.getvalue()[-2000:]}"
-    return Finished(found, out.getvalue(), err.getvalue())
+    return CommandResult(found, out.getvalue(), err.getvalue())
 
 
-def refused(*arguments: object) -> str:
+def expect_misuse(*arguments: object) -> str:
     """Returns the error line of a command, which must exit with code 2 and print a single line to stderr."""
     return run_command(*arguments, code=2).error
 
@@ -60,7 +60,7 @@ def file_size_limit(size: int):
 KERAS_BOT = (sys.executable, "-m", "keras_bot")  # start of the command line of a command in another process
 
 
-def python(code: str, *arguments: object) -> list[str]:
+def python_command(code: str, *arguments: object) -> list[str]:
     """Returns the command line that runs Python code with arguments."""
     return [sys.executable, "-c", code, *map(str, arguments)]
 
@@ -74,7 +74,7 @@ def run_python(code: str, *arguments: object, check: bool = True, **options) -> 
         check: False accepts any exit code.
         options: of `subprocess.run`; `env` extends the environment.
     """
-    return run_process(python(code, *arguments), check=check, **options)
+    return run_process(python_command(code, *arguments), check=check, **options)
 
 
 def run_process(command: list[str], *, check: bool = True, env=None, **options) -> subprocess.CompletedProcess:

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from processes import python, start_process
+from processes import python_command, start_process
 
 from keras_bot.errors import RunError
 from keras_bot.subprocesses import Job, failure_reason, run_jobs
@@ -103,7 +103,7 @@ def supervised(tmp_path):
     started = []
 
     def start(code, grace):
-        command = python(SUPERVISOR, tmp_path, code, grace)
+        command = python_command(SUPERVISOR, tmp_path, code, grace)
         started.append(start_process(command, env={"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=None))
         logs = [tmp_path / "0.log", tmp_path / "1.log"]
         deadline = time.monotonic() + 20

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import write_image
 from PIL import Image
 
 from keras_bot.bench import torch_peer
@@ -83,7 +84,7 @@ def test_ours_and_keras_evaluate_the_same_picture(tmp_path):
     down, across = np.meshgrid(np.linspace(0, 255, 90), np.linspace(0, 255, 120), indexing="ij")
     for label, pixels in enumerate((down, across)):
         (tmp_path / str(label)).mkdir()
-        Image.fromarray(np.stack([pixels, 255 - pixels, pixels], -1).astype(np.uint8)).save(tmp_path / f"{label}/x.jpg")
+        write_image(tmp_path / f"{label}/x.jpg", np.stack([pixels, 255 - pixels, pixels], -1).astype(np.uint8))
     with linked_folder(read_jpegs(tmp_path), 6) as folder:
         made = evaluation_pipelines(folder, batch_size=6, image_size=56)
         ours, labels, _ = next(iter(made["ours_eval"]))

@@ -1,12 +1,12 @@
 """`bench pipelines`: the plain pipeline samples from the paper's distributions; trainings are compared correctly."""
 
-import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from builders import encode_image
+from tiny_training import use_tiny_network
 
 from keras_bot import data
 from keras_bot.bench import pipelines, plain_pipeline
@@ -18,9 +18,7 @@ TRAININGS = {"image_size": 32, "batch_size": 8, "model": "cifar_resnet8_d", "wid
 
 
 def jpeg(pixels):
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "jpeg", quality=95)
-    return file.getvalue()
+    return encode_image(np.asarray(pixels, np.uint8), "JPEG", quality=95)
 
 
 def plain(images, count, **options):
@@ -124,7 +122,8 @@ def test_both_pipelines_train_and_are_compared(trainings, capsys):
     assert report["difference"] == pytest.approx(report["fast"]["mean"] - report["plain"]["mean"])
 
 
-def test_one_arm_alone(trainings):
+def test_one_arm_alone(trainings, monkeypatch):
+    use_tiny_network(monkeypatch)
     report = pipelines.bench_pipelines(trainings, seeds=1, arms=("plain",))
     assert report["plain"]["std"] is None and "fast" not in report and "difference" not in report
 

@@ -6,7 +6,7 @@ import sys
 import zipfile
 
 import pytest
-from processes import python
+from processes import python_command
 
 from keras_bot import models
 from keras_bot.ablation.rows import Row
@@ -41,7 +41,7 @@ def run(*arguments, redirect="", **environment):
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_help_of_every_command_is_printed_in_any_encoding(locale):
-    done = run_program(python(HELP), **LOCALES[locale])
+    done = run_program(python_command(HELP), **LOCALES[locale])
     assert done.returncode == 0 and done.stderr == b""
     text = done.stdout.decode("latin-1" if locale == "latin-1" else "ascii")
     assert text.count("usage: keras-bot") == 1 + len(COMMANDS)

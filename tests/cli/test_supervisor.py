@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from processes import python, start_process
+from processes import python_command, start_process
 
 from keras_bot.cli.supervisor import copy_lines
 
@@ -43,7 +43,7 @@ def supervised(tmp_path):
             "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
             f"sys.exit(supervise({commands!r}, [os.environ] * {len(commands)}, grace={grace}))"
         )
-        process = start_process(python(code), env={"PYTHONPATH": os.pathsep.join(sys.path)})
+        process = start_process(python_command(code), env={"PYTHONPATH": os.pathsep.join(sys.path)})
         process.folder = folder
         started.append(process)
         return process

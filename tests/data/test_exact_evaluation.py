@@ -1,8 +1,11 @@
 """`model.evaluate` on `data.pipeline(…, "eval")` gives the exact mean of any loss, as one batch of all images does."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from builders import noise, write_npz
 
 from keras_bot import data
 from keras_bot.errors import MisuseError
@@ -20,13 +23,15 @@ SIZE = 12
 
 @pytest.fixture(scope="module")
 def set_of_12(tmp_path_factory):
-    draw = np.random.default_rng(0)
-    arrays = {}
-    for part in ("train", "test"):
-        arrays[f"x_{part}"], arrays[f"y_{part}"] = draw.integers(0, 256, (SIZE, 8, 8, 3), np.uint8), np.arange(SIZE) % 4
+    images, labels = [noise(SIZE, 8, 8, 3, seed=seed) for seed in (0, 1)], np.arange(SIZE) % 4
     path = tmp_path_factory.mktemp("set") / "set.npz"
-    np.savez(path, **arrays)
-    return str(path)
+    return str(write_npz(path, x_train=images[0], x_test=images[1], y_train=labels, y_test=labels))
+
+
+@pytest.fixture(scope="module")
+def batches_of(set_of_12):
+    """Returns the evaluation batches of a size, which are built once."""
+    return functools.cache(lambda batch_size: held_out(set_of_12, batch_size))
 
 
 def build_net():
@@ -41,16 +46,17 @@ def held_out(source, batch_size, **options):
 def exact(net, loss, batches):
     """The loss and accuracy over all images in one batch, in NumPy's mean of the single losses."""
     images, labels = (np.concatenate([np.asarray(batch[i]) for batch in batches]) for i in (0, 1))
-    logits = net.predict(images, verbose=0)
+    logits = np.asarray(net(images))
     loss = keras.losses.get(loss()) if isinstance(loss(), str) else loss()
     single = [float(keras.ops.mean(loss(labels[i : i + 1], logits[i : i + 1]))) for i in range(len(images))]
     return len(images), np.mean(single), np.mean(logits.argmax(-1) == labels.argmax(-1))
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-@pytest.mark.parametrize("batch_size", [64, 5, 4, 1])
-def test_evaluate_gives_the_exact_loss_and_metrics(set_of_12, loss, batch_size):
-    net, batches = build_net(), held_out(set_of_12, batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "loss"), [*((size, loss) for size in (64, 5) for loss in LOSSES), (4, "smoothed"), (1, "smoothed")]
+)
+def test_evaluate_gives_the_exact_loss_and_metrics(batches_of, batch_size, loss):
+    net, batches, loss = build_net(), batches_of(batch_size), LOSSES[loss]
     count, expected, accuracy = exact(net, loss, list(batches))
     assert count == SIZE and len(batches) == -(-SIZE // batch_size)
     net.compile(loss=loss(), metrics=["accuracy"], weighted_metrics=[keras.metrics.CategoricalAccuracy(name="top1")])
@@ -59,8 +65,8 @@ def test_evaluate_gives_the_exact_loss_and_metrics(set_of_12, loss, batch_size):
     assert found["accuracy"] == found["top1"] == pytest.approx(accuracy)
 
 
-def test_so_does_the_validation_of_fit_and_a_distiller(set_of_12):
-    net, batches = build_net(), held_out(set_of_12, 64)
+def test_so_does_the_validation_of_fit_and_a_distiller(batches_of):
+    net, batches = build_net(), batches_of(64)
     loss = LOSSES["smoothed"]
     distiller = DistillationModel(net, build_net())
     distiller.compile(keras.optimizers.SGD(0.0), loss())
@@ -82,26 +88,15 @@ def test_images_that_cannot_be_decoded_do_not_count(image_folder, batch_size):
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy)}
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "loss"),
-    [
-        (10, "smoothed"),
-        (64, "by name"),
-        *(
-            pytest.param(size, loss, marks=pytest.mark.thorough)
-            for size in (64, 10, 4)
-            for loss in ("smoothed", "crossentropy", "by name", "focal")
-            if (size, loss) not in ((10, "smoothed"), (64, "by name"))
-        ),
-    ],
-)
-def test_on_replicas_every_batch_is_padded_and_the_loss_exact(set_of_12, loss, batch_size, two_replicas):
+@pytest.mark.parametrize("loss", ["smoothed", "crossentropy", "by name", "focal"])
+@pytest.mark.parametrize("batch_size", [64, 10, 4])
+def test_on_replicas_every_batch_is_padded_and_the_loss_exact(set_of_12, batches_of, loss, batch_size, two_replicas):
     with two_replicas.scope():
         net, batches = build_net(), held_out(set_of_12, batch_size)
         net.compile(loss=LOSSES[loss](), weighted_metrics=["accuracy"])
     assert {len(images) for images, _, _ in batches} == {batch_size}
     found = net.evaluate(batches, verbose=0, return_dict=True)
-    count, expected, accuracy = exact(build_net(), LOSSES[loss], list(held_out(set_of_12, SIZE)))
+    count, expected, accuracy = exact(build_net(), LOSSES[loss], list(batches_of(64)))
     assert count == SIZE
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy, rel=1e-5)}
 

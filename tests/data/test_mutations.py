@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import encode_image
 from PIL import Image
+from tiny_training import use_tiny_network
 
 from keras_bot.cli.main import main
 from keras_bot.data import decode, open_source
@@ -14,15 +16,8 @@ from keras_bot.data import decode, open_source
 DRAW = np.random.default_rng(7)
 
 
-def _encode(pixels, form="JPEG", mode=None, **options):
-    picture = Image.fromarray(pixels)
-    stream = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(stream, form, **options)
-    return stream.getvalue()
-
-
 def _jpeg(height=60, width=80, **options):
-    return _encode(DRAW.integers(0, 256, (height, width, 3), np.uint8), **options)
+    return encode_image(DRAW.integers(0, 256, (height, width, 3), np.uint8), "JPEG", **options)
 
 
 def _truncated():
@@ -55,15 +50,20 @@ def _animated_gif():
 BROKEN = {"truncated": _truncated, "zero": lambda: b"", "noise": lambda: DRAW.bytes(500), "huge": _huge_claim}
 PERHAPS = {"header": lambda: _wrong_bytes(0, 300), "body": lambda: _wrong_bytes(700)}
 WHOLE = {
-    "png": lambda: _encode(DRAW.integers(0, 256, (9, 9, 3), np.uint8), "PNG"),
-    "cmyk": lambda: _encode(DRAW.integers(0, 256, (40, 40, 3), np.uint8), mode="CMYK"),
-    "grey": lambda: _encode(DRAW.integers(0, 256, (40, 40), np.uint8)),
+    "png": lambda: encode_image(DRAW.integers(0, 256, (9, 9, 3), np.uint8)),
+    "cmyk": lambda: encode_image(DRAW.integers(0, 256, (40, 40, 3), np.uint8), "JPEG", "CMYK"),
+    "grey": lambda: encode_image(DRAW.integers(0, 256, (40, 40), np.uint8), "JPEG"),
     "dot": lambda: _jpeg(1, 1),
     "long": lambda: _jpeg(10, 20000),
     "tall": lambda: _jpeg(20000, 10),
     "gif": _animated_gif,
 }
 KINDS = {**BROKEN, **PERHAPS, **WHOLE}
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    use_tiny_network(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_the_mutations_are_what_they_are_called(mutated, unreadable):
 
 def _train(folder, run_dir, *flags):
     network = ("--model=cifar_resnet8_d", "--width=0.125", "--image_size=16")
-    steps = ("--batch_size=10", "--epochs=2", "--schedule=constant")
+    steps = ("--batch_size=10", "--epochs=1", "--schedule=constant")
     return main(["train", f"--dataset={folder}", f"--run_dir={run_dir}", *network, *steps, *flags])
 
 

@@ -7,7 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from processes import refused, run_command, run_python
+from processes import expect_misuse, run_command, run_python
 
 from keras_bot import models
 from keras_bot.cli.main import main
@@ -188,8 +188,8 @@ def test_the_command_writes_and_inspects_it(form, suffix, run_dir, tmp_path):
     assert line["worst_difference"] <= 1e-5 and "top1" in line
     shown = run_command("inspect", path).out
     assert "resize=to 16x16, bilinear" in shown and "model=cifar_resnet8_d" in shown
-    assert "already exists" in refused(*command)
-    assert "is not a SavedModel" in refused("predict", f"--savedmodel={path}", "photo.jpg")
+    assert "already exists" in expect_misuse(*command)
+    assert "is not a SavedModel" in expect_misuse("predict", f"--savedmodel={path}", "photo.jpg")
 
 
 def test_the_exported_file_is_evaluated_and_trained_on_from(run_dir, tmp_path):
@@ -200,7 +200,7 @@ def test_the_exported_file_is_evaluated_and_trained_on_from(run_dir, tmp_path):
 
 
 def test_an_unknown_format_is_refused(run_dir):
-    assert "Unknown format 'tflite'" in refused("export", f"--run_dir={run_dir}", "--format=tflite")
+    assert "Unknown format 'tflite'" in expect_misuse("export", f"--run_dir={run_dir}", "--format=tflite")
 
 
 def test_damaged_files_are_reported(tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import refused, run_command
+from processes import expect_misuse, run_command
 
 from keras_bot import models
 from keras_bot.cli.commands.predict import picture_files
@@ -109,7 +109,7 @@ def test_a_run_is_exported_inspected_and_drawn(task, shared_scenes, tmp_path, re
     assert again[metric] == pytest.approx(result[metric], abs=1e-6)
     if task == "detection":
         run_command("inspect", out / "run.keras")
-        error = refused("report", run, "--dataset=other", f"--output={out / 'page.html'}")
+        error = expect_misuse("report", run, "--dataset=other", f"--output={out / 'page.html'}")
         assert "--dataset=other is only supported for classification, but the runs are for detection" in error
 
 
@@ -139,7 +139,8 @@ def test_a_network_of_other_classes_is_not_evaluated(task, scenes, tmp_path):
         (scenes[task] / "classes.txt").write_text("blue\nred\ngreen\n")
     else:
         (scenes[task] / "classes.csv").write_text("id,name\n0,ground\n1,blue\n2,red\n3,green\n")
-    assert " classes, but " in refused("evaluate", *recipe.flag_lines(), f"--model_file={tmp_path / 'model.keras'}")
+    flags = [*recipe.flag_lines(), f"--model_file={tmp_path / 'model.keras'}"]
+    assert " classes, but " in expect_misuse("evaluate", *flags)
 
 
 @pytest.mark.thorough
@@ -273,7 +274,7 @@ def test_padding_and_broken_images_are_not_drawn(task, scenes, tmp_path):
 def test_a_detector_is_no_classifier_to_begin_with(shared_scenes, tmp_path):
     recipe = recipe_for("detection", shared_scenes["detection"])
     path = save_new_network(recipe, tmp_path / "model.keras")
-    assert "does not contain a classifier" in refused("finetune", *recipe.flag_lines(), f"--init_from={path}")
+    assert "does not contain a classifier" in expect_misuse("finetune", *recipe.flag_lines(), f"--init_from={path}")
 
 
 def test_of_the_boxes_found_none_is_padding(tmp_path):

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from processes import python, refused, run_command, start_process
+from processes import expect_misuse, python_command, run_command, start_process
 from tiny_training import ablate_in_this_process, use_tiny_network
 
 from keras_bot.cli.commands.ablate import find_files, read_seeds, read_settings
@@ -49,7 +49,7 @@ from keras_bot.cli.main import main; sys.exit(main())"""
 
 def start(*arguments):
     """Starts the command in its own process."""
-    return start_process(python(START, "ablate", *arguments), env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    return start_process(python_command(START, "ablate", *arguments), env={"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 @pytest.fixture(params=["one process", pytest.param("own processes", marks=pytest.mark.thorough)])
@@ -129,7 +129,7 @@ def test_matches_are_sorted_and_the_order_of_parts_is_kept(recipes):
 def test_misuse_is_one_line_and_exit_code_2(arguments, message, recipes, monkeypatch):
     monkeypatch.chdir(recipes.parent)
     before = sorted(recipes.parent.rglob("*"))
-    assert message in refused("ablate", *arguments)
+    assert message in expect_misuse("ablate", *arguments)
     assert sorted(recipes.parent.rglob("*")) == before, "a rejected command left files behind"
 
 
@@ -151,12 +151,12 @@ def test_rows_of_one_seed_and_one_that_fails(recipes, tmp_path, processes):
     assert {"table.md", "table.csv", "table.png", "curves.png"} < {path.name for path in out.iterdir()}
 
     assert "2 runs: 1 finished, 1 started, 0 pending" in run_command(*command, "--dry_run").out
-    assert "Did you mean top5 or top1" in refused(*command, "--metric=top3", "--dry_run")
-    longer = refused("ablate", *rows, f"--set=epochs=2,{data}")
+    assert "Did you mean top5 or top1" in expect_misuse(*command, "--metric=top3", "--dry_run")
+    longer = expect_misuse("ablate", *rows, f"--set=epochs=2,{data}")
     assert "row 1_base with another recipe (epochs was 1, is 2)" in longer
     history = out / "1_base/seed0/history.csv"
     history.write_text(history.read_text().replace("1,", "2,", 1))
-    assert f"{history.parent} was changed: history.csv" in refused(*command)
+    assert f"{history.parent} was changed: history.csv" in expect_misuse(*command)
 
 
 @pytest.mark.thorough
@@ -168,7 +168,7 @@ def test_recipes_are_checked_before_any_run(recipes, tmp_path):
         ("teacher=gone.keras", "gone.keras"),
     ):
         command = ["ablate", f"--recipes={recipes}/*.flags", f"--set={setting}", f"--out={tmp_path / 'out'}"]
-        assert message in refused(*command)
+        assert message in expect_misuse(*command)
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ import struct
 import termios
 
 import pytest
-from processes import refused, run_command
+from processes import expect_misuse, run_command
 
 from keras_bot.cli.main import main
 
@@ -25,7 +25,7 @@ def test_data_prints_sizes_and_classes(image_folder):
 
 def test_a_grid_does_not_overwrite_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    error = refused("data", "--dataset=digits", f"--grid={tmp_path / 'notes.txt'}")
+    error = expect_misuse("data", "--dataset=digits", f"--grid={tmp_path / 'notes.txt'}")
     assert "--grid must end in .png" in error and (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -87,7 +87,7 @@ def test_a_class_file_that_disagrees_is_reported_in_one_line(image_folder, tmp_p
     folder = image_folder(classes=2)
     (folder / "classes.csv").write_text("folder,name\nclass0,a\nclass9,b\n")
     for command in (["data", f"--dataset={folder}"], ["data", "convert", folder, tmp_path / "out"]):
-        assert "train has no folder for 'class9'; it doesn't list train's folder 'class1'" in refused(*command)
+        assert "train has no folder for 'class9'; it doesn't list train's folder 'class1'" in expect_misuse(*command)
 
 
 def test_an_interrupted_conversion_keeps_complete_shards(image_folder, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from builders import tiny_recipe, write_npz, write_run
 from PIL import Image
-from processes import refused, run_command
+from processes import expect_misuse, run_command
 from tiny_training import tiny_network, write_network
 
 EVIL = "<script>document.title='evil'</script>"
@@ -90,7 +90,7 @@ def test_flags_can_select_other_data_which_must_exist(example, tmp_path):
     output = f"--output={tmp_path / 'page.html'}"
     _, _, page = report(example / "run", f"--dataset={tmp_path / 'few.npz'}", output)
     assert "model.keras of run on " in page and "few.npz test" in page and "in 9 images" in page
-    error = refused("report", example / "run", "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}")
+    error = expect_misuse("report", example / "run", "--dataset=gone.npz", f"--output={tmp_path / 'other.html'}")
     assert "gone.npz" in error and not (tmp_path / "other.html").exists()
 
 
@@ -162,7 +162,7 @@ def test_misuse_is_one_line_and_exit_code_2(change, arguments, message, run, mon
     monkeypatch.chdir(run)
     if change:
         change(run)
-    assert message.format(run=run) in refused("report", *(argument.format(run=run) for argument in arguments))
+    assert message.format(run=run) in expect_misuse("report", *(argument.format(run=run) for argument in arguments))
     assert not list(run.glob("*.html"))
 
 

@@ -353,23 +353,23 @@ def test_other_contents_of_the_folder_are_refused(tmp_path):
     image = folder / "train" / "c3" / "004.jpg"
     data, times = image.read_bytes(), (image.stat().st_atime_ns, image.stat().st_mtime_ns)
 
-    def refused():
+    def expect_misuse():
         with pytest.raises(MisuseError, match=r"another conversion: the image folder's .* have changed"):
             convert(str(folder), str(out), shards=6)
         assert _hashes(out) == before
 
     image.write_bytes(bytes(len(data)))  # of the same size
-    refused()
+    expect_misuse()
     image.write_bytes(data + b"x")
     os.utime(image, ns=times)
-    refused()
+    expect_misuse()
     image.rename(image.with_name("005b.jpg"))
-    refused()
+    expect_misuse()
     image.with_name("005b.jpg").rename(image)
     image.write_bytes(data)
     os.utime(image, ns=times)
     (folder / "classes.csv").write_text("f,n\n" + "\n".join(f"c{i},name{i}" for i in range(8)))
-    refused()
+    expect_misuse()
     (folder / "classes.csv").unlink()
     convert(str(folder.rename(tmp_path / "moved")), str(out), shards=6)  # where it lies doesn't matter
 

@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import python, run_python, start_process
+from processes import python_command, run_python, start_process
 
 from keras_bot.data import TrainConfig, open_source, train_pipeline
 from keras_bot.data.decode import decode
@@ -158,7 +158,7 @@ def test_two_processes_may_build_digits_at_once(tmp_path):
         assert sum(1 for _ in source.records()) == 1442
         """
     )
-    processes = [start_process(python(program)) for _ in range(2)]
+    processes = [start_process(python_command(program)) for _ in range(2)]
     for process in processes:
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr[-2000:]

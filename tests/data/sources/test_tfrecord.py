@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import encode_image, write_record_file
 from PIL import Image
 
 from keras_bot.data import CorruptLog, TrainConfig, open_source, train_pipeline
@@ -14,14 +15,8 @@ from keras_bot.data.sources.base import run_error
 from keras_bot.errors import MisuseError, RunError
 
 
-def _example(label, index):
-    file = io.BytesIO()
-    Image.fromarray(np.full((12, 16, 3), index % 256, np.uint8)).save(file, "PNG" if index % 2 else "JPEG")
-    example = tf.train.Example()
-    example.features.feature["image/encoded"].bytes_list.value.append(file.getvalue())
-    example.features.feature["image/class/label"].int64_list.value.append(label)
-    example.features.feature["image/height"].int64_list.value.append(12)
-    return example.SerializeToString()
+def _image(index):
+    return encode_image(np.full((12, 16, 3), index % 256, np.uint8), "PNG" if index % 2 else "JPEG")
 
 
 @pytest.fixture
@@ -34,10 +29,9 @@ def shards(tmp_path):
             entries, index = [], 0
             for number, count in enumerate(counts):
                 path = tmp_path / f"{split}-{number:05}-of-{len(counts):05}{suffix}"
-                with tf.io.TFRecordWriter(str(path)) as writer:
-                    for _ in range(count):
-                        writer.write(_example(first_label + index % 3, index))
-                        index += 1
+                indices = range(index, index + count)
+                write_record_file(path, [(_image(i), first_label + i % 3) for i in indices])
+                index += count
                 content = path.read_bytes()
                 checksum = hashlib.sha256(content).hexdigest()
                 entries.append({"file": path.name, "records": count, "bytes": len(content), "sha256": checksum})

@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from processes import python, start_process
+from processes import python_command, start_process
 
 RECIPE = {
     "num_classes": 4,
@@ -62,7 +62,7 @@ def start(recipe, run_dir, calls=0):
     environment = {"KERAS_BACKEND": recipe.pop("backend")}
     if recipe["strategy"] == "mirrored":
         environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-    return start_process(python(f"RECIPE = {recipe!r}\n{CHILD}", run_dir, calls), env=environment)
+    return start_process(python_command(f"RECIPE = {recipe!r}\n{CHILD}", run_dir, calls), env=environment)
 
 
 def kill_somewhere(recipe, run_dir, draw):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import python, run_python, start_process
+from processes import python_command, run_python, start_process
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.training.checkpoints import run_lock
@@ -31,7 +31,7 @@ sys.stdin.readline()
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock."""
-    with start_process(python(HOLD, tmp_path), stdin=subprocess.PIPE, stderr=None) as process:
+    with start_process(python_command(HOLD, tmp_path), stdin=subprocess.PIPE, stderr=None) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

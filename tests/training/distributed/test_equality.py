@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from builders import read_history
-from processes import KERAS_BOT, python, run_process
+from processes import KERAS_BOT, python_command, run_process
 
 MIRRORED = """
 import sys
@@ -21,7 +21,7 @@ def commands(flags, run_dir):
     train = ["train", *flags, f"--run_dir={run_dir}"]
     return {
         "one_device": [*KERAS_BOT, *train, "--strategy=one_device"],
-        "mirrored": python(MIRRORED, *train, "--strategy=mirrored"),
+        "mirrored": python_command(MIRRORED, *train, "--strategy=mirrored"),
         "multi_worker": [*KERAS_BOT, "launch", "--workers=2", "--", *train],
     }
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from processes import python, start_process, worker_environment
+from processes import python_command, start_process, worker_environment
 
 from keras_bot.cli.commands.launch import free_ports
 from keras_bot.cli.main import main
@@ -132,7 +132,7 @@ model.fit(data.with_options(options), epochs=1, verbose=0)
 def test_keras_own_fit_still_fails_on_two_workers():
     """When this fails, Keras issue 20585 is fixed and the workarounds in on_tensorflow.py can be removed."""
     ports = free_ports(2)
-    workers = [start_process(python(PLAIN), env=worker_environment(index, ports)) for index in (0, 1)]
+    workers = [start_process(python_command(PLAIN), env=worker_environment(index, ports)) for index in (0, 1)]
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert all(worker.returncode for worker in workers)
     assert any("PerReplica" in error for error in errors), errors[0][-2000:]

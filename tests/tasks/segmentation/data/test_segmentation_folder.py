@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders import write_image
 from PIL import Image
 
 from keras_bot.errors import MisuseError
@@ -9,9 +10,8 @@ from keras_bot.tasks.segmentation.data.factory import open_segmentation
 
 
 def _write(folder, kind, name, suffix):
-    folder.mkdir(parents=True, exist_ok=True)
     shape = (6, 8, 3) if kind == "images" else (6, 8)
-    Image.fromarray(np.zeros(shape, np.uint8)).save(folder / f"{name}.{suffix}")
+    write_image(folder / f"{name}.{suffix}", np.zeros(shape, np.uint8))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import write_image
 from PIL import Image
 
 from keras_bot.data import CorruptLog
@@ -26,14 +27,12 @@ def pairs(tmp_path):
 
     def make(count=7, sizes=((30, 40),), ids=(0, 1, 2)):
         draw = np.random.default_rng(0)
-        for kind in ("images", "masks"):
-            (tmp_path / kind).mkdir(exist_ok=True)
         names = [f"p{i}" for i in range(count)]
         for i, name in enumerate(names):
             mask = draw.choice(np.array(ids, np.uint8), sizes[i % len(sizes)])
             red = np.stack([mask * 10, np.full_like(mask, 5 * i), np.zeros_like(mask)], -1)
-            Image.fromarray(red).save(tmp_path / "images" / f"{name}.png")
-            Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+            write_image(tmp_path / "images" / f"{name}.png", red)
+            write_image(tmp_path / "masks" / f"{name}.png", mask)
         (tmp_path / "train.txt").write_text("\n".join(names))
         (tmp_path / "classes.csv").write_text("id,name\n0,a\n1,b\n2,c\n9,void\n")
         return open_segmentation(tmp_path)
@@ -216,11 +215,11 @@ def test_an_unknown_id_is_reported_with_its_file(pairs):
     source = pairs()
     mask = np.zeros((30, 40), np.uint8)
     mask[29, 39] = 77
-    Image.fromarray(mask).save(source.mask_files[4])
+    write_image(source.mask_files[4], mask)
     for batches in _both(source):
         message = _error(batches)
         assert "p4.png" in message and "the id 77" in message and "0, 1, 2 (classes) and 9, 255 (unlabelled)" in message
-    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(source.mask_files[4])
+    write_image(source.mask_files[4], np.zeros((30, 40, 3), np.uint8))
     for batches in _both(source):
         assert "contains colours" in _error(batches)
 
@@ -228,7 +227,7 @@ def test_an_unknown_id_is_reported_with_its_file(pairs):
 @pytest.mark.thorough
 def test_a_mask_of_another_size_is_reported_with_its_file(pairs):
     source = pairs()
-    Image.fromarray(np.zeros((20, 50), np.uint8)).save(source.mask_files[2])
+    write_image(source.mask_files[2], np.zeros((20, 50), np.uint8))
     for batches in _both(source):
         message = _error(batches)
         assert "masks/p2.png" in message and "is 40x30, but the mask is 50x20" in message

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from builders import write_image
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.tasks.segmentation.data.factory import open_segmentation
@@ -12,11 +12,9 @@ CLASSES = "id,name,r,g,b\n0,sky,1,2,3\n2,road,4,5,6\n7,Void,0,0,0\n"
 def pairs(tmp_path):
     """A folder of three pairs, 8x6, with ids 0, 2 and 7, of which 7 is void."""
     draw = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (tmp_path / kind).mkdir()
     for name in "abc":
-        Image.fromarray(draw.integers(0, 256, (6, 8, 3), np.uint8)).save(tmp_path / "images" / f"{name}.jpg")
-        Image.fromarray(draw.choice(np.array([0, 2, 7], np.uint8), (6, 8))).save(tmp_path / "masks" / f"{name}.png")
+        write_image(tmp_path / "images" / f"{name}.jpg", draw.integers(0, 256, (6, 8, 3), np.uint8))
+        write_image(tmp_path / "masks" / f"{name}.png", draw.choice(np.array([0, 2, 7], np.uint8), (6, 8)))
     (tmp_path / "train.txt").write_text("b\na\n\n")
     (tmp_path / "val.txt").write_text("c.jpg\n")
     (tmp_path / "classes.csv").write_text(CLASSES)
@@ -141,7 +139,7 @@ def test_class_255_would_be_ignored(pairs):
 
 
 def test_largest_is_of_all_masks(pairs):
-    Image.fromarray(np.zeros((4, 11), np.uint8)).save(pairs / "masks" / "a.png")
+    write_image(pairs / "masks" / "a.png", np.zeros((4, 11), np.uint8))
     assert open_segmentation(pairs).largest() == (6, 11)
     (pairs / "masks" / "a.png").write_bytes((pairs / "images" / "a.jpg").read_bytes())
     with pytest.raises(RunError, match=r"a\.png is not a PNG"):
@@ -164,7 +162,7 @@ def test_fingerprint_is_of_the_content(pairs):
     assert before == open_segmentation(pairs).fingerprint() and len(before) == 16
     assert before != open_segmentation(pairs, "val").fingerprint()
     assert before != open_segmentation(pairs, ignore=[0]).fingerprint()
-    Image.fromarray(np.zeros((6, 8), np.uint8)).save(pairs / "masks" / "a.png")
+    write_image(pairs / "masks" / "a.png", np.zeros((6, 8), np.uint8))
     assert before != open_segmentation(pairs).fingerprint()
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from box_files import prepare_tfds
-from PIL import Image
+from builders import write_image
 
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.tasks.segmentation.data.factory import open_segmentation
@@ -83,11 +83,9 @@ def prepared(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """The scenes as a folder."""
-    for kind in ("images", "masks"):
-        (tmp_path / "folder" / kind).mkdir(parents=True)
     for number in range(6):
         for kind, pixels in zip(("images", "masks"), scene(number), strict=True):
-            Image.fromarray(pixels).save(tmp_path / "folder" / kind / f"{number}.png")
+            write_image(tmp_path / "folder" / kind / f"{number}.png", pixels)
     (tmp_path / "folder/train.txt").write_text("0\n1\n2\n3\n")
     (tmp_path / "folder/classes.csv").write_text("id,name\n0,void\n1,sky\n2,road\n")
     return tmp_path / "folder"
@@ -202,12 +200,10 @@ def test_a_cut_file_is_reported(prepared):
 
 
 def test_pets(tmp_path, monkeypatch):
-    for kind in ("images", "annotations/trimaps"):
-        (tmp_path / kind).mkdir(parents=True)
     for number in range(3):
         image, mask = scene(number)
-        Image.fromarray(image).save(tmp_path / f"images/cat_{number}.jpg")
-        Image.fromarray(mask + 1).save(tmp_path / f"annotations/trimaps/cat_{number}.png")
+        write_image(tmp_path / f"images/cat_{number}.jpg", image)
+        write_image(tmp_path / f"annotations/trimaps/cat_{number}.png", mask + 1)
     (tmp_path / "list.txt").write_text("".join(f"cat_{number} {number + 1} 1 1\n" for number in range(3)))
     paths = {"images_dir_path": str(tmp_path / "images"), "annotations_dir_path": str(tmp_path / "annotations")}
     prepare_tfds("oxford_iiit_pet", tmp_path, monkeypatch, **paths, images_list_file=str(tmp_path / "list.txt"))
@@ -222,12 +218,10 @@ def test_pets(tmp_path, monkeypatch):
 
 
 def test_cityscapes(tmp_path, monkeypatch):
-    for kind in ("left/bonn", "labels/bonn"):
-        (tmp_path / kind).mkdir(parents=True)
     for number in range(2):
-        Image.fromarray(scene(number)[0]).save(tmp_path / f"left/bonn/bonn_00000{number}_000019_leftImg8bit.png")
+        write_image(tmp_path / f"left/bonn/bonn_00000{number}_000019_leftImg8bit.png", scene(number)[0])
         mask = np.arange(34 * 2, dtype=np.uint8).reshape(4, 17) % 34
-        Image.fromarray(mask).save(tmp_path / f"labels/bonn/bonn_00000{number}_000019_gtFine_labelIds.png")
+        write_image(tmp_path / f"labels/bonn/bonn_00000{number}_000019_gtFine_labelIds.png", mask)
     paths = {"images_left": str(tmp_path / "left"), "segmentation_labels": str(tmp_path / "labels")}
     prepare_tfds("cityscapes", tmp_path, monkeypatch, **paths)
     source = open_segmentation("cityscapes", data_dir=str(tmp_path))
