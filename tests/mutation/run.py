@@ -152,33 +152,41 @@ def check_all(numbers: list[int], red: list[str], results: Results, options):
 
 
 def check(fault: Fault, red: list[str], limit: float, near_only: bool) -> dict:
-    """Runs the tests on a copy with the fault; returns result, stage ("near" or "all"), test, reason and seconds."""
-    began, red = time.monotonic(), list(red)
+    """Runs the tests on a copy with the fault; returns result, stage ("near" or "all"), test, reason and seconds.
+
+    Args:
+        fault: the fault to plant.
+        red: tests that fail without a fault. Those of the whole tier are added when they turn up.
+        limit: time limit in seconds.
+        near_only: whether to run the nearest tests only.
+    """
+    began, unstable = time.monotonic(), []
     deadline = began + limit
     stages = [("near", ["-x", *near_tests(fault)])] + ([] if near_only else [("all", _WHOLE_TIER)])
     with copied(fault) as copy:
         while True:
             stage, arguments = stages[0]
-            outcome = copy.run([*arguments, *(f"--deselect={test}" for test in red)], deadline)
+            outcome = copy.run([*arguments, *(f"--deselect={test}" for test in [*red, *unstable])], deadline)
             failure = outcome.failures[0] if outcome.failures else {"test": "", "reason": outcome.broken}
-            if outcome.failures and stage == "all" and not _is_due_to_fault(failure["test"], copy, deadline):
-                red.append(failure["test"])
-                continue
+            if outcome.failures and stage == "all":
+                if not copy.run([failure["test"]], deadline).failures:
+                    unstable.append(failure["test"])
+                    continue
+                if _fails_without_fault(failure["test"], deadline):
+                    red.append(failure["test"])
+                    continue
             if outcome.failures or outcome.broken or outcome.timed_out or len(stages) == 1:
                 break
             del stages[0]
     results = {CAUGHT: outcome.failures, BROKEN: outcome.broken, TIMED_OUT: outcome.timed_out, SURVIVED: True}
     result = next(name for name, applies in results.items() if applies)
     line = {"result": result, "stage": stage, "test": failure["test"], "reason": failure["reason"]}
-    return {**line, "seconds": round(time.monotonic() - began, 1)}
+    return {**line, "unstable": unstable, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _is_due_to_fault(test, copy, deadline) -> bool:
-    """Returns whether a test alone fails again with the fault and passes without it."""
-    if not copy.run([test], deadline).failures:
-        return False
+def _fails_without_fault(test, deadline) -> bool:
     with copied(None) as clean:
-        return not clean.run([test], deadline).failures
+        return bool(clean.run([test], deadline).failures)
 
 
 def table(numbers: list[int], results: Results) -> str:
