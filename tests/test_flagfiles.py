@@ -149,15 +149,12 @@ def small_teacher(tmp_path_factory):
 
 ALWAYS = (
     "quickstart.flags",
-    "cifar/table6/6_mixup_distillation.flags",
-    "paper/table2/mobilenet.flags",
     "paper/table6/resnet50_d_mixup_distillation.flags",
-    "paper/table9/resnet50_d_cosine.flags",
 )
 
 
 def marks(path):
-    """The default tier trains one recipe per kind of network, task and data; `thorough` trains the others."""
+    """The default tier trains the quickstart and the paper's whole bag; `thorough` trains the others."""
     return [] if name_of(path) in ALWAYS else [pytest.mark.thorough]
 
 

@@ -50,13 +50,13 @@ class TorchPeer:
         return self
 
     def __exit__(self, *_):
-        self._process.stdin.close()
+        cast(IO[str], self._process.stdin).close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        cast(IO[str], self._process.stdout).close()
 
     def __call__(self, warmup: int, batches: int) -> float:
         """Times `batches` batches after `warmup` untimed ones, with new workers.
@@ -72,8 +72,9 @@ class TorchPeer:
 
     def _send(self, message):
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+            stdin = cast(IO[str], self._process.stdin)
+            stdin.write(json.dumps(message) + "\n")
+            stdin.flush()
         except BrokenPipeError:  # the process ended; `__call__` reports the missing result
             pass
 

@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -21,7 +21,7 @@ from keras_bot.errors import MisuseError, unknown
 from keras_bot.paths import is_utf8
 from keras_bot.recipe import RENAMED, TASKS, Recipe
 
-_DEFINE = {
+_DEFINE: dict[Any, Callable] = {
     str: absl_flags.DEFINE_string,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,
@@ -157,11 +157,11 @@ class Flags:
         flag, metadata = self._values[name], _FIELDS[name].metadata if self._has_recipe and name in _FIELDS else {}
         if task not in (metadata.get("tasks") or (task,)):
             return []
-        facts = [] if flag.default in (None, "") or flag.default is False else [flag.default_as_str.strip("'")]
+        facts: list[str] = [] if flag.default in (None, "") or flag.default is False else [str(flag.default_as_str).strip("'")]
         if metadata and metadata["bounds"].as_symbols():
             facts.append(metadata["bounds"].as_symbols())
-        facts = "; ".join(facts).replace(" ", "\xa0")  # keeps them on one line
-        text = f"--{name:<21} {flag.help}" + (f" [{facts}]" if facts else "")
+        brackets = "; ".join(facts).replace(" ", "\xa0")  # keeps them on one line
+        text = f"--{name:<21} {flag.help}" + (f" [{brackets}]" if brackets else "")
         lines = textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent=" " * 26)
         return [line.replace("\xa0", " ") for line in lines]
 

@@ -142,7 +142,7 @@ def _widened(low, high, share, keep_low=False):
 
 def _draw(line, plane):
     """Draws the segments between non-finite points; the area below if filled; dots if there are few points."""
-    parts = [[]]
+    parts: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
             parts[-1].append((plane.x(x), plane.y(y)))

@@ -94,6 +94,7 @@ def spoiled_folder(image_folder):
     return folder
 
 
+@pytest.mark.thorough
 def test_corrupt_images_are_reported_and_skipped(tmp_path, spoiled_folder, tiny_networks):
     flags = ["train", *FOLDER, f"--dataset={spoiled_folder}"]
     run_command(*flags, f"--run_dir={tmp_path / 'run'}")
@@ -134,6 +135,7 @@ def test_a_non_finite_loss_stops_with_one_line_and_exit_code_1(tmp_path, tiny_ne
     assert "The loss became" in line and "in epoch 1, step " in line and "No state was saved" in line
 
 
+@pytest.mark.thorough
 def test_a_non_finite_loss_in_the_last_step_of_an_epoch_saves_nothing(tmp_path, tiny_networks):
     one_step = ["--synthetic_images=8", "--batch_size=8", "--learning_rate=1e30", f"--run_dir={tmp_path / 'run'}"]
     assert "The loss became" in run_command("train", *TINY, *one_step, code=1).error
@@ -231,5 +233,6 @@ def test_data_describes_the_data_set_and_draws_samples(tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (grid, small))
 
 
+@pytest.mark.thorough
 def test_bench_refinements_reports_a_ratio():
     assert json.loads(run_command("bench", "refinements", *TINY, "--steps=1", "--repeats=1").out)["ratio"] > 0

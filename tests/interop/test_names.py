@@ -81,7 +81,10 @@ def test_a_network_is_recognised(net):
     assert recognise(_random(net), source) == Content(OURS[net], classes, f"{OURS[net]} with {classes} classes")
 
 
-@pytest.mark.parametrize("net", OURS)
+LARGE = ("timm resnet50c", "torchvision resnet50", "gluoncv resnet50_v1")
+
+
+@pytest.mark.parametrize("net", [pytest.param(net, marks=[pytest.mark.thorough] * (net in LARGE)) for net in OURS])
 def test_every_tensor_is_used_once_and_every_weight_filled(net):
     source, tensors = net.split()[0], _random(net)
     model = models.create_model(OURS[net], num_classes=11 if source == "gluoncv" else 1000)

@@ -106,7 +106,7 @@ def test_fit_minimises_the_loss_with_the_students_penalties_at_full_weight(hard_
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("hard_weight", [None, 0.25])
+@pytest.mark.parametrize("hard_weight", [pytest.param(None, marks=pytest.mark.thorough), 0.25])
 def test_logits_that_come_with_the_labels_train_as_their_teacher_does(hard_weight):
     images, labels = make_data()
     weights, logs = [], []

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 from keras_bot.bag import without
 from keras_bot.cli.backend import start_tensorflow
@@ -86,7 +87,7 @@ class _Progress:
     """Progress bar on a terminal; elsewhere one line per shard."""
 
     def __init__(self) -> None:
-        self._bar = None
+        self._bar: Any = None
 
     def __enter__(self):
         return self

@@ -36,7 +36,7 @@ def calibration(runs: list[RunRecord]) -> Html:
 
 def _evaluated_images(runs):
     """Describes which networks predicted which images; the report's flags may select a different set from the run's."""
-    sets = {run.predictions.source: [] for run in runs}
+    sets: dict[str, list[str]] = {run.predictions.source: [] for run in runs}
     for run in runs:
         unreadable = len(run.predictions.unreadable)
         excluded = f" (without {plural(unreadable, 'image')} that could not be decoded)" if unreadable else ""

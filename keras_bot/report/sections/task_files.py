@@ -37,5 +37,5 @@ def _pictures(run, path):
     buffer = io.BytesIO()
     photo.save(buffer, "jpeg", quality=85)
     caption = f"Predictions of {run.name} for images of the evaluation set"
-    image = picture(buffer.getvalue(), "jpeg", caption)
-    return element("figure", image, element("figcaption", caption))
+    embedded = picture(buffer.getvalue(), "jpeg", caption)
+    return element("figure", embedded, element("figcaption", caption))

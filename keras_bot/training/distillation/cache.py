@@ -160,7 +160,7 @@ class TeacherCache:
             writer.file.write(data)
             writer.next_step += 1
             if writer.next_step == self._steps:
-                self._close()
+                self._close(writer)
         except OSError as error:
             raise RunError(f"Cannot write to --teacher_cache={self.folder}: {error.strerror}.") from None
 
@@ -172,8 +172,8 @@ class TeacherCache:
         np.lib.format.write_array_header_1_0(file, header)
         self._writer = _EpochWriter(epoch, file, path)
 
-    def _close(self):
-        writer, self._writer = self._writer, None
+    def _close(self, writer):
+        self._writer = None
         with writer.file as file:
             file.flush()
             os.fsync(file.fileno())

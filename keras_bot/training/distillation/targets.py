@@ -200,9 +200,9 @@ def _build_teacher_function(recipe, teacher, strategy) -> Callable[..., np.ndarr
             images = finish(*replica_inputs).numpy() if recipe.augment_on == "device" else replica_inputs[0]
             micro_batches = np.split(images, recipe.accumulation_steps)
             logits += [teacher.predict_on_batch(micro_batch) for micro_batch in micro_batches]
-        logits = np.concatenate(logits).astype(np.float32)
+        targets = np.concatenate(logits).astype(np.float32)
         if not recipe.teacher_top_k:
-            return logits
-        return top_k_targets(logits, recipe.teacher_top_k, recipe.distill_temperature)
+            return targets
+        return top_k_targets(targets, recipe.teacher_top_k, recipe.distill_temperature)
 
     return compute

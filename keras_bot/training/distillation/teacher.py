@@ -18,6 +18,7 @@ No code in these files is run.
 import pathlib
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -150,7 +151,7 @@ def _described_preprocessing(teacher, description):
     try:
         stored = description.get("preprocessing", {})
         size = stored.get("image_size") or description.get("recipe", {}).get("image_size")
-        preprocessing = {"image_size": int(size) if size else None}
+        preprocessing: dict[str, Any] = {"image_size": int(size) if size else None}
         if {"mean", "std"} <= stored.keys() and stored.get("takes") != "ours":
             preprocessing |= {name: np.broadcast_to(np.asarray(stored[name], "float64"), 3) for name in ("mean", "std")}
             preprocessing |= {"channels": stored["channels"]} if "channels" in stored else {}

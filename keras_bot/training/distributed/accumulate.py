@@ -91,7 +91,7 @@ def _sum_over_steps(trainee, steps, micro_batches):
         return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor[index], micro_batches)
 
     spec = _spec_of_predictions(trainee, micro_batch(0)[0])
-    has_gradient = []
+    has_gradient: list[bool] = []
 
     def body(index, total_loss, totals, arrays):
         loss, gradients, predictions = _forward_backward(trainee, *micro_batch(index))

@@ -211,6 +211,7 @@ def _both(source):
     yield segmentation_eval_pipeline(source, SegmentationEvalConfig(batch_size=7, size=(30, 40)))
 
 
+@pytest.mark.thorough
 def test_an_unknown_id_is_reported_with_its_file(pairs):
     source = pairs()
     mask = np.zeros((30, 40), np.uint8)
