@@ -286,6 +286,13 @@ def test_an_incomplete_epoch_is_recomputed(written, recipe, tmp_path):
     assert files(recipe) == FILES
 
 
+def test_without_a_strategy_the_pipeline_computes_the_targets_on_one_worker(written, recipe):
+    recipe = dataclasses.replace(recipe, strategy="one_device")
+    source = Classification().open_source(recipe, "train")
+    _, (_, first) = next(iter(Classification().training_data(recipe, source, None)))
+    np.testing.assert_array_equal(first, written[1][0])
+
+
 def test_an_unwritable_cache_ends_the_run(recipe):
     stream = iter(batches(dataclasses.replace(recipe, epochs=40)))
     next(stream)
