@@ -21,6 +21,7 @@ from keras_bot.errors import MisuseError, RunError
 TINY = {"image_size": 16, "batch_size": 4, "count": 5, "repeats": 2}
 
 
+@pytest.mark.thorough
 def test_the_report_is_consistent(image_folder, capsys):
     flags = [f"--{name}={value}" for name, value in TINY.items()]
     assert main(["bench", "data", f"--images={image_folder()}", *flags]) == 0

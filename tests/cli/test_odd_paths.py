@@ -62,6 +62,7 @@ def test_the_other_formats_are_exported_there(form, folder):
     run_command("inspect", line["path"])
 
 
+@pytest.mark.thorough
 def test_an_ablation_there_writes_its_tables_and_pictures(folder, monkeypatch):
     ablate_in_this_process(monkeypatch)
     use_tiny_network(monkeypatch)

@@ -63,6 +63,7 @@ def test_training_fills_the_places_of_broken_images(image_folder, cache):
         assert not blank.any()
 
 
+@pytest.mark.thorough
 def test_whole_images_are_the_same_beside_broken_ones(image_folder):
     folder = image_folder(classes=3, train=6)
     options = {"batch_size": 18, "image_size": 16, "epochs": 1, "color_jitter": 0, "pca_noise": 0}

@@ -89,7 +89,9 @@ def test_images_that_cannot_be_decoded_do_not_count(image_folder, batch_size):
 
 
 @pytest.mark.parametrize("loss", ["smoothed", "crossentropy", "by name", "focal"])
-@pytest.mark.parametrize("batch_size", [64, 10, 4])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(64, marks=pytest.mark.thorough), 10, pytest.param(4, marks=pytest.mark.thorough)]
+)
 def test_on_replicas_every_batch_is_padded_and_the_loss_exact(set_of_12, batches_of, loss, batch_size, two_replicas):
     with two_replicas.scope():
         net, batches = build_net(), held_out(set_of_12, batch_size)

@@ -59,6 +59,7 @@ def test_an_epoch_holds_each_image_at_most_once_with_its_label(numbered):
     assert set(np.concatenate(orders)) == set(range(24))
 
 
+@pytest.mark.thorough
 def test_shuffled_orders_are_evenly_spread(numbered):
     batches = _list(train_pipeline(numbered, TrainConfig(batch_size=24, epochs=600, **PLAIN)))
     first = np.bincount([_numbers(images)[0] for images, _ in batches], minlength=24)
@@ -70,7 +71,15 @@ def test_shuffled_orders_are_evenly_spread(numbered):
 IN_MEMORY = pytest.param("folder in memory", marks=pytest.mark.thorough)
 
 
-@pytest.mark.parametrize("kind", ["npz", "folder", IN_MEMORY, pytest.param("digits", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "npz",
+        pytest.param("folder", marks=pytest.mark.thorough),
+        IN_MEMORY,
+        pytest.param("digits", marks=pytest.mark.thorough),
+    ],
+)
 def test_resuming_at_any_step_gives_what_a_full_run_has(kind, npz_file, image_folder, tmp_path):
     if kind == "npz":
         source, options = open_source(str(npz_file())), {"image_size": 8, "transform": "cifar"}
@@ -178,6 +187,7 @@ def test_evaluation_of_real_photos_equals_the_export(test_data):
     np.testing.assert_allclose(images[0][30], preprocess_eval(decoded, 96, "imagenet")[0], atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_what_is_left_to_the_device_gives_the_same_batch(image_folder):
     source = open_source(str(image_folder(classes=4, train=6)))
 

@@ -80,8 +80,8 @@ def sources(image_folder, npz_file, tmp_path):
     [
         ("npz", 4, "host"),
         ("synthetic", 2, "device"),
-        ("folder", 2, "host"),
-        ("shards", 2, "device"),
+        pytest.param("folder", 2, "host", marks=pytest.mark.thorough),
+        pytest.param("shards", 2, "device", marks=pytest.mark.thorough),
     ],
 )
 def test_training_batches_of_all_workers_are_the_one_process_s(sources, kind, workers, augment_on):
@@ -133,7 +133,12 @@ def test_a_cached_set_is_shared_the_same_way(sources):
 
 @pytest.mark.parametrize(
     ("kind", "workers", "batch_size"),
-    [("npz", 4, 4), ("synthetic", 2, 64), ("folder", 2, 16), ("shards", 2, 16)],
+    [
+        ("npz", 4, 4),
+        ("synthetic", 2, 64),
+        pytest.param("folder", 2, 16, marks=pytest.mark.thorough),
+        pytest.param("shards", 2, 16, marks=pytest.mark.thorough),
+    ],
 )
 def test_evaluation_covers_each_image_once(sources, kind, workers, batch_size):
     source, options = sources(kind, "eval")
@@ -179,6 +184,7 @@ def test_only_the_worker_s_own_images_are_decoded(sources):
     assert len(set(met)) == len(met) == 40
 
 
+@pytest.mark.thorough
 def test_a_broken_image_concerns_its_worker_alone(image_folder):
     folder = image_folder(classes=3, train=8, val=8)
     options = {"batch_size": 24, "image_size": 16, "transform": "plain", "epochs": 1}
@@ -231,6 +237,7 @@ def test_shares_of_a_set_have_draws_of_their_own(npz_file):
     assert np.array_equal(seed_at(3, 2, 7), [480164916, 7]), "the draws of earlier runs"
 
 
+@pytest.mark.thorough
 def test_shares_by_file_take_their_draws_from_draws_of(sources):
     """The other way to share a set: each worker opens its own part of it."""
     opened, options = sources("shards")

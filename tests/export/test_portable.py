@@ -72,6 +72,7 @@ def softmax(logits):
     return exponents / exponents.sum(-1, keepdims=True)
 
 
+@pytest.mark.thorough
 def test_its_runtime_alone_gives_the_networks_probabilities(network, exported):
     folder, suffix = exported.parent, exported.suffix
     images = images_of(3, 40, 40)
@@ -108,6 +109,7 @@ def test_it_describes_classes_preprocessing_and_shapes(exported):
     assert "4: a, b, c, d" in shown and "image_size=40" in shown and "MB on disk" in shown
 
 
+@pytest.mark.thorough
 def test_an_exported_keras_file_is_a_network_to_start_from(network, tmp_path):
     path = tmp_path / "net.keras"
     export_file(network, path, image_size=40, description={"class_names": list("abcd")})
@@ -130,7 +132,9 @@ def test_a_model_that_normalises_otherwise_is_left_as_it_is(network, tmp_path):
     assert read_network(tmp_path / "mine.keras")[0].name == "mine"
 
 
-@pytest.mark.parametrize("suffix", PACKAGES)
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(suffix, marks=[pytest.mark.thorough] * (suffix == ".tflite")) for suffix in PACKAGES]
+)
 def test_a_file_that_differs_from_its_network_isnt_kept(suffix, tmp_path):
     need(suffix)
     images = keras.Input((None, None, 3), name="images")

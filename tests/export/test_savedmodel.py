@@ -42,6 +42,7 @@ def test_serve_equals_preprocessing_and_network(model, exported, size):
     assert description["class_names"] == list("abcde")
 
 
+@pytest.mark.thorough
 def test_tensorflow_alone_serves_it(exported, tmp_path):
     images = images_of(40, 30)
     np.save(tmp_path / "images.npy", images)

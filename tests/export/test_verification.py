@@ -116,6 +116,7 @@ def files_below(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.thorough
 def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(model, exported, tmp_path, monkeypatch):
     path = shutil.copytree(exported, tmp_path / "net")
     assert 0 <= json.loads((path / SAVEDMODEL_DESCRIPTION).read_text())["worst_difference"] <= 1e-5

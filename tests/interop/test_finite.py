@@ -95,6 +95,7 @@ def broken(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["model.keras", ".", "saved"])
 def test_a_network_is_read_with_finite_weights_only(name, broken):
     with pytest.raises(RunError, match=r"weights that are not finite: .* of \d+ values\)"):

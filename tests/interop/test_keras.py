@@ -47,6 +47,7 @@ def resnet50(tmp_path_factory):
     return net, theirs(caffe, training=False), tmp_path_factory.mktemp("applications")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["net.h5", "net.weights.h5", "net.keras"])
 def test_resnet50_of_keras_applications(resnet50, name):
     net, (logits, *ends), folder = resnet50
@@ -184,6 +185,7 @@ def _hub(name):
     return net
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", HUB)
 def test_networks_of_keras_hub(name, tmp_path):
     net = _hub(name)

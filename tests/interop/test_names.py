@@ -141,6 +141,7 @@ def test_every_tensor_of_inception_and_mobilenet_has_its_place(net):
     assert {theirs: found[theirs] for theirs in known} == known
 
 
+@pytest.mark.thorough
 def test_the_auxiliary_head_is_reported():
     net = {key: np.zeros([int(side) for side in shape.split("x") if side]) for key, shape in SHAPES[AUXILIARY].items()}
     notes = interop.assign_tensors(_network("inception_v3"), net, "torchvision").notes

@@ -76,6 +76,7 @@ def test_the_plots_of_an_ablation_show_every_name_literally(summary, drawn):
     assert [text.get_text() for text in curves.get_legend().get_texts()] == labels
 
 
+@pytest.mark.thorough
 def test_the_curves_of_a_run_can_have_any_title(tmp_path, capsys):
     history = [{"epoch": 1, "loss": 1.0, "val_loss": 1.0, "learning_rate": 0.1, "val_top1": 0.5}]
     for place, name in enumerate(NAMES):

@@ -167,6 +167,7 @@ def test_a_stopped_run_ends_as_the_whole_one(task, scenes, tmp_path, monkeypatch
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs.files if name != "state.json")
 
 
+@pytest.mark.thorough
 def test_finetune_begins_with_an_exported_classifier(finetuned):
     classifier, run, _ = finetuned
     assert "--width=0.1" in (run / "run.flags").read_text()

@@ -74,6 +74,7 @@ def test_another_network_is_rejected_and_nothing_changes(paths):
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.thorough
 def test_all_layers_of_an_unknown_network_are_compared(tmp_path):
     deeper = models.create_model("resnet18_d", num_classes=4, width=0.1)
     keras.Model(deeper.inputs, deeper.outputs, name="mine").save(tmp_path / "mine.keras")
@@ -102,6 +103,7 @@ def test_paths_without_a_network_are_reported(tmp_path):
         read_network(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_damaged_savedmodel_is_reported(trained, tmp_path):
     path = export_savedmodel(trained, tmp_path / "saved", image_size=48)
     data = path / "variables/variables.data-00000-of-00001"
@@ -133,6 +135,7 @@ def test_parts_are_frozen_and_learning_rates_decay_with_depth(trained):
     assert factors["stage2_block1_1_conv/kernel"] == 0.125 and len(factors) == len(model.trainable_variables)
 
 
+@pytest.mark.thorough
 def test_training_changes_all_weights_except_frozen_ones(paths, trained, npz_file, tmp_path):
     draw = np.random.default_rng(0)
     npz = npz_file(x_train=draw.integers(0, 256, (24, 32, 32, 3), np.uint8), x_test=np.zeros((10, 32, 32, 3), np.uint8))

@@ -93,6 +93,7 @@ def test_cached_source_holds_the_same_records(image_folder):
     assert _records(source.cached()) == _records(source)
 
 
+@pytest.mark.thorough
 def test_digits_are_scikit_learns_in_a_fixed_stratified_split(digits_dir):
     from sklearn.datasets import load_digits
 

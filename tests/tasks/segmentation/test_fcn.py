@@ -123,6 +123,7 @@ def test_fit_lowers_the_loss(aux):
     assert all(not np.array_equal(b, w) for b, w in zip(before, segmenter.trainable_weights, strict=True))
 
 
+@pytest.mark.thorough
 def test_two_replicas_train_as_one(two_replicas):
     images, masks = _data(height=8, width=8)
     results = []

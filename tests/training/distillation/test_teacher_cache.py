@@ -120,6 +120,7 @@ FILES = ["cache.json", "epoch-00001.npy", "epoch-00002.npy", "epoch-00003.npy"]
 HALF = {"precision": "mixed_float16", "accumulation_steps": 2, "distill_hard_weight": 0.3}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [
@@ -271,6 +272,7 @@ def test_changed_images_are_detected(npz_file, recipe, augment_on):
         targets(other)
 
 
+@pytest.mark.thorough
 def test_an_incomplete_epoch_is_recomputed(written, recipe, tmp_path):
     stream = iter(batches(recipe))
     for _ in range(STEPS + 1):

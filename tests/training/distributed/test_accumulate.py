@@ -72,6 +72,7 @@ def test_the_penalty_counts_once():
     assert_same(*(after_steps(compiled(network(l2=penalty), steps)) for steps in (4, None)))
 
 
+@pytest.mark.thorough
 def test_the_teacher_sees_each_micro_batch():
     def distiller():
         teacher = network(filters=7)
@@ -140,6 +141,7 @@ def fit_once(model, data):
     return model.get_weights(), logs
 
 
+@pytest.mark.thorough
 def test_only_one_micro_batch_is_in_memory():
     """Counts full-batch activations in XLA's optimised program."""
 
@@ -161,7 +163,7 @@ def test_only_one_micro_batch_is_in_memory():
     assert full_batch_activations(4) == 0
 
 
-@pytest.mark.parametrize("kind", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("kind", ["float32", pytest.param("mixed_float16", marks=pytest.mark.thorough)])
 def test_accumulation_on_two_replicas(two_replicas, kind):
     """With a penalty; in float32 with a teacher, in float16 with loss scaling."""
 

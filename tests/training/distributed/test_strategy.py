@@ -129,6 +129,7 @@ model.fit(data.with_options(options), epochs=1, verbose=0)
 """
 
 
+@pytest.mark.thorough
 def test_keras_own_fit_still_fails_on_two_workers():
     """When this fails, Keras issue 20585 is fixed and the workarounds in on_tensorflow.py can be removed."""
     ports = free_ports(2)

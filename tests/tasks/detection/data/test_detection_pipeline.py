@@ -111,6 +111,7 @@ def test_boxes_follow_the_pixels_of_large_jpegs(tmp_path):
     assert len(off) > 60 and np.abs(off).max() < 0.8 and np.abs(off.mean(axis=0)).max() < 0.2
 
 
+@pytest.mark.thorough
 def test_a_run_may_begin_at_any_step(rectangles):
     source = rectangles(count=11)
     options = {"epochs": 3, "seed": 5}

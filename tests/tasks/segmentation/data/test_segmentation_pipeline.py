@@ -117,6 +117,7 @@ def test_half_are_flipped_and_none_without(pairs):
             np.testing.assert_array_equal(part if is_same else part[:, :, ::-1], other)
 
 
+@pytest.mark.thorough
 def test_a_pass_begins_at_any_step(pairs):
     source = pairs()
     options = {"color_jitter": 0.4, "pca_noise": 0.1, "epochs": 3}
@@ -239,6 +240,7 @@ def test_an_image_larger_than_the_evaluation_is_reported(pairs):
     assert "p0.png" in message and "is 40x30, larger than the evaluation's size 32x30" in message
 
 
+@pytest.mark.thorough
 def test_broken_files_are_logged_and_left_out(pairs):
     source = pairs()
     for path in (source.image_files[1], source.mask_files[3]):
