@@ -41,6 +41,7 @@ def test_every_public_name_exists_and_is_listed(module):
     assert sorted(imported) == sorted(module.__all__)
 
 
+@pytest.mark.thorough
 def test_the_detection_example(scenes, tmp_path, monkeypatch, capsys):
     variables = run_example(detection, tmp_path, monkeypatch)
     assert "blue" in capsys.readouterr().out and 0 <= variables["metric"].result()["map"] <= 1
@@ -48,6 +49,7 @@ def test_the_detection_example(scenes, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(loaded.get_weights()[0], variables["detector"].get_weights()[0])
 
 
+@pytest.mark.thorough
 def test_the_segmentation_example(scenes, tmp_path, monkeypatch):
     variables = run_example(segmentation, tmp_path, monkeypatch)
     assert "val_mean_iou" in variables["segmenter"].history.history

@@ -55,6 +55,7 @@ train(Recipe(model="cifar_resnet8_a", width=0.25, epochs=2, decay_epochs=(), **s
 """
 
 
+@pytest.mark.thorough
 def test_a_narrow_network_trains_with_odd_batches(tmp_path):
     """Without the patch, every run ended with "free(): invalid pointer"."""
     done = subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, capture_output=True, text=True)

@@ -37,6 +37,7 @@ def state(model):
     return found
 
 
+@pytest.mark.thorough
 def test_fit_skips_an_overflow_moves_no_velocity_and_is_loaded_with_its_scale(two_replicas, tmp_path):
     with two_replicas.scope():
         optimizer = LossScaling(NAG(0.1, weight_decay=1e-3), initial_scale=4.0, dynamic_growth_steps=4)
@@ -60,8 +61,8 @@ def test_fit_skips_an_overflow_moves_no_velocity_and_is_loaded_with_its_scale(tw
         np.testing.assert_array_equal(value, other, err_msg=path)
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize("scaled", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.parametrize("with_teacher", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_penalties_and_the_soft_loss_count_once_and_not_once_a_replica(two_replicas, with_teacher, scaled):
     def gradient(strategy):
         with strategy.scope():

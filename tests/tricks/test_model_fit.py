@@ -90,6 +90,7 @@ print(*others)
 """
 
 
+@pytest.mark.thorough
 def test_a_foreign_model_trains_with_all_tricks_and_loads_in_a_fresh_process(tmp_path):
     keras.utils.set_random_seed(0)
     images, labels = make_data()

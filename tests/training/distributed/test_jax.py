@@ -49,6 +49,7 @@ def run(program, **environment):
     return run_python(program, env={**own, **environment}).stdout
 
 
+@pytest.mark.thorough
 def test_accumulation_equals_the_whole_batch():
     """Without batch norm, on one and two devices, with a penalty and sample weights."""
     run(
@@ -80,6 +81,7 @@ else:
     )
 
 
+@pytest.mark.thorough
 def test_a_non_finite_gradient_skips_the_step_on_all_devices():
     """inf or NaN on one of 1, 2 or 4 devices: the loss scale is halved once, and nothing else changes."""
     run(
@@ -153,9 +155,10 @@ for moment in MOMENTS:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("moment", "step"),
-    [("on_train_batch_end", 1), pytest.param("on_test_batch_end", 3, marks=pytest.mark.thorough)],
+    [("on_train_batch_end", 1), ("on_test_batch_end", 3)],
 )
 def test_a_run_stopped_by_sigterm_resumes_exactly(moment, step, tmp_path, npz_file):
     """Within the first epoch or its evaluation, in half precision, with gradient accumulation."""
@@ -176,6 +179,7 @@ def test_a_run_stopped_by_sigterm_resumes_exactly(moment, step, tmp_path, npz_fi
     assert resumed.keys() == whole.keys() and all(np.array_equal(resumed[k], whole[k]) for k in whole)
 
 
+@pytest.mark.thorough
 def test_unsupported_options_are_reported(tmp_path):
     flags = ["--dataset=synthetic", "--image_size=8", "--transform=plain", "--augment_on=device"]
     command = [*KERAS_BOT, "train", *flags, f"--run_dir={tmp_path / 'run'}"]

@@ -84,6 +84,7 @@ def compiled(model):
     return model
 
 
+@pytest.mark.thorough
 def test_synchronised_training_equals_one_device(two_replicas):
     with two_replicas.scope():
         model = compiled(network())
@@ -95,7 +96,7 @@ def test_synchronised_training_equals_one_device(two_replicas):
         np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "distilled"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("steps", "distilled"), [(1, False), pytest.param(2, True, marks=pytest.mark.thorough)])
 def test_moving_statistics_are_averaged_over_replicas(two_replicas, steps, distilled):
     """After a step, each replica has the mean of the statistics that single devices have for its half of the batch."""
 
