@@ -13,6 +13,7 @@ TINY = {"name": "cifar_resnet20_d", "peers": ("cifar_resnet20_a",), "repeats": 2
 TINY_STEP = {"batch_size": 2, "image_size": 16}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("step", "folded"),
     [
