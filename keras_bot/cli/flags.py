@@ -157,7 +157,9 @@ class Flags:
         flag, metadata = self._values[name], _FIELDS[name].metadata if self._has_recipe and name in _FIELDS else {}
         if task not in (metadata.get("tasks") or (task,)):
             return []
-        facts: list[str] = [] if flag.default in (None, "") or flag.default is False else [str(flag.default_as_str).strip("'")]
+        facts: list[str] = (
+            [] if flag.default in (None, "") or flag.default is False else [str(flag.default_as_str).strip("'")]
+        )
         if metadata and metadata["bounds"].as_symbols():
             facts.append(metadata["bounds"].as_symbols())
         brackets = "; ".join(facts).replace(" ", "\xa0")  # keeps them on one line

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from builders import write_scenes
 from PIL import Image
 
 from contracts.checks import Refusal, refuse
@@ -24,7 +25,7 @@ def labels_of(split):
     return sorted(place % 3 for place in range(COUNTS[split]))
 
 
-def write_data_sets(root: pathlib.Path, make_scenes: Callable) -> None:
+def write_data_sets(root: pathlib.Path) -> None:
     """Writes one data set of each format: photos, photos.npz, shards, boxes and masks."""
     draw = np.random.default_rng(0)
     for split, folder in (("train", "train"), ("eval", "val")):
@@ -38,7 +39,7 @@ def write_data_sets(root: pathlib.Path, make_scenes: Callable) -> None:
     arrays = {f"x_{part}": draw.integers(0, 256, (COUNTS[s], 8, 9, 3), np.uint8) for part, s in PARTS.items()}
     arrays |= {f"y_{part}": np.array(labels_of(split)) for part, split in PARTS.items()}
     np.savez(root / "photos.npz", **arrays, class_names=np.array(NAMES))
-    make_scenes(root)
+    write_scenes(root)
 
 
 def write_shards(root, split, labels):

@@ -23,6 +23,8 @@ KINDS = {  # the more special ones first
 EXCLUDED = {
     "keras_bot.tasks.detection.detector.Detector": "Base class: it has no network. RetinaNet and FasterRCNN have rows.",
     "keras_bot.tricks.decay._Decay": "Base class: it has no rates. StepDecay, CosineDecay and PolyDecay have rows.",
+    "keras_bot.tricks.loss_scaling.SumFirst": "Mixin: it has no update of its own. NAG and AdamW have rows.",
+    "keras_bot.tricks.no_bias_decay.DecayExclusions": "Mixin: it has no update of its own. NAG and AdamW have rows.",
 }
 PLANTED = """
 import keras

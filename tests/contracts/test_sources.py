@@ -25,10 +25,10 @@ CLASSIFICATION = [row for row in ROWS if row.open is open_source]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, make_scenes, digits_dir):
+def root(tmp_path_factory, digits_dir):
     """A folder with a data set of each format."""
     folder = tmp_path_factory.mktemp("sets")
-    write_data_sets(folder, make_scenes)
+    write_data_sets(folder)
     return folder
 
 

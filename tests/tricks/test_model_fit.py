@@ -106,7 +106,9 @@ def test_a_foreign_model_trains_with_all_tricks_and_loads_in_a_fresh_process(tmp
     assert float(loaded_loss) == pytest.approx(loss, rel=1e-5)
     assert float(loaded_accuracy) == pytest.approx(accuracy)
     assert (int(iterations), optimizer) == (EPOCHS * 8, "NAG")
-    assert set(others.split()) <= {f"keras_bot.{name}" for name in ("deprecation", "errors", "moved", "surgery")}
+    assert set(others.split()) <= {
+        f"keras_bot.{name}" for name in ("deprecation", "errors", "moved", "surgery", "tensors")
+    }
 
 
 def test_two_replicas_train_as_one(two_replicas):

@@ -33,7 +33,7 @@ class AddUpsampled(layers.Layer):
         """Returns the shape of `fine`."""
         return fine_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the base config. Without this override, Keras rejects a dtype policy, as in recast copies."""
         return super().get_config()
 

@@ -56,7 +56,7 @@ class PixelEntropy(keras.metrics.Mean):
         losses = keras.losses.sparse_categorical_crossentropy(classes, ops.cast(y_pred, "float32"), from_logits=True)
         super().update_state(losses, valid)
 
-    def get_config(self):  # noqa: D102
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {"name": self.name}
 
 

@@ -47,16 +47,28 @@ def test_convert_writes_shards_and_prints_one_line_per_shard(image_folder, tmp_p
     assert json.loads((out / "manifest.json").read_text())["first_label"] == 1
 
 
+def read_terminal(leader):
+    """Returns everything that was written to a terminal whose other end is closed, and closes it."""
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's end of file
+        while part := os.read(leader, 100_000):
+            shown += part
+    os.close(leader)
+    return shown.decode()
+
+
 def test_convert_shows_a_bar_on_a_terminal(image_folder, tmp_path):
     folder = image_folder(classes=2, train=5, val=1)
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    with os.fdopen(follower, "w") as terminal, contextlib.redirect_stderr(terminal):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            assert main(["data", "convert", str(folder), str(tmp_path / "out")]) == 0
-        terminal.flush()
-        shown = os.read(leader, 100_000).decode()
-    os.close(leader)
+    out = io.StringIO()
+    with (
+        os.fdopen(follower, "w") as terminal,
+        contextlib.redirect_stderr(terminal),
+        contextlib.redirect_stdout(out),
+    ):
+        assert main(["data", "convert", str(folder), str(tmp_path / "out")]) == 0
+    shown = read_terminal(leader)
     assert "is complete" not in out.getvalue()
     assert "12/12" in shown and "100%" in shown and "images" in shown
 
