@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_train import same_weights, stopped_after, tiny
+from tiny_training import train_tiny
 
 from keras_bot import tricks
 from keras_bot.errors import MisuseError, RunError
 from keras_bot.recipe import Recipe
 from keras_bot.tasks.classification import Classification
-from keras_bot.trainer import train
 from keras_bot.training.batches import build_batch_transform
 from keras_bot.training.compile import compile_trainee
 from keras_bot.training.distillation.cache import TeacherCache, _host
@@ -325,9 +325,9 @@ def test_records_are_read_back_in_any_order(tmp_path):
 def whole(tmp_path_factory):
     """The runs of a teacher, and of a student that wrote a cache."""
     folder = tmp_path_factory.mktemp("whole")
-    train(tiny(width=0.5, epochs=1, warmup_epochs=0, mixup_off_epochs=0), folder / "teacher", progress_bar=False)
+    train_tiny(tiny(width=0.5, epochs=1, warmup_epochs=0, mixup_off_epochs=0), folder / "teacher")
     recipe = tiny(teacher=str(folder / "teacher"), teacher_cache=str(folder / "cache"), checkpoint_every=1)
-    train(recipe, folder / "whole", progress_bar=False)
+    train_tiny(recipe, folder / "whole")
     return recipe, folder
 
 
@@ -337,12 +337,12 @@ def test_runs_from_the_cache_and_resumed_runs_end_the_same(whole, tmp_path, monk
     own_cache = dataclasses.replace(recipe, teacher_cache=str(tmp_path / "cache"))
     for steps in (3, 6):  # within the first epoch, and the second
         stopped_after(steps, monkeypatch, own_cache, tmp_path / "stopped")
-    train(own_cache, tmp_path / "stopped", resume=True, progress_bar=False)
+    train_tiny(own_cache, tmp_path / "stopped", resume=True)
     assert same_weights(folder / "whole", tmp_path / "stopped")
-    train(recipe, tmp_path / "read", progress_bar=False)
+    train_tiny(recipe, tmp_path / "read")
     assert same_weights(folder / "whole", tmp_path / "read")
     stopped_after(6, monkeypatch, recipe, tmp_path / "switched")
-    train(dataclasses.replace(recipe, teacher_cache=""), tmp_path / "switched", resume=True, progress_bar=False)
+    train_tiny(dataclasses.replace(recipe, teacher_cache=""), tmp_path / "switched", resume=True)
     whole, switched = (keras.saving.load_model(p / "model.keras") for p in (folder / "whole", tmp_path / "switched"))
     for a, b in zip(whole.get_weights(), switched.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -352,14 +352,14 @@ def test_runs_from_the_cache_and_resumed_runs_end_the_same(whole, tmp_path, monk
 def test_checkpoints_do_not_contain_the_teacher(whole, tmp_path):
     recipe, folder = whole
     undistilled = dataclasses.replace(recipe, teacher="", teacher_cache="")
-    train(undistilled, tmp_path / "undistilled", progress_bar=False)
-    train(dataclasses.replace(recipe, teacher_cache=""), tmp_path / "distilled", progress_bar=False)
+    train_tiny(undistilled, tmp_path / "undistilled")
+    train_tiny(dataclasses.replace(recipe, teacher_cache=""), tmp_path / "distilled")
     runs = (tmp_path / "undistilled", tmp_path / "distilled", folder / "whole")
     for name in ("checkpoints/step-00000008.npz", "model.keras"):
         sizes = [(run / name).stat().st_size for run in runs]
         assert max(sizes) - min(sizes) < 300, (name, sizes)  # checkpoints contain the history as text
     shapes = [{name: array.shape for name, array in arrays(run / "checkpoints/step-00000008.npz")} for run in runs]
-    assert shapes[0] == shapes[1] == shapes[2] and len(shapes[0]) > 70
+    assert shapes[0] == shapes[1] == shapes[2] and len(shapes[0]) > 10
 
 
 def arrays(path):
