@@ -62,7 +62,7 @@ def run(name, dtype, folder):
     return results
 
 
-@pytest.mark.thorough
+@pytest.mark.soak
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="only one backend is installed")
 @pytest.mark.parametrize("name", ["resnet18_d", "resnet50_d", "resnet50_a"])
 def test_backends_agree(name, tmp_path):
