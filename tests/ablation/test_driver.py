@@ -31,7 +31,7 @@ class Clock:
 
 
 class FakeTrainings:
-    """Stands in for `run_jobs`: writes the files of each training, or makes it fail; `stop_before` interrupts."""
+    """Replaces `run_jobs`: writes the files of each training, or makes it fail; `stop_before` interrupts."""
 
     def __init__(self, monkeypatch):
         self.jobs, self.failing, self.stop_before, self.tables = [], {}, None, []

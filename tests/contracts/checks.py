@@ -21,28 +21,28 @@ class Refusal:
 
     Attributes:
         arguments: constructor arguments that replace those of the row.
-        says: texts in the message: the argument's name and the value received, in this order.
+        fragments: texts in the message: the argument's name and the value received, in this order.
         error: type of the exception.
         call: arguments of a call of the constructed object; None if the constructor itself must raise.
         built: returns further constructor arguments that take long to build, such as models.
     """
 
     arguments: Mapping[str, object]
-    says: tuple[str, ...]
+    fragments: tuple[str, ...]
     error: type[Exception] = ValueError
     call: tuple | None = None
     built: Callable[[], dict] = dict
 
     def __str__(self) -> str:
-        return " … ".join(self.says)
+        return " … ".join(self.fragments)
 
 
-def refuse(*says: str, error=ValueError, call: tuple | None = None, built=dict, **arguments) -> Refusal:
+def refuse(*fragments: str, error=ValueError, call: tuple | None = None, built=dict, **arguments) -> Refusal:
     """Returns the refusal of arguments. The message of a single one must contain its name and the value received."""
-    if not says:
+    if not fragments:
         ((name, value),) = arguments.items()
-        says = (name, f"received {value!r}")
-    return Refusal(arguments, says, error, call, built)
+        fragments = (name, f"received {value!r}")
+    return Refusal(arguments, fragments, error, call, built)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +92,7 @@ def check_refusal(row: Row, refusal: Refusal) -> None:
     """The constructor or the call raises, and the message names the argument and the value."""
     arguments = {**refusal.arguments, **refusal.built()}
     instance = None if refusal.call is None else row.build(**arguments)
-    with pytest.raises(refusal.error, match=".*".join(map(re.escape, refusal.says))):
+    with pytest.raises(refusal.error, match=".*".join(map(re.escape, refusal.fragments))):
         row.build(**arguments) if refusal.call is None else instance(*refusal.call)
 
 

@@ -67,7 +67,7 @@ class ModelRow(Row):
 
     Attributes:
         loss: model -> its training loss on a batch; None if it has none of its own.
-        heads: outputs that are float32 under every policy; None stands for all of them.
+        heads: outputs that are float32 under every policy; None means all of them.
         saved: the part that `save` writes.
         is_functional: whether Keras makes the config.
     """

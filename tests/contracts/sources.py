@@ -95,8 +95,8 @@ class SourceRow:
         return self.open(**{**own, **changes})
 
 
-def misuse(*says, **arguments):
-    return refuse(*says, error=MisuseError, **arguments)
+def misuse(*fragments, **arguments):
+    return refuse(*fragments, error=MisuseError, **arguments)
 
 
 ANY = (

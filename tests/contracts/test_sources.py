@@ -158,8 +158,8 @@ def test_the_rows_of_workers_are_disjoint_and_complete(split, workers):
 
 @each([row for row in ROWS if row.missing])
 def test_a_missing_path_is_named(row, build, root):
-    name, *says = row.missing
-    with pytest.raises(MisuseError, match=".*".join(says)):
+    name, *fragments = row.missing
+    with pytest.raises(MisuseError, match=".*".join(fragments)):
         build(row, dataset=str(root / name))
 
 
@@ -168,6 +168,6 @@ def test_bad_arguments_are_refused(row, refusal, build):
     with pytest.raises(refusal.error) as caught:
         build(row, **refusal.arguments)
     place = 0
-    for text in refusal.says:
+    for text in refusal.fragments:
         assert text in str(caught.value)[place:]
         place = str(caught.value).index(text, place) + len(text)

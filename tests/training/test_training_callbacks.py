@@ -22,7 +22,7 @@ LOGS = {
 
 
 class Clock:
-    """Stands in for the `time` module; `now` is the time in seconds."""
+    """Replaces the `time` module; `now` is the time in seconds."""
 
     def __init__(self):
         self.now = 100.0
