@@ -24,7 +24,7 @@ def retinanet():
 
 @pytest.fixture(scope="module")
 def faster_rcnn():
-    return *fitted(detectors.faster_rcnn(channels=48, head_units=128), 5e-4, 4), PARTS
+    return *fitted(detectors.faster_rcnn(channels=48, head_units=128), 5e-4, 6), PARTS
 
 
 BOTH = pytest.mark.parametrize("kind", ["retinanet", pytest.param("faster_rcnn", marks=pytest.mark.thorough)])
@@ -38,8 +38,7 @@ EACH = pytest.mark.parametrize(
 def test_it_overfits_four_images(kind, request):
     network, history, parts = request.getfixturevalue(kind)
     batch = coloured_boxes()
-    # Faster R-CNN samples regions at random, so that one step's loss varies: 0.076 and 0.091 were seen, from 0.36.
-    assert history["loss"][-1] < {"retinanet": 0.05, "faster_rcnn": 0.35}[kind] * history["loss"][0]
+    assert history["loss"][-1] < {"retinanet": 0.05, "faster_rcnn": 0.2}[kind] * history["loss"][0]
     np.testing.assert_allclose(history["loss"][-1], sum(history[part][-1] for part in parts), rtol=1e-4)
     threshold = {"retinanet": 0.3, "faster_rcnn": 0.5}[kind]
     found = network.predict_boxes(batch["images"], score_threshold=threshold)
