@@ -20,7 +20,7 @@ def pytest_configure(config):
 
     In the other tiers, and in every process that a test starts, TensorFlow rewrites them, as it does for users.
     """
-    if keras.backend.backend() == "tensorflow" and config.option.markexpr == "not thorough and not soak":
+    if keras.backend.backend() == "tensorflow" and config.option.markexpr in config.getini("addopts"):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

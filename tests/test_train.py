@@ -14,11 +14,11 @@ import pytest
 from builders import read_history, tiny_recipe
 from tiny_training import train_tiny
 
-from keras_bot import data, tricks
+from keras_bot import data
 from keras_bot.cli.flags import read_recipe
 from keras_bot.errors import MisuseError, RunError, Terminated
 from keras_bot.recipe import Recipe
-from keras_bot.tasks.classification import Classification, build_classifier
+from keras_bot.tasks.classification import Classification
 from keras_bot.trainer import train
 from keras_bot.training import batches, preflight, run
 from keras_bot.training.callbacks import RunRecorder
@@ -26,7 +26,6 @@ from keras_bot.training.checkpoints.run_directory import RunDirectory
 from keras_bot.training.checkpoints.run_lock import lock_run
 from keras_bot.training.checkpoints.saver import Saver
 from keras_bot.training.evaluate import evaluate
-from keras_bot.training.optimizer import build_optimizer
 from keras_bot.training.schedule import build_schedule
 
 TRICKS = {
@@ -147,9 +146,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(whole, stopped, tmp_pat
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
 def test_sigterm_saves_and_the_rest_is_as_if_never_stopped(whole, tmp_path, monkeypatch, moment):
     recipe, whole_path, _ = whole
     told = []
@@ -299,7 +296,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.thorough), "flipped"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, stopped, tmp_path, capsys, damage):
     recipe, whole_path, _ = whole
     path = shutil.copytree(stopped, tmp_path / "run")
@@ -318,7 +315,7 @@ def test_the_dtype_policy_is_put_back(whole):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("precision", [pytest.param("mixed_float16", marks=pytest.mark.thorough), "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_trains_and_saves_float32(precision, tmp_path):
     result = train_tiny(tiny(precision=precision, **SHORT), tmp_path / "run")
     assert np.isfinite(result["loss"])
@@ -334,7 +331,7 @@ def five_to_evaluate(npz_file):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("augment_on", ["host", "device"])
 def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_to_evaluate, two_replicas, augment_on):
     recipe = tiny(strategy="mirrored", dataset=five_to_evaluate, augment_on=augment_on, **SHORT)
     train_tiny(recipe, tmp_path / "run")
@@ -358,7 +355,7 @@ def test_two_mirrored_replicas_train_and_their_figures_are_exact(tmp_path, five_
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_augmenting_on_the_device_trains_as_on_the_host(tmp_path, precision, npz_file):
     results = []
     for place in ("host", "device"):
@@ -394,32 +391,6 @@ def test_labels_are_smoothed_once_then_mixed():
     np.testing.assert_allclose(np.asarray(last), smooth, rtol=1e-6)
 
 
-def test_the_warmup_never_takes_all_steps():
-    schedule = build_schedule(Recipe(epochs=1, warmup_epochs=0.9, schedule="cosine"), steps_per_epoch=2)
-    assert float(schedule(0)) == pytest.approx(0.1) and float(schedule(1)) == pytest.approx(0.1)
-
-
-def test_a_warmup_that_rounds_to_the_first_decay_ends_before_it():
-    recipe = Recipe(epochs=2, warmup_epochs=0.96, decay_epochs=(1,), learning_rate=1.0)
-    schedule = build_schedule(recipe, steps_per_epoch=10)
-    assert float(schedule(9)) == pytest.approx(1.0) and float(schedule(10)) == pytest.approx(0.1)
-
-
-def test_step_decay_counts_epochs_from_the_start_of_the_training():
-    recipe = Recipe(epochs=100, warmup_epochs=5, decay_epochs=(30, 60), learning_rate=1.0)
-    schedule = build_schedule(recipe, steps_per_epoch=10)
-    assert float(schedule(299)) == pytest.approx(1.0) and float(schedule(300)) == pytest.approx(0.1)
-    assert float(schedule(599)) == pytest.approx(0.1) and float(schedule(600)) == pytest.approx(0.01)
-
-
-def test_the_decay_reaches_all_or_kernels_alone():
-    model = build_classifier(tiny(), 4)
-    decayed, spared = tricks.split_by_decay(model)
-    assert decayed and spared and len(decayed) + len(spared) == len(model.trainable_variables)
-    assert build_optimizer(tiny(), 0.1, model).get_config()["decayed_variables"] == "kernels"
-    assert build_optimizer(tiny(no_bias_decay=False), 0.1, model).get_config()["decayed_variables"] == "all"
-
-
 def test_a_recipe_of_another_task_is_refused(tmp_path):
     with pytest.raises(MisuseError, match="recipe's task is detection, but `task` is for classification"):
         train(Recipe(task="detection"), tmp_path / "run", task=Classification())
@@ -451,7 +422,7 @@ def test_what_a_kill_leaves_of_the_first_write_is_no_other_file(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", [pytest.param("best.keras", marks=pytest.mark.thorough), "model.keras"])
+@pytest.mark.parametrize("name", ["best.keras", "model.keras"])
 def test_a_full_disk_while_a_network_is_saved_is_told(tmp_path, monkeypatch, name):
     replace = pathlib.Path.replace
 

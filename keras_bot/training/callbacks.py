@@ -64,12 +64,12 @@ class RunRecorder(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._seconds = time.perf_counter() - self._began
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:  # noqa: D102
         seconds = self.seconds()
         self.seconds_before = 0.0
         row = {
             "epoch": epoch + 1,
-            **(logs or {}),
+            **logs,
             "seconds": seconds,
             "images_per_second": self._images_per_epoch / seconds,
         }
@@ -126,7 +126,6 @@ class EpochLine(keras.callbacks.Callback):
         self._epochs = epochs
         self._columns = columns
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
-        logs = logs or {}
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:  # noqa: D102
         shown = " - ".join(f"{name} {logs[name]:.4g}" for name in self._columns if name in logs)
         print(f"epoch {epoch + 1}/{self._epochs} - {shown}", flush=True)

@@ -47,4 +47,9 @@ def augment_in_step(trainee: keras.Model, batch_transform: Callable, dtype: str)
     prediction and saving do not. Each replica mixes its own rows of the batch.
     """
     step = trainee.train_step
-    trainee.train_step = lambda batch: step(data.finish_batch(batch[0], batch[1], batch_transform, dtype))
+
+    def train_step(batch):
+        inputs, labels = batch
+        return step(data.finish_batch(inputs, labels, batch_transform, dtype))
+
+    trainee.train_step = train_step

@@ -54,8 +54,7 @@ class ExactLoss(keras.callbacks.Callback):
     Keras divides the weighted loss by the padded batch size; the metric `cross_entropy` divides by the sum of weights.
     """
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
-        logs = {} if logs is None else logs
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:  # noqa: D102
         logs.pop("cross_entropy", None)
         if "val_cross_entropy" in logs:
             logs["val_loss"] = logs.pop("val_cross_entropy")

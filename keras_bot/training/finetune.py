@@ -34,17 +34,17 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
     source, description = read_network(pathlib.Path(path))
     source_classes = class_names_of(description)
     source_layers = {layer.name: layer for layer in source.layers if layer.weights}
-    pairs = [(layer, source_layers.get(layer.name)) for layer in model.layers if layer.weights]
+    layers = [layer for layer in model.layers if layer.weights]
     if tuple(source_classes) != tuple(class_names) or not class_names:
-        pairs = [(layer, source_layer) for layer, source_layer in pairs if part_of(layer) != HEAD]
+        layers = [layer for layer in layers if part_of(layer) != HEAD]
         if source_classes and class_names:
             counts = len(source_classes), len(class_names)
             difference = "with other names" if counts[0] == counts[1] else f"{counts[0]}, here {counts[1]}"
             reason = f"{path} was trained on other classes ({difference})"
             print(f"keras-bot: the head is initialised randomly, since {reason}.", file=sys.stderr, flush=True)
     _check_same_network(model, source, path)
-    for layer, source_layer in pairs:
-        needed, found = (_weight_shapes(each) for each in (layer, source_layer))
+    for layer in layers:
+        needed, found = (_weight_shapes(each) for each in (layer, source_layers.get(layer.name)))
         if needed != found:
             is_same = source.name == model.name
             difference = "of another width" if is_same else f"but --model is {model.name}"
@@ -52,7 +52,7 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
                 f"{path} contains a {source.name}{' ' if is_same else ', '}{difference}: the weights of layer "
                 f"{layer.name} have shapes {found} instead of {needed}. Set --model and --width to match."
             )
-    for layer, _ in pairs:
+    for layer in layers:
         layer.set_weights(source_layers[layer.name].get_weights())
 
 

@@ -18,7 +18,7 @@ TINY_STEP = {"batch_size": 2, "image_size": 16}
     ("step", "folded"),
     [
         ({"mode": "train"}, False),
-        pytest.param({"mode": "forward", "dtype": "mixed_bfloat16"}, True, marks=pytest.mark.thorough),
+        ({"mode": "forward", "dtype": "mixed_bfloat16"}, True),
     ],
 )
 def test_the_report_is_consistent(step, folded):

@@ -171,10 +171,9 @@ class EvaluateBoxes(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
         self._predict = tf.function(self.model.predict_boxes)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: D102
-        self._figures = figures = measure(self._recipe, self._predict, self._source, self._data)
-        if logs is not None:
-            logs["val_map"] = figures["map"]
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:  # noqa: D102
+        figures = measure(self._recipe, self._predict, self._source, self._data)
+        self._figures, logs["val_map"] = figures, figures["map"]
 
     def report(self, trainee: keras.Model, folder: pathlib.Path) -> None:
         """Writes table.md, with per-class average precision, and predictions.png, with detections on images."""

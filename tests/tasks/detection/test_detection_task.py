@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from pipeline_calls import TRAIN_CONFIG, config_of
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
@@ -138,16 +139,9 @@ def test_the_detector_has_the_recipes_head(changes, builder, options, monkeypatc
     assert calls.pop(builder) == [(("the backbone", 2), options)] and calls.popitem()[1] == []
 
 
-def config_of(calls):
-    (((source, config), options),) = calls
-    assert source is SOURCE and not options
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-
-
 TRAIN = {
-    **{"batch_size": 4, "corrupt": "the log", "dtype": "float32", "ram_budget": 1024, "worker": 0, "workers": 1},
-    **{"epochs": 120, "seed": 0, "first_epoch": 0, "first_step": 0, "flip": True, "color_jitter": 0.4},
-    **{"pca_noise": 0.1, "shuffle_buffer": 8192, "draws_of": 0, "image_size": 32, "resize": "letterbox"},
+    **TRAIN_CONFIG,
+    **{"image_size": 32, "resize": "letterbox"},
     **{"min_zoom": 0.5, "max_zoom": 2.0, "min_visible": 0.3, "max_boxes": 0},
 }
 
@@ -167,7 +161,7 @@ TRAIN = {
 def test_training_data_follow_the_recipe(changes, arguments, changed, monkeypatch):
     calls = record(monkeypatch, "detection_train_pipeline", "batches")
     assert TASK.training_data(dataclasses.replace(RECIPE, **changes), SOURCE, "the log", *arguments) == "batches"
-    assert config_of(calls) == {**TRAIN, **changed}
+    assert config_of(SOURCE, calls) == {**TRAIN, **changed}
 
 
 @pytest.mark.parametrize(("arguments", "changed"), [((), {}), ((ONE,), {"worker": 1, "workers": 2})])
@@ -176,7 +170,7 @@ def test_evaluation_data_follow_the_recipe(arguments, changed, monkeypatch):
     recipe = dataclasses.replace(RECIPE, ram_budget=77)
     assert TASK.evaluation_data(recipe, SOURCE, "the log", *arguments) == "batches"
     expected = {"batch_size": 4, "corrupt": "the log", "dtype": "float32", "ram_budget": 77, "worker": 0, "workers": 1}
-    assert config_of(calls) == {**expected, "image_size": 32, "resize": "letterbox", **changed}
+    assert config_of(SOURCE, calls) == {**expected, "image_size": 32, "resize": "letterbox", **changed}
 
 
 SCALE = np.array([[0.5, 0.25], [1.0, 1.0]], "float32")  # of the network's input to the original, by y and x
@@ -276,7 +270,7 @@ def test_a_resumed_run_without_an_evaluation_measures_for_the_table(tmp_path, mo
 def test_the_evaluator_measures_on_the_recipes_data(monkeypatch):
     calls = record(monkeypatch, "detection_eval_pipeline", "batches")
     assert TASK.build_evaluator(RECIPE, SOURCE, "the log")._data == "batches"
-    assert config_of(calls)["corrupt"] == "the log"
+    assert config_of(SOURCE, calls)["corrupt"] == "the log"
 
 
 def test_a_file_is_evaluated(monkeypatch):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pipeline_calls import TRAIN_CONFIG, config_of
 
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
@@ -79,16 +80,8 @@ def test_the_network_has_the_recipes_head(changes, builder, stride, options, mon
     assert calls.pop(builder) == [(("result of build_backbone", 3), options)]
 
 
-def config_of(calls):
-    (((source, config), options),) = calls
-    assert source is SOURCE and not options
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-
-
 TRAIN = {
-    **{"batch_size": 4, "corrupt": "the log", "dtype": "float32", "ram_budget": 1024, "worker": 0, "workers": 1},
-    **{"epochs": 120, "seed": 0, "first_epoch": 0, "first_step": 0, "flip": True, "color_jitter": 0.4},
-    **{"pca_noise": 0.1, "shuffle_buffer": 8192, "draws_of": 0},
+    **TRAIN_CONFIG,
     **{"crop_size": 32, "scale": (0.5, 2.0), "base_size": 0},
 }
 
@@ -108,7 +101,7 @@ TRAIN = {
 def test_training_data_follow_the_recipe(changes, arguments, changed, monkeypatch):
     calls = record(monkeypatch, "segmentation_train_pipeline", "batches")
     assert TASK.training_data(dataclasses.replace(RECIPE, **changes), SOURCE, "the log", *arguments) == "batches"
-    assert config_of(calls) == {**TRAIN, **changed}
+    assert config_of(SOURCE, calls) == {**TRAIN, **changed}
 
 
 @pytest.mark.parametrize(("arguments", "changed"), [((), {}), ((ONE,), {"worker": 1, "workers": 2})])
@@ -117,7 +110,7 @@ def test_evaluation_data_follow_the_recipe(arguments, changed, monkeypatch):
     recipe = dataclasses.replace(RECIPE, ram_budget=77)
     assert TASK.evaluation_data(recipe, SOURCE, "the log", *arguments) == "batches"
     expected = {"batch_size": 4, "corrupt": "the log", "dtype": "float32", "ram_budget": 77, "worker": 0, "workers": 1}
-    assert config_of(calls) == {**expected, "size": None, "multiple": 1, **changed}
+    assert config_of(SOURCE, calls) == {**expected, "size": None, "multiple": 1, **changed}
 
 
 def test_the_losses_and_the_trainee():
@@ -226,7 +219,7 @@ def test_the_evaluator_measures_on_the_recipes_data(monkeypatch):
     calls = record(monkeypatch, "segmentation_eval_pipeline", "batches")
     evaluator = TASK.build_evaluator(RECIPE, SOURCE, "the log")
     assert evaluator._build_data() == "batches" and evaluator._source is SOURCE
-    assert config_of(calls)["corrupt"] == "the log"
+    assert config_of(SOURCE, calls)["corrupt"] == "the log"
 
 
 def build(classes):

@@ -125,8 +125,8 @@ HALF = {"precision": "mixed_float16", "accumulation_steps": 2, "distill_hard_wei
     "changes",
     [
         {"mixup_off_epochs": 1},
-        pytest.param({"augment_on": "device"}, marks=pytest.mark.thorough),
-        pytest.param(HALF, marks=pytest.mark.thorough),
+        {"augment_on": "device"},
+        HALF,
     ],
     ids=lambda changes: next(iter(changes)),
 )
