@@ -147,14 +147,11 @@ def small_teacher(tmp_path_factory):
     return path
 
 
-ALWAYS = (
-    "quickstart.flags",
-    "paper/table6/resnet50_d_mixup_distillation.flags",
-)
+ALWAYS = ("quickstart.flags", "cifar/table6/6_mixup_distillation.flags")
 
 
 def marks(path):
-    """The default tier trains the quickstart and the paper's whole bag; `thorough` trains the others."""
+    """The default tier trains the quickstart and a whole bag of tricks; `thorough` trains the others."""
     return [] if name_of(path) in ALWAYS else [pytest.mark.thorough]
 
 

@@ -65,7 +65,7 @@ def trained(model):
     return model
 
 
-@pytest.mark.parametrize("name", ["resnet50_a", "resnet18_d", "cifar_resnet20_d", "mobilenet_v1", INCEPTION])
+@pytest.mark.parametrize("name", ["resnet14_a", "resnet10_d", "cifar_resnet8_d", "mobilenet_v1", INCEPTION])
 def test_a_folded_network_gives_the_same(name):
     model = trained(models.create_model(name, num_classes=5, width=0.25))
     images = DRAW.standard_normal((2, 80, 97, 3), dtype="float32")

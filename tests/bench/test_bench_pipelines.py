@@ -122,6 +122,7 @@ def test_both_pipelines_train_and_are_compared(trainings, capsys):
     assert report["difference"] == pytest.approx(report["fast"]["mean"] - report["plain"]["mean"])
 
 
+@pytest.mark.thorough
 def test_one_arm_alone(trainings, monkeypatch):
     use_tiny_network(monkeypatch)
     report = pipelines.bench_pipelines(trainings, seeds=1, arms=("plain",))

@@ -37,7 +37,7 @@ def assert_close(weights, expected):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("save_again", [False, True])
+@pytest.mark.parametrize("save_again", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_a_trained_model_takes_the_same_next_step(save_again, tmp_path):
     model = keras.saving.load_model(FOLDER / "trained.keras")
     if save_again:

@@ -44,6 +44,7 @@ def read_hashes(ablation):
     return {name: runs[name]["files"] for name in FINISHED}
 
 
+@pytest.mark.thorough
 def test_an_old_ablation_continues(ablation, monkeypatch):
     ablate_in_this_process(monkeypatch)
     hashes = read_hashes(ablation)

@@ -120,7 +120,7 @@ def test_a_split_without_any_whole_image_ends_the_run(image_folder, split):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-@pytest.mark.parametrize("limit", [None, 2])
+@pytest.mark.parametrize("limit", [pytest.param(None, marks=pytest.mark.thorough), 2])
 def test_too_many_broken_images_end_the_run(image_folder, split, limit):
     folder = image_folder(classes=2, train=5, val=4)
     for name in ("train", "val"):

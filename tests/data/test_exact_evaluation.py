@@ -53,7 +53,10 @@ def exact(net, loss, batches):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "loss"), [*((size, loss) for size in (64, 5) for loss in LOSSES), (4, "smoothed"), (1, "smoothed")]
+    ("batch_size", "loss"),
+    [(5, loss) for loss in LOSSES]
+    + [pytest.param(64, loss, marks=pytest.mark.thorough) for loss in LOSSES if loss != "smoothed"]
+    + [(64, "smoothed"), pytest.param(4, "smoothed", marks=pytest.mark.thorough), (1, "smoothed")],
 )
 def test_evaluate_gives_the_exact_loss_and_metrics(batches_of, batch_size, loss):
     net, batches, loss = build_net(), batches_of(batch_size), LOSSES[loss]
@@ -74,7 +77,7 @@ def test_so_does_the_validation_of_fit_and_a_distiller(batches_of):
     assert history["val_loss"][0] == pytest.approx(exact(net, loss, list(batches))[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(2, marks=pytest.mark.thorough), 4])
 def test_images_that_cannot_be_decoded_do_not_count(image_folder, batch_size):
     folder = image_folder(classes=4, val=3)
     for name in ("class0/0", "class0/1", "class3/2"):
@@ -88,7 +91,15 @@ def test_images_that_cannot_be_decoded_do_not_count(image_folder, batch_size):
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy)}
 
 
-@pytest.mark.parametrize("loss", ["smoothed", "crossentropy", "by name", "focal"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param("smoothed", marks=pytest.mark.thorough),
+        "crossentropy",
+        "by name",
+        pytest.param("focal", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize(
     "batch_size", [pytest.param(64, marks=pytest.mark.thorough), 10, pytest.param(4, marks=pytest.mark.thorough)]
 )

@@ -110,7 +110,8 @@ def _train(folder, run_dir, *flags):
     return main(["train", f"--dataset={folder}", f"--run_dir={run_dir}", *network, *steps, *flags])
 
 
-@pytest.mark.parametrize("flags", [[], pytest.param(["--cache", "--scaled_eval"], marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("flags", [[], ["--cache", "--scaled_eval"]])
 def test_a_run_steps_over_them_and_names_each(mutated, unreadable, tmp_path, capfd, flags):
     assert _train(mutated, tmp_path / "run", "--max_corrupt=100", *flags) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

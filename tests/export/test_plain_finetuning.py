@@ -92,16 +92,19 @@ def printed(exported):
     return {first: rest for first, *rest in words} | {"error": done.stderr[-3000:]}
 
 
+@pytest.mark.thorough
 def test_tensorflow_gives_the_features_and_tracks_the_weights(printed):
     assert "tensorflow" in printed, printed["error"]
     assert printed["tensorflow"] == ["44", "28", "2"]  # the head's two have no part in features
 
 
+@pytest.mark.thorough
 def test_five_steps_of_keras_change_every_weight_and_move_batch_norm(printed):
     assert "keras" in printed, printed["error"]
     assert printed["keras"] == ["70"]
 
 
+@pytest.mark.thorough
 def test_the_readmes_lines_fine_tune_the_example(printed):
     assert "lines" in printed, printed["error"]
     assert float(printed["lines"][0]) > 0.9

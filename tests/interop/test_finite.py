@@ -102,6 +102,7 @@ def test_a_network_is_read_with_finite_weights_only(name, broken):
         read_network(broken / name)
 
 
+@pytest.mark.thorough
 def test_every_reader_names_the_weights(broken, tmp_path, capsys):
     with pytest.raises(RunError, match=r"predictions/bias \(2 of 3 values\)"):
         load_network(broken / "model.keras")

@@ -61,6 +61,7 @@ def test_the_report_and_the_files(file, capsys):
     assert f"{file} is a file" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_init_from_takes_the_file_with_its_image_size_and_head(imported):
     recipe = with_source_settings(Recipe(init_from=str(imported)), explicit=set())
     assert (recipe.model, recipe.image_size, recipe.eval_crop) == ("resnet18_d", 192, 0.875)

@@ -66,6 +66,7 @@ def test_resnet50_of_keras_applications(resnet50, name):
 ENDS = ((2, 3), (3, 4), (4, 6), (5, 3))  # stage and its last block
 
 
+@pytest.mark.thorough
 def test_a_batch_in_training_gives_the_same_since_only_statistics_hold_the_bias(resnet50):
     net, _, folder = resnet50
     net.save_weights(folder / "trained.weights.h5")
@@ -82,7 +83,7 @@ def _mobilenet(**options):
     return keras.applications.MobileNet(weights=None, classes=5, classifier_activation=None, **options)
 
 
-@pytest.mark.parametrize("name", ["net.h5", "net.weights.h5"])
+@pytest.mark.parametrize("name", ["net.h5", pytest.param("net.weights.h5", marks=pytest.mark.thorough)])
 def test_mobilenet_of_keras_applications(name, tmp_path):
     net = _mobilenet(input_shape=(64, 64, 3), alpha=0.25)
     _randomise(net, gamma=(0.5, 2), beta=(-1, 4))

@@ -18,7 +18,7 @@ def ends(model):
 
 
 @pytest.mark.parametrize("name", ["resnet18_a", "resnet26_a", "resnet26_b", "mobilenet_v1"])
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("output_stride", [8, 16, pytest.param(32, marks=pytest.mark.thorough)])
 def test_the_strided_network_is_inside(name, output_stride):
     model = models.create_model(name, include_top=False, width=0.25)
     plain, dilated = ends(model), ends(dilate(model, output_stride))

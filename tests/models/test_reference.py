@@ -83,7 +83,7 @@ def _with_random_weights(model, rng):
     return model
 
 
-@pytest.mark.parametrize("size", [(64, 64), (45, 31)])
+@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.thorough), (45, 31)])
 @pytest.mark.parametrize(
     "name",
     [f"{family}_{variant}" for family in ("resnet18", "resnet50") for variant in "abcd"]

@@ -67,6 +67,7 @@ def test_keras_cv_takes_it_as_a_backbone(exported):
     assert list(backbone.pyramid_outputs) == ["P3", "P4", "P5"]
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_keras_cvs_detector_trains_on_it_and_is_saved(exported, tmp_path):
     keras_cv = pytest.importorskip("keras_cv")

@@ -58,8 +58,8 @@ def test_excluded_variables_are_not_decayed(make, case, expected):
         exclude(optimizer, net, case)
 
 
-EVERY_CASE = [  # of all optimizers in the default tier: the first case; of the first optimizer: all cases
-    pytest.param(make, *case, id=f"{number}-{name}", marks=[pytest.mark.thorough] * (number > 0 and name != "nag"))
+EVERY_CASE = [  # the default tier has the first case with every optimizer
+    pytest.param(make, *case, id=f"{number}-{name}", marks=[pytest.mark.thorough] * (number > 0))
     for number, case in enumerate(CASES)
     for name, make in OPTIMIZERS.items()
 ]

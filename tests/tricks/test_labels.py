@@ -104,7 +104,7 @@ def fit(labels, jit, **options):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+@pytest.mark.parametrize("shape", [(4,), pytest.param((4, 1), marks=pytest.mark.thorough)])
 def test_fit_refuses_class_indices_that_may_be_blends(jit, shape):
     blended = np.array([1.0, 8.98, 7.93, 2.12], "float32").reshape(shape)
     for labels in (blended, INDICES.astype("float32").reshape(shape)):

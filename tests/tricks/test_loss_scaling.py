@@ -96,7 +96,7 @@ def played():
     return {name: list(itertools.islice(states, len(part))) for name, part in cases.items()}
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_a_planted_gradient_skips_the_step_everywhere(replicas, played):
     settings = SETTINGS[replicas]
     every = played[replicas] if replicas in played else play([case(*each) for each in settings])

@@ -62,7 +62,9 @@ def test_eager_and_tf_data_draw_the_same_weight_for_a_seed():  # XLA has a rando
     np.testing.assert_array_equal(eager, piped)
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "alpha", [pytest.param(0.05, marks=pytest.mark.thorough), 0.2, 1.0, pytest.param(4.0, marks=pytest.mark.thorough)]
+)
 def test_the_weight_is_beta_distributed(alpha):
     generator = keras.random.SeedGenerator(7)
     draw = tf.function(lambda: tf.map_fn(lambda _: draw_weight(alpha, generator), tf.zeros(20000)))
@@ -166,7 +168,7 @@ def test_examples_without_weight_mix_and_keep_weight_0():
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("dtype", ["float32", "uint8", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", pytest.param("float16", marks=pytest.mark.thorough)])
 def test_a_mixed_policy_keeps_labels_in_float32_and_the_images_dtype(run, dtype):
     images, labels = make_batch(dtype)
     layer = MixUp(1.0, seed=3, dtype="mixed_float16")

@@ -152,6 +152,7 @@ assert all(np.array_equal(a, b.numpy()) for a, b in zip(teacher, distiller.teach
 """
 
 
+@pytest.mark.thorough
 def test_the_tricks_work_without_tensorflow():
     pytest.importorskip("jax", reason="JAX is the other backend to try them on")
     run_fresh(JAX, KERAS_BACKEND="jax")

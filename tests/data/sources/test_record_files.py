@@ -72,7 +72,9 @@ ORDERS = [(SEED, 1), (SEED, 10_000), (None, 60)]
 
 @pytest.mark.parametrize(
     ("counts", "reading", "seed", "buffer"),
-    [(*each, SEED, 60) for each in READINGS] + [(*READINGS[i], *order) for i in (1, 3) for order in ORDERS],
+    [(*each, SEED, 60) for each in READINGS]
+    + [(*READINGS[1], *order) for order in ORDERS]
+    + [pytest.param(*READINGS[3], *order, marks=pytest.mark.thorough) for order in ORDERS],
 )
 def test_a_pass_from_any_position_is_the_tail_of_the_whole_pass(make_files, counts, reading, seed, buffer):
     files = make_files(*counts)

@@ -81,7 +81,7 @@ def test_scale_and_move():
 
 
 @pytest.mark.parametrize("stretch", [False, True])
-@pytest.mark.parametrize("shape", [(60, 80), (80, 60), (7, 300)])
+@pytest.mark.parametrize("shape", [(60, 80), pytest.param((80, 60), marks=pytest.mark.thorough), (7, 300)])
 def test_a_drawn_window_is_of_the_zoom_and_holds_a_middle(shape, stretch):
     some, full = _random(6, *shape), np.array(shape)
     zooms = []

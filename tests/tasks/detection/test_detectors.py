@@ -27,13 +27,14 @@ def faster_rcnn():
     return *fitted(detectors.faster_rcnn(channels=48, head_units=128), 5e-4, 6), PARTS
 
 
-BOTH = pytest.mark.parametrize("kind", ["retinanet", pytest.param("faster_rcnn", marks=pytest.mark.thorough)])
+BOTH = pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn"])
 EACH = pytest.mark.parametrize(
     "make", [detectors.retinanet, detectors.without_chance, lambda: detectors.without_chance("c4")],
     ids=["retinanet", "fpn", "c4"],
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @BOTH
 def test_it_overfits_four_images(kind, request):
     network, history, parts = request.getfixturevalue(kind)
@@ -48,6 +49,7 @@ def test_it_overfits_four_images(kind, request):
     assert found["count"][-1] == 0
 
 
+@pytest.mark.thorough
 @BOTH
 def test_predictions_are_the_same_traced_saved_and_loaded(kind, request, tmp_path):
     network, *_ = request.getfixturevalue(kind)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from detectors import coloured_boxes, faster_rcnn, loss_of
 
@@ -25,6 +26,7 @@ def test_c4_shares_the_backbones_last_stage_and_trains_it(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thorough
 def test_draws_follow_seed_and_step():
     batch = coloured_boxes()
     few = {"rpn_samples": 8, "roi_samples": 8}

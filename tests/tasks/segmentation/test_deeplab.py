@@ -60,7 +60,7 @@ def test_keras_cvs_takes_our_backbone():
     assert network(np.zeros((1, 64, 96, 3), np.float32))["logits"].shape == (1, 64, 96, 5)
 
 
-@pytest.mark.parametrize("make", [deeplabv3plus, keras_cv_deeplabv3plus])
+@pytest.mark.parametrize("make", [deeplabv3plus, pytest.param(keras_cv_deeplabv3plus, marks=pytest.mark.thorough)])
 def test_fit_lowers_the_loss(make):
     keras.utils.set_random_seed(0)
     images, masks = _data()

@@ -109,7 +109,7 @@ def test_training_counts_the_auxiliary_loss_and_evaluation_does_not():
     assert segmenter.evaluate(images, masks, verbose=0) == pytest.approx(_crossentropy(masks, logits), rel=1e-5)
 
 
-@pytest.mark.parametrize("aux", [True, False])
+@pytest.mark.parametrize("aux", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_fit_lowers_the_loss(aux):
     keras.utils.set_random_seed(0)
     images, _ = _data(height=32, width=32)

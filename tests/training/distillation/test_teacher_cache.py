@@ -142,7 +142,7 @@ def test_training_with_the_teacher_and_from_its_cache_is_the_same(recipe, change
     assert files(recipe) == FILES
 
 
-@pytest.mark.parametrize("augment_on", ["host", "device"])
+@pytest.mark.parametrize("augment_on", ["host", pytest.param("device", marks=pytest.mark.thorough)])
 def test_the_teacher_sees_mixed_images_and_labels_are_smoothed_and_mixed(recipe, augment_on):
     """one_hot -> smooth -> mixup -> teacher; images and labels are mixed with the same weight."""
     recipe = dataclasses.replace(recipe, epochs=2, mixup_off_epochs=1)

@@ -81,7 +81,9 @@ def test_the_teacher_sees_each_micro_batch():
     assert_same(*(after_steps(compiled(distiller(), steps)) for steps in (2, None)))
 
 
-@pytest.mark.parametrize("wrapper", [tricks.LossScaling, keras.optimizers.LossScaleOptimizer])
+@pytest.mark.parametrize(
+    "wrapper", [tricks.LossScaling, pytest.param(keras.optimizers.LossScaleOptimizer, marks=pytest.mark.thorough)]
+)
 def test_half_precision_with_a_scaled_loss(wrapper):
     results = []
     for steps in (4, None):

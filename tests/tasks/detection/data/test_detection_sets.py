@@ -156,6 +156,7 @@ def years(tmp_path, monkeypatch):
     return folders, str(tmp_path / "tfds")
 
 
+@pytest.mark.thorough
 def test_joined_tfds_sets_are_one_source(years, tmp_path, capsys):
     folders, data_dir = years
     source = open_detection("voc/2007+voc/2012", "train", data_dir=data_dir)
