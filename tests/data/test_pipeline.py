@@ -317,3 +317,14 @@ def test_wrong_arguments_of_evaluation_are_reported(numbered):
         eval_pipeline(numbered, EvalConfig(batch_size=4, image_size=8, eval_crop=1.5))
     with pytest.raises(MisuseError, match=r"eval_crop must be above 0 and at most 1, received 0"):
         preprocess_eval(tf.zeros([1, 8, 8, 3]), 8, "imagenet", 0)
+
+
+@pytest.mark.parametrize(("min_area", "narrow"), [(0.9, False), (0.08, True)])
+def test_min_area_bounds_the_random_crops(npz_file, min_area, narrow):
+    """A crop of at least 0.9 of a square has at least sqrt(0.9 * 3/4) = 0.82 of its columns; pixels count these."""
+    columns = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8)[:, None], (24, 32, 32, 3))
+    source = open_source(str(npz_file(x_train=columns, y_train=np.arange(24) % 4)))
+    config = TrainConfig(batch_size=24, epochs=1, image_size=32, min_area=min_area, color_jitter=0.0, pca_noise=0.0)
+    ((images, _),) = _list(train_pipeline(source, config))
+    widths = np.ptp(images[..., 0], axis=(1, 2)) * 58.393 / 8 + 1
+    assert (widths.min() < 24) == narrow and widths.max() > 24

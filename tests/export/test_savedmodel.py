@@ -24,7 +24,7 @@ def model():
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "net"
-    return export_savedmodel(model, path, image_size=32, description={"class_names": list("abcde")})
+    return export_savedmodel(model, path, image_size=32, eval_crop=0.5, description={"class_names": list("abcde")})
 
 
 def images_of(height, width, dtype="uint8"):
@@ -35,11 +35,24 @@ def images_of(height, width, dtype="uint8"):
 def test_serve_equals_preprocessing_and_network(model, exported, size):
     loaded, description = load_savedmodel(exported)
     images = images_of(*size)
-    logits = model(data.preprocess_eval(images, 32, "imagenet", 0.875), training=False).numpy()
+    logits = model(data.preprocess_eval(images, 32, "imagenet", 0.5), training=False).numpy()
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(loaded.serve(images).numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(loaded.serve(images.astype("float32")).numpy(), expected, atol=1e-5)
     assert description["class_names"] == list("abcde")
+
+
+def test_features_train_moves_the_batch_norm_statistics_and_features_does_not(exported):
+    loaded, _ = load_savedmodel(exported)
+    images = images_of(32, 32, "float32")
+    before = [variable.numpy() for variable in loaded.non_trainable_variables]
+    loaded.features(images)
+    for variable, old in zip(loaded.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+    loaded.features_train(images)
+    assert before and all(
+        (v.numpy() != old).any() for v, old in zip(loaded.non_trainable_variables, before, strict=True)
+    )
 
 
 @pytest.mark.thorough

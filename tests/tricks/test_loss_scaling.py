@@ -156,3 +156,14 @@ def test_it_trains_and_is_saved_in_both_forms(tmp_path, jit, inner):
         np.testing.assert_array_equal(ours, theirs)
     loaded.load_weights(files[1])
     assert np.isfinite(loaded.fit(images, labels, verbose=0).history["loss"]).all()
+
+
+def test_the_scale_is_halved_down_to_min_scale():
+    variable = keras.Variable([1.0], name="kernel")
+    optimizer = LossScaling(NAG(0.1), initial_scale=64.0, min_scale=16.0)
+    optimizer.build([variable])
+    scales = []
+    for _ in range(4):
+        optimizer.apply([keras.ops.convert_to_tensor([np.inf])])
+        scales.append(float(optimizer.dynamic_scale))
+    assert scales == [32, 16, 16, 16] and variable.numpy() == 1

@@ -68,19 +68,20 @@ def build_net():
     )
 
 
-def decayed_paths(decay):
+def decayed_paths(**options):
     """The paths of the variables that move when all gradients are 0: only decay can move them."""
     net = build_net()
     for variable in net.trainable_variables:
         variable.assign(np.ones(variable.shape))
-    optimizer = NAG(1.0, weight_decay=0.1, decayed_variables=decay)
+    optimizer = NAG(1.0, weight_decay=0.1, **options)
     optimizer.build(net.trainable_variables)
     optimizer.apply([keras.ops.zeros(v.shape) for v in net.trainable_variables])
     return {v.path for v in net.trainable_variables if np.any(v.numpy() != 1)}
 
 
 def test_kernels_alone_are_decayed_by_default():
-    assert decayed_paths("kernels") == {
+    assert decayed_paths() == decayed_paths(decayed_variables="kernels")
+    assert decayed_paths() == {
         "net/bias_branch/kernel",
         "net/separable/depthwise_kernel",
         "net/separable/pointwise_kernel",
@@ -89,8 +90,8 @@ def test_kernels_alone_are_decayed_by_default():
 
 
 def test_all_variables_or_those_of_given_paths_can_be_decayed():
-    assert decayed_paths("all") == {v.path for v in build_net().trainable_variables}
-    assert decayed_paths(["net/kernel/bias", "bn/gamma"]) == {"net/kernel/bias", "net/bn/gamma"}
+    assert decayed_paths(decayed_variables="all") == {v.path for v in build_net().trainable_variables}
+    assert decayed_paths(decayed_variables=["net/kernel/bias", "bn/gamma"]) == {"net/kernel/bias", "net/bn/gamma"}
 
 
 @pytest.mark.parametrize("path", ["no_such_layer/kernel", "kernel", "th/kernel"])
