@@ -128,6 +128,13 @@ def test_the_names_are_those_of_the_layers_in_the_order_of_every_library(model):
 FIRST = ("stage2_block1_1x1", "stage2_block1_5x5_1")
 
 
+def test_factorised_convolutions_have_the_axes_of_every_library(model):
+    """Rows before columns in the short branch, columns first in the double one (Szegedy et al. 2016, figure 6)."""
+    for branch, kernels in (("7x7", [(1, 7), (7, 1)]), ("7x7dbl", [(7, 1), (1, 7), (7, 1), (1, 7)])):
+        layers = [model.get_layer(f"stage3_block2_{branch}_{i + 2}_conv") for i in range(len(kernels))]
+        assert [layer.kernel_size for layer in layers] == kernels
+
+
 def test_batch_norm_and_dropout_are_gluoncvs(model):
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 94 and {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-3)}

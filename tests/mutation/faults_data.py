@@ -79,7 +79,7 @@ DATA = [
         new="share + (worker <= left),",
         harm="Evaluation shares of two workers overlap by a record, which counts twice.",
         seen="Three workers evaluate the records 0 to 3, 4 to 7 and 7 to 9 of 10 instead of 0 to 3, 4 to 6 and 7 to 9.",
-        tests=("data/sources/test_shares.py", "data/sources/test_sources.py"),
+        tests=("contracts/test_sources.py", "data/sources/test_sources.py"),
     ),
     Fault(
         area="data",

@@ -11,6 +11,7 @@ MODELS = [
         new='gamma=gamma, name=f"{name}_2")\n    return conv_bn(x, 4 * channels, 1, relu=False, name=f"{name}_3")',
         harm="Zero gamma zeroes the second batch norm of a bottleneck, before a ReLU: the path never trains.",
         seen="The zero gammas of resnet14_d are in stage1_block1_2_bn … instead of stage1_block1_3_bn …",
+        tests=("models/test_resnet.py",),
     ),
     Fault(
         area="models",
@@ -20,6 +21,7 @@ MODELS = [
         new='layers.AveragePooling2D(strides + 1, strides, "same"',
         harm="ResNet-D's shortcuts pool 3x3 windows; weights of other libraries give other outputs.",
         seen="Logits of a small resnet10_d with a fixed seed are -0.0924, 0.0876 instead of -0.0806, 0.0893.",
+        tests=("models/test_reference.py",),
     ),
     Fault(
         area="models",
