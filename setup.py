@@ -44,6 +44,7 @@ setup(
         "detection": ["pycocotools>=2.0.8"],
         "onnx": ONNX,
         "litert": LITERT,
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-jupyter>=0.25"],
         "dev": [
             "jax>=0.9",
             "pycocotools>=2.0.8",

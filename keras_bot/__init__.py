@@ -9,7 +9,7 @@ import sys
 from keras_bot.deprecation import renamed_names
 from keras_bot.moved import MovedModules
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     "Recipe": "keras_bot.recipe",

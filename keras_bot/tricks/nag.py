@@ -42,8 +42,9 @@ class NAG(SumFirst, DecayExclusions, keras.optimizers.Optimizer):
         decayed_variables: "kernels" of convolutions and dense layers, "all", or a sequence of variable paths.
             `exclude_from_weight_decay` excludes some of them. "kernels" warns about other matrices.
         lr_multipliers: learning rate factors by variable path, for example smaller ones for pretrained variables.
-        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
-            loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer.
+        clipnorm, clipvalue, global_clipnorm: as in every Keras optimizer, as are the arguments below.
+        use_ema, ema_momentum, ema_overwrite_frequency: exponential moving average of the weights.
+        loss_scale_factor, gradient_accumulation_steps, name: see `keras.optimizers.Optimizer`.
 
     Raises:
         ValueError: if a value is out of range, and when built, if a path doesn't match exactly one trainable
