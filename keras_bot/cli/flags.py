@@ -3,23 +3,22 @@
 Each command parses into its own FlagValues, so that it has no flags of other libraries and changes no global state.
 """
 
-import dataclasses
 import difflib
 import functools
 import os
 import pathlib
 import re
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
 from keras_bot.cli.flagfiles import expand_flagfiles
-from keras_bot.errors import MisuseError, unknown
+from keras_bot.cli.help import FIELDS, Help
+from keras_bot.errors import MisuseError
 from keras_bot.paths import is_utf8
-from keras_bot.recipe import RENAMED, TASKS, Recipe
+from keras_bot.recipe import RENAMED, Recipe
 
 _DEFINE: dict[Any, Callable] = {
     str: absl_flags.DEFINE_string,
@@ -29,8 +28,13 @@ _DEFINE: dict[Any, Callable] = {
     float | None: absl_flags.DEFINE_float,
     tuple[int, ...]: absl_flags.DEFINE_list,
 }
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-_FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string enum": "`--help` or `--help=all`",  # the only flag of this type
+}
+_SHORT, _ALL = "true", "all"  # values of --help; absl passes "true" for a flag without a value
 
 
 class Flags:
@@ -38,35 +42,53 @@ class Flags:
 
     Args:
         command: name of the command, for messages.
-        usage: first line of the help.
+        usage: the usage line, for messages and the help.
+        examples: command lines for the start of the help.
+        about: sentences of the help after the command's summary.
         recipe: whether the recipe's fields are flags of this command.
+        effective_fields: recipe fields that have an effect on this command, None for all; see `Help`.
     """
 
-    def __init__(self, command: str, usage: str, *, recipe: bool = False) -> None:
+    def __init__(
+        self,
+        command: str,
+        usage: str,
+        examples: Sequence[str] = (),
+        *,
+        about: str = "",
+        recipe: bool = False,
+        effective_fields: Collection[str] | None = None,
+    ) -> None:
         self.command = command
         self.usage = usage
+        self._help = Help(command, usage, examples, about, effective_fields)
         self._values = absl_flags.FlagValues()
-        self._sections: list[tuple[str, list[str]]] = [("Options", [])]
+        self._own_names: list[str] = []
         self._old_names: dict[str, str] = {}
         self._has_recipe = recipe
-        for name, field in _FIELDS.items() if recipe else ():
-            if field.metadata["section"]:
-                self._sections.append((field.metadata["section"], []))
-            self._define(field.type, name, field.default, field.metadata["help"], self._sections[-1][1])
+        for name, field in FIELDS.items() if recipe else ():
+            self._define(field.type, name, field.default, field.metadata["help"])
         for old, name in RENAMED.items() if recipe else ():
             self._define_old_name(old, name)
-        self.add(bool, "help", False, "show this help")
+        self._define_help()
+
+    def _define_help(self):
+        """Defines --help, which takes no value or "all"."""
+        text = "show this help" + ("; --help=all lists all flags" if self._has_recipe else "")
+        parser = absl_flags.EnumParser([_SHORT, _ALL])
+        absl_flags.DEFINE(parser, "help", None, text, flag_values=self._values, boolean=True)
+        self._own_names.append("help")
 
     def add(self, kind: type, name: str, default: Any, help: str, *, old_name: str | None = None) -> None:
         """Defines a flag of the command itself. `old_name`, its name in an earlier version, is accepted too."""
-        self._define(kind, name, default, help, self._sections[0][1])
+        self._define(kind, name, default, help)
+        self._own_names.append(name)
         if old_name:
             self._define_old_name(old_name, name)
 
-    def _define(self, kind, name, default, help, section):
+    def _define(self, kind, name, default, help):
         default = [str(item) for item in default] if isinstance(default, tuple) else default
         _DEFINE[kind](name, default, help, flag_values=self._values)
-        section.append(name)
 
     def _define_old_name(self, old, name):
         absl_flags.DEFINE_alias(old, name, flag_values=self._values)
@@ -111,22 +133,22 @@ class Flags:
             raise MisuseError(f"Unexpected argument {arguments[0]!r}. Write flags as --name=value. {self.usage}")
 
     def handle_help(self) -> bool:
-        """Prints the help if --help was passed, and returns whether it was."""
+        """Prints the help if --help or --help=all was passed, and returns whether it was."""
         if self._values["help"].value:
             print(self.help())
         return bool(self._values["help"].value)
 
     def recipe_arguments(self) -> list[str]:
         """Returns the recipe flags that were passed, as arguments for another `parse`."""
-        return [self._values[name].serialize() for name in _FIELDS if self._values[name].present]
+        return [self._values[name].serialize() for name in FIELDS if self._values[name].present]
 
     def explicit_fields(self) -> set[str]:
         """Returns the names of the recipe fields whose flags were passed."""
-        return {name for name in _FIELDS if self._values[name].present}
+        return {name for name in FIELDS if self._values[name].present}
 
     def recipe(self) -> Recipe:
         """Builds the recipe from the flags. Raises MisuseError if it is invalid."""
-        values: dict[str, Any] = {name: self._values[name].value for name in _FIELDS}
+        values: dict[str, Any] = {name: self._values[name].value for name in FIELDS}
         try:
             values["decay_epochs"] = tuple(int(epoch) for epoch in values["decay_epochs"])
         except ValueError:
@@ -137,35 +159,9 @@ class Flags:
         return Recipe(**values)
 
     def help(self) -> str:
-        """Returns the command's help by section, with the recipe fields of the task that `--task` selects."""
+        """Returns the command's help, with the recipe fields of the task that `--task` selects."""
         task = self._values["task"].value if self._has_recipe else None
-        if task and task not in TASKS:
-            raise unknown("task", task, TASKS)
-        lines = [self.usage]
-        for title, names in self._sections:
-            flags = [line for name in names for line in self._describe(name, task)]
-            lines += ["", f"{title}:", *flags] if flags else []
-        if task:
-            others = ", ".join(f"`--help --task={other}`" for other in TASKS if other != task)
-            lines += ["", f"Flags for other tasks: {others}."]
-            lines += ["--flagfile=FILE reads flags from a file, one per line. A later flag overrides an earlier one."]
-            lines += ["Brackets contain the default and, for numbers, the range."]
-        return "\n".join(lines)
-
-    def _describe(self, name, task):
-        """Returns the help lines of a flag; none if it is a recipe field that the task does not use."""
-        flag, metadata = self._values[name], _FIELDS[name].metadata if self._has_recipe and name in _FIELDS else {}
-        if task not in (metadata.get("tasks") or (task,)):
-            return []
-        facts: list[str] = (
-            [] if flag.default in (None, "") or flag.default is False else [str(flag.default_as_str).strip("'")]
-        )
-        if metadata and metadata["bounds"].as_symbols():
-            facts.append(metadata["bounds"].as_symbols())
-        brackets = "; ".join(facts).replace(" ", "\xa0")  # keeps them on one line
-        text = f"--{name:<21} {flag.help}" + (f" [{brackets}]" if brackets else "")
-        lines = textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent=" " * 26)
-        return [line.replace("\xa0", " ") for line in lines]
+        return self._help.text(self._values, self._own_names, task=task, everything=self._values["help"].value == _ALL)
 
 
 @functools.cache  # one line per name
@@ -176,14 +172,14 @@ def warn_renamed(old: str, new: str) -> None:
 
 def check_writable(recipe: Recipe, **others: str) -> None:
     """Raises MisuseError if run.flags cannot store a recipe value, or a path in `others` is not UTF-8."""
-    texts = {name: getattr(recipe, name) for name in _FIELDS} | others
+    texts = {name: getattr(recipe, name) for name in FIELDS} | others
     texts = {name: value for name, value in texts.items() if isinstance(value, str)}
     for name, text in texts.items():
         if not is_utf8(text):
             raise MisuseError(f"--{name}={text!r} is not valid UTF-8. Rename the file or folder.")
-        if name in _FIELDS and len(text.splitlines()) > 1:
+        if name in FIELDS and len(text.splitlines()) > 1:
             raise MisuseError(f"--{name}={text!r} has a line break, which run.flags cannot store. Rename it.")
-        if name in _FIELDS and text != text.rstrip():
+        if name in FIELDS and text != text.rstrip():
             raise MisuseError(f"--{name}={text!r} ends with whitespace, which run.flags cannot store. Rename it.")
 
 

@@ -2,26 +2,12 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 
+from keras_bot.cli.commands import COMMANDS
 from keras_bot.errors import MisuseError, RunError, Terminated, unknown
-
-COMMANDS = {
-    "train": "train a model",
-    "ablate": "run an ablation: several recipes over several seeds, with a results table",
-    "finetune": "fine-tune a trained model on other data",
-    "launch": "run a command in several worker processes on this machine",
-    "evaluate": "evaluate a trained model",
-    "report": "write an HTML page about one or several runs",
-    "export": "export a trained model as a SavedModel, .keras, .onnx, .tflite or timm's .safetensors file",
-    "import-weights": "convert weights from timm, torchvision, keras-hub, … to a .keras file",
-    "inspect": "describe an exported model: signatures, classes, preprocessing",
-    "predict": "run an exported model on image files: classes, boxes or masks",
-    "models": "list the networks with parameters and FLOPs",
-    "data": "describe a data set, draw augmented samples, or convert a folder to TFRecord shards",
-    "bench": "benchmark training steps and input pipelines against other libraries",
-}
 
 USAGE = """keras-bot: the Bag of Tricks for Image Classification (He et al., CVPR 2019) in Keras 3
 
@@ -29,7 +15,7 @@ usage: keras-bot COMMAND [--flag=value …] [--flagfile=FILE]
 
 {commands}
 
-`keras-bot COMMAND --help` lists the flags of a command.
+`keras-bot COMMAND --help` or `keras-bot help COMMAND` prints examples and the flags of a command.
 To start: keras-bot train --flagfile=flags/quickstart.flags
 """
 
@@ -38,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 for a failure, 2 for misuse."""
     _prepare_streams()
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [*itertools.takewhile(lambda argument: argument != "--", argv[1:]), "--help"]
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(USAGE.format(commands="\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())))
         return 0 if argv else 2

@@ -44,6 +44,7 @@ def setting(
     section: str | None = None,
     choices: tuple[str, ...] | None = None,
     tasks: tuple[str, ...] | None = None,
+    advanced: bool = False,
     **bounds: float,
 ) -> Any:
     """Creates a dataclass field with metadata.
@@ -54,10 +55,11 @@ def setting(
         section: starts a new section of the help with this title.
         choices: valid values; None allows any.
         tasks: tasks that use the field; None is all. The help of other tasks leaves the field out.
+        advanced: whether most users keep the default. Only `--help=all` lists the field.
         bounds: see `Bounds`.
     """
-    metadata = {"help": help, "section": section, "choices": choices, "tasks": tasks, "bounds": Bounds(**bounds)}
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = {"help": help, "section": section, "choices": choices, "tasks": tasks, "advanced": advanced}
+    return dataclasses.field(default=default, metadata={**metadata, "bounds": Bounds(**bounds)})
 
 
 def convert(field: dataclasses.Field, value: Any) -> Any:

@@ -127,9 +127,9 @@ def listed(text):
 
 def test_the_help_lists_the_flags_of_the_task_with_default_and_range():
     names = {field.name for field in dataclasses.fields(Recipe)}
-    by_task = {task: listed(help_of(f"--task={task}")) for task in TASKS}
+    by_task = {task: listed(help_of("--help=all", f"--task={task}")) for task in TASKS}
     assert set.union(*by_task.values()) == names | {"help"}
-    assert listed(help_of()) == by_task["classification"]
+    assert listed(help_of("--help=all")) == by_task["classification"]
     heads, classifiers = {"head", "head_channels", "output_stride", "min_zoom", "max_zoom"}, {"teacher", "mixup_alpha"}
     assert not by_task["classification"] & {*heads, "anchor_scale", "base_size", "map_metric"}
     assert (
@@ -138,7 +138,7 @@ def test_the_help_lists_the_flags_of_the_task_with_default_and_range():
     )
     assert by_task["segmentation"] >= {*heads, "base_size", "layer_decay", "task"}
     assert not (by_task["detection"] | by_task["segmentation"]) & classifiers
-    text = help_of()
+    text = help_of("--help=all")
     assert "[120; >=1]" in text and "(5.4)" in text and "[0.9; >=0, <1]" in text
     assert "`--help --task=detection`, `--help --task=segmentation`" in text
     assert "Refinements" in text and "Refinements" not in help_of("--task=detection")
@@ -171,7 +171,7 @@ def test_the_help_omits_every_flag_that_the_task_refuses(task):
         if "supported" in str(error.value):
             refused.add(field.name)
     assert {"teacher", "mixup_alpha", "label_smoothing", "cache", "augment_on"} <= refused
-    assert not refused & listed(help_of(f"--task={task}"))
+    assert not refused & listed(help_of("--help=all", f"--task={task}"))
 
 
 def renamed_lines(capsys):

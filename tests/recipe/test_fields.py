@@ -16,7 +16,7 @@ class Settings:
     count: int = setting(1, "a count", at_least=1, at_most=5)
     rate: float = setting(0.1, "a rate", above=0, below=1)
     share: float | None = setting(None, "a share", at_least=0, at_most=1)
-    name: str = setting("a", "a name", choices=("", "a", "b"), section="Names", tasks=("detection",))
+    name: str = setting("a", "a name", choices=("", "a", "b"), section="Names", tasks=("detection",), advanced=True)
     flag: bool = setting(False, "a flag")
     epochs: tuple[int, ...] = setting((1, 2), "epochs")
 
@@ -28,9 +28,11 @@ def test_a_setting_has_its_metadata():
     assert Settings() == Settings(1, 0.1, None, "a", False, (1, 2))
     assert FIELDS["name"].metadata == {
         **{"help": "a name", "section": "Names", "choices": ("", "a", "b"), "tasks": ("detection",)},
+        "advanced": True,
         "bounds": Bounds(),
     }
     assert FIELDS["count"].metadata["bounds"] == Bounds(at_least=1, at_most=5)
+    assert not FIELDS["count"].metadata["advanced"]
     assert FIELDS["count"].metadata["section"] is FIELDS["count"].metadata["tasks"] is None
 
 

@@ -15,9 +15,10 @@ from keras_bot.cli.flags import Flags, check_writable, warn_renamed
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, unknown
 from keras_bot.recipe import MAX_SEED, RENAMED, Recipe
 
-USAGE = (
-    "usage: keras-bot ablate --recipes='flags/cifar/table6/*.flags' --seeds=0,1,2 --out=DIR "
-    "[--set=dataset=FILE.npz,epochs=30]"
+USAGE = "usage: keras-bot ablate --recipes=FILE[,FILE …] --out=DIR [--seeds=0,1,2] [--set=NAME=VALUE,…]"
+EXAMPLES = (
+    "keras-bot ablate --recipes=flags/quickstart.flags --mode=leave_one_out --seeds=0,1,2 --out=runs/tricks",
+    "keras-bot ablate --recipes='flags/cifar/table4/*.flags' --set=dataset=path/to/cifar10.npz --out=runs/table4",
 )
 # Command of the process that validates recipes, so that this process never starts a backend.
 CHECKER = (sys.executable, "-c", "from keras_bot.cli.commands.ablate import run_checker; run_checker()")
@@ -25,7 +26,7 @@ CHECKER = (sys.executable, "-c", "from keras_bot.cli.commands.ablate import run_
 
 def main(argv: list[str]) -> None:
     """Trains the runs that are not finished yet and prints the table."""
-    flags = Flags("ablate", USAGE)
+    flags = Flags("ablate", USAGE, EXAMPLES)
     _add_flags(flags)
     flags.parse_only_flags(argv)
     if flags.handle_help():

@@ -8,10 +8,19 @@ from keras_bot.cli.backend import start_tensorflow
 from keras_bot.cli.flags import Flags
 from keras_bot.errors import MisuseError, unknown
 
-USAGE = """usage: keras-bot bench model [NETWORK]       step times of a network and of its peers (default resnet50_d)
-       keras-bot bench refinements           step times with and without the bag of tricks, for a recipe's flags
-       keras-bot bench data --images=FOLDER  throughput of the input pipelines and of tf.image, Keras and torchvision
-       keras-bot bench pipelines             accuracy with the input pipeline and with tf.image, for a recipe's flags"""
+USAGE = "usage: keras-bot bench BENCHMARK [--flag=value …]"
+USAGES = {
+    "model": "usage: keras-bot bench model [NETWORK] [--flag=value …]",
+    "refinements": "usage: keras-bot bench refinements [--flag=value …]",
+    "data": "usage: keras-bot bench data --images=FOLDER [--flag=value …]",
+    "pipelines": "usage: keras-bot bench pipelines [--flag=value …]",
+}
+EXAMPLES = {
+    "model": "keras-bot bench model resnet50_d --image_size=64",
+    "refinements": "keras-bot bench refinements --flagfile=flags/quickstart.flags",
+    "data": "keras-bot bench data --images=path/to/photos",
+    "pipelines": "keras-bot bench pipelines --flagfile=flags/photos.flags --dataset=path/to/photos",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -22,8 +31,11 @@ def main(argv: list[str]) -> int:
         "data": bench_data,
         "pipelines": bench_pipelines,
     }
-    if not argv or argv[0] in ("--help", "-h"):
-        print(f"{USAGE}\n\n`keras-bot bench NAME --help` lists the flags of a benchmark.")
+    if not argv or argv[0].startswith("-"):
+        about = f"The benchmarks are {', '.join(benches)}; `keras-bot bench BENCHMARK --help` describes one."
+        flags = Flags("bench", USAGE, tuple(EXAMPLES.values()), about=about)
+        flags.parse_only_flags(argv)
+        print(flags.help())
         return 0 if argv else 2
     if argv[0] not in benches:
         raise unknown("benchmark", argv[0], benches)
@@ -31,9 +43,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _flags(name, *, recipe=False):
+    return Flags(f"bench {name}", USAGES[name], (EXAMPLES[name],), recipe=recipe)
+
+
 def bench_model(argv: list[str]) -> None:
     """Prints the speed of one of our networks and of its peers, in images per second."""
-    flags = Flags("bench model", "usage: keras-bot bench model [NETWORK] [--flag=value …]")
+    flags = _flags("model")
     _add_model_flags(flags)
     names = flags.parse(argv)
     if flags.handle_help():
@@ -63,8 +79,8 @@ def bench_model(argv: list[str]) -> None:
 
 def _add_model_flags(flags):
     help = (
-        "peers, separated by commas: keras_applications (ResNet50), keras_hub (ResNet-50-vd), timm (resnet50d), or "
-        "networks of keras_bot"
+        "networks to compare with, separated by commas: keras_applications (ResNet50), keras_hub (ResNet-50-vd), timm "
+        "(resnet50d), or networks of keras_bot"
     )
     flags.add(str, "peers", "keras_applications", help)
     help = "backends for our networks and Keras peers, separated by commas: tensorflow, jax, torch"
@@ -72,7 +88,7 @@ def _add_model_flags(flags):
     flags.add(int, "batch_size", 16, "images per step")
     flags.add(int, "image_size", 224, "height and width of the images in pixels")
     flags.add(str, "precision", "float32", "dtype policy: float32, mixed_bfloat16 or mixed_float16")
-    flags.add(int, "repeats", 5, "timed steps per network")
+    flags.add(int, "repeats", 5, "number of timed steps per network")
     flags.add(str, "mode", "train", "train or forward (inference)")
     help = "compile with XLA, or with torch.compile on PyTorch; always on with JAX"
     flags.add(bool, "jit_compile", False, help, old_name="jit")
@@ -83,9 +99,9 @@ def _add_model_flags(flags):
 
 def bench_refinements(argv: list[str]) -> None:
     """Prints the seconds per training step with and without the bag of tricks."""
-    flags = Flags("bench refinements", "usage: keras-bot bench refinements [--flag=value …]", recipe=True)
+    flags = _flags("refinements", recipe=True)
     flags.add(int, "steps", 10, "steps per timed block")
-    flags.add(int, "repeats", 7, "number of blocks with and without the tricks")
+    flags.add(int, "repeats", 7, "number of timed blocks with the tricks, and of blocks without")
     flags.parse_only_flags(argv)
     if flags.handle_help():
         return
@@ -99,12 +115,12 @@ def bench_refinements(argv: list[str]) -> None:
 
 def bench_data(argv: list[str]) -> None:
     """Prints the speed of our input pipelines and of common alternatives, in images per second."""
-    flags = Flags("bench data", "usage: keras-bot bench data --images=FOLDER [--flag=value …]")
+    flags = _flags("data")
     flags.add(str, "images", "", "folder of JPEGs, at any depth; they are read into memory")
     flags.add(int, "image_size", 224, "height and width of the output images in pixels")
     flags.add(int, "batch_size", 64, "images per batch")
-    flags.add(int, "repeats", 5, "timed turns per pipeline")
-    flags.add(int, "count", 2048, "images timed per turn")
+    flags.add(int, "repeats", 5, "number of timed measurements per pipeline")
+    flags.add(int, "count", 2048, "images per measurement")
     flags.add(bool, "torch", False, "also time torchvision, which must be installed")
     flags.add(bool, "memory", False, "also measure peak memory with 1,000 and 100,000 images; takes minutes")
     flags.parse_only_flags(argv)
@@ -128,8 +144,8 @@ def bench_data(argv: list[str]) -> None:
 
 def bench_pipelines(argv: list[str]) -> None:
     """Prints top-1 accuracy after training with our input pipeline and a plain one; logs each run to stderr."""
-    flags = Flags("bench pipelines", "usage: keras-bot bench pipelines [--flag=value …]", recipe=True)
-    flags.add(int, "seeds", 3, "training runs per pipeline, with consecutive seeds starting at --seed")
+    flags = _flags("pipelines", recipe=True)
+    flags.add(int, "seeds", 3, "number of runs per pipeline, with consecutive seeds starting at --seed")
     flags.add(str, "arms", "fast,plain", "pipelines to train with: fast (ours), plain, or both separated by a comma")
     flags.parse_only_flags(argv)
     if flags.handle_help():

@@ -12,7 +12,21 @@ from keras_bot.errors import MisuseError, one_line
 
 USAGE = """usage: keras-bot data --dataset=… [--grid=samples.png] [--flag=value …]
        keras-bot data convert FOLDER OUT [--shards=N]"""
+EXAMPLES = (
+    "keras-bot data --flagfile=flags/quickstart.flags --grid=digits.png",
+    "keras-bot data --dataset=path/to/photos --grid=samples.png",
+)
+ABOUT = (
+    "The data are for classification, the samples have the recipe's augmentation. `keras-bot data convert --help` "
+    "describes the conversion."
+)
+FIELDS = (
+    *("dataset", "data_dir", "train_split", "eval_split", "first_label", "num_classes", "synthetic_images"),
+    *("image_size", "transform", "flip", "min_area", "crop_padding", "color_jitter", "pca_noise", "cache"),
+    *("shuffle_buffer", "max_corrupt", "label_smoothing", "mixup_alpha", "ram_budget", "seed"),
+)  # recipe fields that affect the summary or the samples
 CONVERT_USAGE = "usage: keras-bot data convert FOLDER OUT [--shards=N] [--validation_shards=N] [--seed=0]"
+CONVERT_EXAMPLES = ("keras-bot data convert path/to/photos path/to/shards",)
 
 
 def main(argv: list[str]) -> None:
@@ -20,8 +34,8 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["convert"]:
         convert(argv[1:])
         return
-    flags = Flags("data", USAGE, recipe=True)
-    flags.add(str, "grid", "", "PNG file for a grid of up to 32 augmented training samples")
+    flags = Flags("data", USAGE, EXAMPLES, about=ABOUT, recipe=True, effective_fields=FIELDS)
+    flags.add(str, "grid", "", "PNG file to write, a grid of up to 32 augmented training images")
     flags.parse_only_flags(argv)
     if flags.handle_help():
         return
@@ -53,11 +67,11 @@ def main(argv: list[str]) -> None:
 
 def convert(argv: list[str]) -> None:
     """Converts an image folder to TFRecord shards; continues an interrupted conversion."""
-    flags = Flags("data convert", CONVERT_USAGE)
+    flags = Flags("data convert", CONVERT_USAGE, CONVERT_EXAMPLES)
     flags.add(int, "shards", 0, "number of shards for the training images; 0 uses one per 128 MiB")
     flags.add(int, "validation_shards", 0, "number of shards for the evaluation images; 0 uses one per 128 MiB")
     flags.add(int, "seed", 0, "seed of the shuffle")
-    flags.add(int, "first_label", 0, "label of the first class, 0 or 1")
+    flags.add(int, "first_label", 0, "label of the first class in the shards, 0 or 1")
     arguments = flags.parse(argv)
     if flags.handle_help():
         return

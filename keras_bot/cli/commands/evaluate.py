@@ -8,15 +8,23 @@ from keras_bot.cli.backend import start_backend
 from keras_bot.cli.flags import Flags, read_recipe
 from keras_bot.errors import MisuseError
 
-USAGE = (
-    "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value, overriding the run's recipe …]"
+USAGE = "usage: keras-bot evaluate --run_dir=RUN [--model_file=FILE.keras] [--flag=value …]"
+EXAMPLES = (
+    "keras-bot evaluate --run_dir=runs/quickstart  # trained by the example in `keras-bot train --help`",
+    "keras-bot evaluate --run_dir=runs/photos --dataset=path/to/other_photos",
 )
+ABOUT = "Flags override the recipe of --run_dir, whose values replace the defaults below."
+EVALUATION_FIELDS = (
+    *("dataset", "data_dir", "eval_split", "first_label", "num_classes", "synthetic_images", "image_size"),
+    *("transform", "eval_crop", "scaled_eval", "cache", "max_corrupt", "batch_size", "ram_budget"),
+)  # recipe fields that affect the evaluation of a classifier
+FIELDS = (*EVALUATION_FIELDS, "task", "map_metric")
 
 
 def main(argv: list[str]) -> None:
     """Evaluates the network and prints the result as one line of JSON."""
-    flags = Flags("evaluate", USAGE, recipe=True)
-    flags.add(str, "run_dir", "", "run directory with the network and its recipe")
+    flags = Flags("evaluate", USAGE, EXAMPLES, about=ABOUT, recipe=True, effective_fields=FIELDS)
+    flags.add(str, "run_dir", "", "run directory with the trained network and its recipe")
     flags.add(str, "model_file", "", ".keras file to evaluate; empty uses model.keras of the run")
     flags.parse_only_flags(argv)
     if flags.handle_help():

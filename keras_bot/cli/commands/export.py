@@ -9,16 +9,20 @@ from keras_bot.errors import MisuseError, unknown
 from keras_bot.export.path_checks import check_savedmodel_path, check_utf8
 
 USAGE = "usage: keras-bot export --run_dir=RUN [--name=NAME] [--output_dir=savedmodels] [--format=savedmodel]"
+EXAMPLES = (
+    "keras-bot export --run_dir=runs/quickstart --name=mine  # trained by the example in `keras-bot train --help`",
+    "keras-bot export --run_dir=runs/quickstart --name=mine --format=onnx",
+)
 SUFFIXES = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite", "timm": ".safetensors"}
 
 
 def main(argv: list[str]) -> None:
     """Exports and prints one line of JSON: path, metrics and, except for timm, the largest output difference."""
-    flags = Flags("export", USAGE)
-    flags.add(str, "run_dir", "", "run directory with the network")
+    flags = Flags("export", USAGE, EXAMPLES)
+    flags.add(str, "run_dir", "", "run directory with the trained network")
     flags.add(str, "name", "", "name of the export, without a suffix; empty uses the name of the run directory")
     flags.add(str, "output_dir", "savedmodels", "directory for the export")
-    flags.add(str, "format", "savedmodel", f"format: {', '.join(SUFFIXES)}")
+    flags.add(str, "format", "savedmodel", f"format: {', '.join(SUFFIXES)}; litert writes a .tflite file")
     flags.add(bool, "overwrite", False, "replace an existing export with this name")
     flags.parse_only_flags(argv)
     if flags.handle_help():

@@ -6,11 +6,19 @@ from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot finetune --init_from=SAVEDMODEL --dataset=DATA [--flag=value …]"
+EXAMPLES = (
+    "keras-bot finetune --init_from=savedmodels/digits --dataset=digits --epochs=5 --learning_rate=0.01",
+    "keras-bot finetune --flagfile=flags/finetune.flags --init_from=path/to/model.keras --dataset=path/to/photos",
+)
+ABOUT = (
+    "--init_from is required; the model, its width and, for classification, the image size and preprocessing default "
+    "to those of the trained model."
+)
 
 
 def main(argv: list[str]) -> None:
     """Fine-tunes and prints the result as one line of JSON."""
-    flags = Flags("finetune", USAGE, recipe=True)
+    flags = Flags("finetune", USAGE, EXAMPLES, about=ABOUT, recipe=True)
     add_run_flags(flags)
     flags.parse_only_flags(argv)
     if flags.handle_help():

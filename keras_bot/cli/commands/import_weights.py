@@ -12,11 +12,12 @@ from keras_bot.cli.flags import Flags
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot import-weights --source=LIBRARY --file=FILE --output=models/NAME.keras [--model=resnet50_d]"
+EXAMPLES = ("keras-bot import-weights --source=timm --file=resnet50d.safetensors --output=models/resnet50_d.keras",)
 
 
 def main(argv: list[str]) -> None:
     """Imports the weights and prints the report."""
-    flags = Flags("import-weights", USAGE)
+    flags = Flags("import-weights", USAGE, EXAMPLES)
     _add_flags(flags)
     flags.parse_only_flags(argv)
     if flags.handle_help():
@@ -44,7 +45,7 @@ def _add_flags(flags):
     help = "weights: a .safetensors, .pth, .h5, .weights.h5, .keras, .params or .npz file, or the directory of a preset"
     flags.add(str, "file", "", help)
     flags.add(str, "model", "", "expected network, see `keras-bot models`; empty detects it")
-    help = "number of classes; 0 keeps the file's head, a number that differs from the file's creates a new one"
+    help = "number of classes; 0 keeps the head of the file, another number than the file's creates a new head"
     flags.add(int, "num_classes", 0, help)
     help = "timm's config.json or keras-hub's preprocessor.json; empty looks in the folder of the weights"
     flags.add(str, "config", "", help)

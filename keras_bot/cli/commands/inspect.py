@@ -7,11 +7,12 @@ from keras_bot.cli.flags import Flags
 from keras_bot.errors import MisuseError
 
 USAGE = "usage: keras-bot inspect SAVEDMODEL_OR_FILE"
+EXAMPLES = ("keras-bot inspect savedmodels/digits",)
 
 
 def main(argv: list[str]) -> None:
     """Prints signatures, shapes, classes, preprocessing, recipe and size."""
-    flags = Flags("inspect", USAGE)
+    flags = Flags("inspect", USAGE, EXAMPLES)
     paths = flags.parse(argv)
     if flags.handle_help():
         return

@@ -7,6 +7,7 @@ import random
 import socket
 import sys
 
+from keras_bot.cli.commands import COMMANDS
 from keras_bot.cli.flagfiles import expand_flagfiles
 from keras_bot.cli.flags import Flags
 from keras_bot.cli.supervisor import supervise
@@ -14,15 +15,14 @@ from keras_bot.errors import MisuseError, expect_at_least_one, unknown
 from keras_bot.subprocesses import child_environment
 
 USAGE = "usage: keras-bot launch --workers=N [--grace=SECONDS] -- train [--flag=value …]"
+EXAMPLES = ("keras-bot launch --workers=2 -- train --flagfile=flags/quickstart.flags --run_dir=runs/two",)
 PORT_RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 10000
 
 
 def main(argv: list[str]) -> int:
     """Runs the workers until all have ended; returns the exit code of the first that failed, or 0."""
-    from keras_bot.cli.main import COMMANDS
-
-    flags = Flags("launch", USAGE)
+    flags = Flags("launch", USAGE, EXAMPLES, about="Sets TF_CONFIG for each worker.")
     flags.add(int, "workers", 2, "number of worker processes")
     flags.add(float, "grace", 10.0, "seconds between SIGTERM and SIGKILL for the other workers after one has failed")
     if "--" not in argv and (commands := [argument for argument in argv if argument in COMMANDS]):
@@ -44,8 +44,6 @@ def main(argv: list[str]) -> int:
 
 def check_command(command: list[str]) -> None:
     """Raises MisuseError for an unknown command or unreadable flagfile before any worker starts."""
-    from keras_bot.cli.main import COMMANDS
-
     if not command:
         raise MisuseError(f"The command after -- is missing. {USAGE}")
     name, *arguments = command

@@ -7,11 +7,12 @@ from keras_bot.cli.flags import Flags
 from keras_bot.errors import MisuseError, unknown
 
 USAGE = "usage: keras-bot models [NAME …] [--image_size=224] [--json]"
+EXAMPLES = ("keras-bot models", "keras-bot models resnet50_d mobilenet_v1 --image_size=192")
 
 
 def main(argv: list[str]) -> None:
     """Prints a table of the named networks, or of all."""
-    flags = Flags("models", USAGE)
+    flags = Flags("models", USAGE, EXAMPLES)
     help = "input height and width in pixels for the FLOPs; 0 uses 224, 299 for Inception-V3 and 32 for CIFAR networks"
     flags.add(int, "image_size", 0, help)
     flags.add(int, "num_classes", 0, "number of classes; 0 uses 1000, and 10 for CIFAR networks")

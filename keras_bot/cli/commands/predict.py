@@ -11,17 +11,17 @@ from keras_bot.cli.flags import Flags
 from keras_bot.errors import MisuseError, RunError, expect_at_least_one, one_line
 
 USAGE = "usage: keras-bot predict --savedmodel=savedmodels/NAME IMAGE [IMAGE …]"
+EXAMPLES = ("keras-bot predict --savedmodel=savedmodels/digits path/to/digit.png",)
 
 
 def main(argv: list[str]) -> int:
     """Prints the predictions for each image; reports images that failed and returns 1 if there are any."""
-    flags = Flags("predict", USAGE)
+    flags = Flags("predict", USAGE, EXAMPLES)
     flags.add(str, "savedmodel", "", "SavedModel written by `keras-bot export`")
     flags.add(int, "top", 5, "number of most likely classes to print")
-    flags.add(
-        str, "output_dir", "predictions", "directory for images with boxes or masks, for detectors and segmenters"
-    )
-    flags.add(float, "min_score", 0.3, "smallest score of a box to draw")
+    help = "directory for the drawn boxes or masks of a detector or segmentation model"
+    flags.add(str, "output_dir", "predictions", help)
+    flags.add(float, "min_score", 0.3, "minimum score of a detection to draw")
     images = flags.parse(argv)
     if flags.handle_help():
         return 0

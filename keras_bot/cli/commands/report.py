@@ -5,18 +5,21 @@ import pathlib
 import sys
 
 from keras_bot.cli.backend import start_backend
+from keras_bot.cli.commands.evaluate import EVALUATION_FIELDS
 from keras_bot.cli.flags import Flags, read_recipe
 from keras_bot.errors import MisuseError, RunError
 
-USAGE = (
-    "usage: keras-bot report RUN_DIR [RUN_DIR …] [--output=report.html] "
-    "[--dataset=… or --data_dir=…, to evaluate classifiers on other data]"
+USAGE = "usage: keras-bot report RUN_DIR [RUN_DIR …] [--output=report.html] [--flag=value …]"
+EXAMPLES = (
+    "keras-bot report runs/quickstart  # trained by the example in `keras-bot train --help`",
+    "keras-bot report runs/one runs/two --output=comparison.html",
 )
+ABOUT = "For classifiers, flags override the recipes of the runs, whose values replace the defaults below."
 
 
 def main(argv: list[str]) -> None:
     """Writes the page, prints its metrics as one line of JSON, and reports missing parts on stderr."""
-    flags = Flags("report", USAGE, recipe=True)
+    flags = Flags("report", USAGE, EXAMPLES, about=ABOUT, recipe=True, effective_fields=EVALUATION_FIELDS)
     flags.add(str, "output", "report.html", "HTML file to write; an existing one is replaced")
     folders = [pathlib.Path(argument) for argument in flags.parse(argv)]
     if flags.handle_help():

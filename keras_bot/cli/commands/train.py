@@ -8,12 +8,17 @@ from keras_bot.cli.flags import Flags, check_writable
 from keras_bot.errors import MisuseError
 from keras_bot.recipe import Recipe
 
-USAGE = "usage: keras-bot train [--flagfile=flags/quickstart.flags] [--flag=value …]"
+USAGE = "usage: keras-bot train [--flagfile=FILE] [--flag=value …]"
+EXAMPLES = (
+    "keras-bot train --flagfile=flags/quickstart.flags --run_dir=runs/quickstart",
+    "keras-bot train --flagfile=flags/photos.flags --dataset=path/to/photos --run_dir=runs/photos",
+)
+ABOUT = "The flags describe the recipe; the defaults are the paper's baseline, without tricks."
 
 
 def main(argv: list[str]) -> None:
     """Trains and prints the result as one line of JSON."""
-    flags = Flags("train", USAGE, recipe=True)
+    flags = Flags("train", USAGE, EXAMPLES, about=ABOUT, recipe=True)
     add_run_flags(flags)
     flags.parse_only_flags(argv)
     if flags.handle_help():
@@ -47,17 +52,12 @@ def run(recipe: Recipe, flags: Flags, *, name: str) -> None:
 
 def add_run_flags(flags: Flags) -> None:
     """Adds the flags of a command that trains into a run directory."""
-    flags.add(
-        str, "run_dir", "", "directory for checkpoints, metrics and the trained network; empty creates runs/MODEL-TIME"
-    )
+    help = "run directory for checkpoints, metrics and the model; empty creates one in runs/"
+    flags.add(str, "run_dir", "", help)
     flags.add(bool, "resume", False, "resume the run in run_dir from its newest checkpoint, if there is one")
     flags.add(bool, "overwrite", False, "delete the run in run_dir and start a new one")
-    flags.add(
-        bool,
-        "dry_run",
-        False,
-        "print the recipe, active tricks, steps, learning rates and decayed variables without training",
-    )
+    help = "print the recipe, tricks, steps, learning rates and decayed variables, then exit"
+    flags.add(bool, "dry_run", False, help)
 
 
 def check_run_dir(flags: Flags) -> None:
