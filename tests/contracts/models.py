@@ -139,6 +139,7 @@ ROWS = [
             *BOX_REFUSALS,
             *(misuse(**{name: 0}) for name in COUNTS),
             misuse("Unknown neck 'c5'", neck="c5"),
+            misuse("a sequence of numbers", "received ((8,), (16,))", anchor_sizes=((8,), (16,))),
             misuse("outputs C4, C5, but 'backbone' has C3", built=lambda: {"backbone": backbone(("C3",))}),
             misuse("'nested' cannot be split there", built=lambda: {"backbone": nested_backbone()}),
         ),
@@ -151,6 +152,7 @@ ROWS = [
         heads=("objectness", "deltas"),
         refused=(
             misuse("anchor_sizes", "5 levels", "received ((8,), (16,))", anchor_sizes=((8,), (16,))),
+            misuse("one sequence of numbers per level", "received (8, 16)", anchor_sizes=(8, 16)),
             misuse("outputs C2, C3, C4, C5", "has C4, C5", built=lambda: {"backbone": backbone(("C4", "C5"))}),
         ),
     ),

@@ -9,7 +9,8 @@ on C4, 128 regions per image, class-wise deltas with standard deviations 0.1, 0.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -60,14 +61,21 @@ class FasterRCNNSettings(DetectorSettings):
         """Returns the anchor sizes of each level. Raises MisuseError if `anchor_sizes` does not fit the levels."""
         if self.anchor_sizes is None:
             return C4_SIZES if self.neck == "c4" else octave_sizes(self.strides, 8.0)
-        sizes = [self.anchor_sizes] if self.neck == "c4" else self.anchor_sizes
-        sizes = tuple(tuple(level) for level in sizes)
+        levels = [self.anchor_sizes] if self.neck == "c4" else self.anchor_sizes
+        if not all(isinstance(level, Iterable) and all(map(_is_number, level)) for level in levels):
+            form = "a sequence of numbers" if self.neck == "c4" else "one sequence of numbers per level"
+            raise MisuseError(f"anchor_sizes must be {form} for neck={self.neck!r}, received {self.anchor_sizes}.")
+        sizes = tuple(tuple(level) for level in levels)
         if len(sizes) != len(self.strides) or len({len(level) for level in sizes}) != 1:
             raise MisuseError(
                 f"anchor_sizes must contain one sequence for each of {len(self.strides)} levels, all of the same "
                 f"length, received {sizes}."
             )
         return sizes
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real)
 
 
 @keras.saving.register_keras_serializable("keras_bot")
