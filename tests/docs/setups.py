@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import builders
-from markdown import ROOT
+from guide import ROOT
 
 # Text of a page's Python blocks -> its replacement, to save time.
 REPLACED: dict[str, dict[str, str]] = {}
@@ -19,8 +19,6 @@ assert abs(again - accuracy) < 1e-6
 """
 CHECKED = {"README.md": "assert accuracy > 0.9\n", "docs/tricks.md": RELOADED}
 
-# Flags of other programs that the text names.
-OTHER_FLAGS = ()
 
 # Pages whose blocks of these languages run as one script in `thorough`, and what is shortened in it.
 PAGE_RUNS: dict[str, tuple[str, ...]] = {}
@@ -168,7 +166,7 @@ PREPARED["docs/pretrained_weights.md"] = write_photos
 PAGE_RUNS["docs/pretrained_weights.md"] = ("bash",)
 SHORTENED["docs/pretrained_weights.md"] = {
     "ResNet50()": "MobileNet(weights=None)",
-    "--warmup_epochs=1 --epochs=15": "--epochs=1 --image_size=32",
+    "--run_dir=runs/finetuned\n": "--epochs=1 --warmup_epochs=0 --image_size=32 --run_dir=runs/finetuned\n",
     "keras-bot export --run_dir=runs/resnet50_d": f"{TRAIN_PHOTOS} --run_dir=runs/resnet50_d\n"
     "keras-bot export --run_dir=runs/resnet50_d",
 }

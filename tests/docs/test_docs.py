@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import setups
-from markdown import LANGUAGES, PAGES, ROOT, Block, blocks, commands
+from guide import LANGUAGES, PAGES, ROOT, Block, blocks, commands
 from processes import run_command
 
 from keras_bot.cli.flags import Flags
@@ -87,13 +87,19 @@ def test_links_and_flagfiles_exist(page):
 
 
 def test_flags_that_the_text_names_exist():
-    known = {"help", "version"} | set(setups.OTHER_FLAGS)
-    for command in COMMANDS:
-        known |= set(re.findall(r"--(?:no)?(\w+)", run_command(command, "--help=all").out))
+    helps = [[command, "--help=all"] for command in COMMANDS]
+    helps += [["train", "--help=all", f"--task={task}"] for task in ("detection", "segmentation")]
+    helps += [["bench", kind, "--help=all"] for kind in ("model", "data", "refinements", "pipelines")]
+    known = {name for words in [*helps, ["data", "convert", "--help=all"]] for name in named(run_command(*words).out)}
     for page in PAGES:
         if "notes/" not in page:
-            for name in re.findall(r"`--(?:no)?([a-z]\w+)", (ROOT / page).read_text(encoding="utf-8")):
-                assert name in known, f"{page}: --{name}"
+            for name in re.findall(r"`--([a-z]\w+)", (ROOT / page).read_text(encoding="utf-8")):
+                assert {name, name.removeprefix("no")} & known or name == "version", f"{page}: --{name}"
+
+
+def named(text: str) -> list[str]:
+    """Returns the names of flags in a help text."""
+    return re.findall(r"--(\w+)", text)
 
 
 LIMITS = {"README.md": 9_000, "BUILD_NOTES.md": 10_000} | {

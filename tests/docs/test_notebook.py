@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from markdown import ROOT
+from guide import ROOT
 from processes import run_python
 
 NOTEBOOK = ROOT / "docs/fine_tune_your_photos.ipynb"
