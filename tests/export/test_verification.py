@@ -191,12 +191,12 @@ def test_a_timm_file_with_other_values_is_not_kept(tmp_path, monkeypatch):
 
     from keras_bot.interop import save_timm
 
-    save = safetensors.numpy.save_file
+    save = safetensors.numpy.save
 
     def spoil(tensors, *rest):
-        save({name: np.asarray(tensor + 1) for name, tensor in tensors.items()}, *rest)
+        return save({name: np.asarray(tensor + 1) for name, tensor in tensors.items()}, *rest)
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", spoil)
+    monkeypatch.setattr(safetensors.numpy, "save", spoil)
     with pytest.raises(RunError, match="the tensors read back differ from the network's in"):
         save_timm(models.create_model("resnet18_d", num_classes=2, width=0.1), tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,12 @@ def test_what_timm_gets_comes_back_as_it_was(name, tmp_path):
     assert len(report.file["sha256"]) == 64
 
 
+def test_a_file_for_timm_has_the_usual_permissions(resnet18_d, tmp_path):
+    (tmp_path / "usual").touch()
+    interop.save_timm(resnet18_d, tmp_path / "net.safetensors")
+    assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_timm_is_given_no_network_that_it_has_not():
     known = {name: timm_name(name) for name in models.names() if timm_name(name)}
     resnets = {name: theirs for name, theirs in known.items() if name.startswith("resnet")}

@@ -105,6 +105,12 @@ def test_a_classifier_becomes_a_file(format, make_run, calls, capsys):
     assert result == {"format": format, "worst_difference": 2e-6, "top1": 0.5}
 
 
+def test_a_network_of_another_width_is_refused_for_timm(make_run, calls, capsys):
+    make_run(width=0.5)
+    assert main(["export", "--run_dir=run", "--format=timm"]) == 2
+    assert "timm's networks have --width=1, but run was trained with --width=0.5" in capsys.readouterr().err
+
+
 def test_a_classifier_becomes_timms_file(make_run, calls, capsys):
     make_run()
     assert main(["export", "--run_dir=run", "--format=timm"]) == 0
