@@ -83,8 +83,8 @@ def _write_timm(source, path, recipe, description, flags):
 
     if recipe.width != 1:
         raise MisuseError(
-            f"timm's networks have --width=1, but {flags.run_dir} was trained with --width={recipe.width:g}, which timm "
-            "cannot load. Choose another --format."
+            f"timm's networks have --width=1, but {flags.run_dir} was trained with --width={recipe.width:g}, "
+            "which timm cannot load. Choose another --format."
         )
     options = {"image_size": recipe.image_size, "eval_crop": recipe.eval_crop, "overwrite": flags.overwrite}
     return {"format": "timm", "path": str(path), **save_timm(load_network(source), path, **options)}
