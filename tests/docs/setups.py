@@ -167,7 +167,7 @@ PAGE_RUNS["docs/pretrained_weights.md"] = ("bash",)
 SHORTENED["docs/pretrained_weights.md"] = {
     "ResNet50()": "MobileNet(weights=None)",
     "--run_dir=runs/finetuned\n": "--epochs=1 --warmup_epochs=0 --image_size=32 --run_dir=runs/finetuned\n",
-    "keras-bot export --run_dir=runs/resnet50_d": f"{TRAIN_PHOTOS} --run_dir=runs/resnet50_d\n"
+    "keras-bot export --run_dir=runs/resnet50_d": f"{TRAIN_PHOTOS} --width=1 --run_dir=runs/resnet50_d\n"
     "keras-bot export --run_dir=runs/resnet50_d",
 }
 
