@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+from keras_bot import tricks
 from keras_bot.bag import TRICKS, active_tricks, all_settings, without
+from keras_bot.cli.main import main
 from keras_bot.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,7 +40,28 @@ def test_a_trick_has_a_field_a_use_a_flagfile_and_a_line_in_the_readme(trick):
     assert any(f"recipe.{trick.field}" in path.read_text() for path in uses)
     assert any(f"--{trick.field}" in path.read_text() for path in (ROOT / "flags").rglob("*.flags"))
     table = re.findall(r"^\|[^|]*\| ([\d.]+) \|([^|]*)\|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert any(section == trick.section and f"--{trick.field}" in flags for section, flags in table)
+    flags = [flags for section, flags in table if section == trick.section]
+    assert f"--{trick.field}" in " ".join(flags), f"README: no row with section {trick.section} and --{trick.field}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_tricks_public_names_are_exported_and_in_the_api_reference(module):
+    tree = ast.parse((ROOT / f"keras_bot/tricks/{module}.py").read_text())
+    kinds = ast.FunctionDef | ast.ClassDef
+    names = {node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")}
+    exported = names & set(tricks.__all__)
+    assert exported, f"keras_bot.tricks exports nothing of {module}"
+    reference = (ROOT / "docs/api/tricks.md").read_text()
+    assert [name for name in sorted(exported) if f"::: keras_bot.tricks.{module}.{name}\n" not in reference] == []
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.name)
+def test_a_trick_is_in_the_guide_and_in_the_short_help(trick, capsys):
+    for page in ("tricks", "recipes"):
+        text = (ROOT / f"docs/{page}.md").read_text()
+        assert f"--{trick.field}" in text or f"`{trick.field}`" in text, f"docs/{page}.md does not name {trick.field}"
+    assert main(["train", "--help"]) == 0
+    assert f"  --{trick.field} " in capsys.readouterr().out
 
 
 def test_the_settings_switch_the_tricks_on_and_off_switches_them_off():
