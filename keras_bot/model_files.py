@@ -137,7 +137,7 @@ def read_description(path: str | os.PathLike) -> dict:
 def check_savedmodel(path: str | os.PathLike) -> None:
     """Raises MisuseError unless there is a SavedModel at `path`."""
     if not (pathlib.Path(path) / "saved_model.pb").exists():
-        raise MisuseError(f"{os.fspath(path)} is not a SavedModel. `keras-bot export` writes SavedModels.")
+        raise MisuseError(f"{os.fspath(path)} is not a SavedModel, as `keras-bot export` writes it without --format.")
 
 
 def _from_savedmodel(path):

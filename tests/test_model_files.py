@@ -257,7 +257,7 @@ def test_only_a_savedmodel_is_a_savedmodel(kind, files, tmp_path):
     path = {"no pb": tmp_path, "file": files / "plain.keras", "missing": tmp_path / "missing"}[kind]
     with pytest.raises(MisuseError) as raised:
         check_savedmodel(path)
-    assert str(raised.value) == f"{path} is not a SavedModel. `keras-bot export` writes SavedModels."
+    assert str(raised.value) == f"{path} is not a SavedModel, as `keras-bot export` writes it without --format."
 
 
 def test_a_savedmodel_of_another_program(tmp_path):

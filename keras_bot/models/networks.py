@@ -193,7 +193,9 @@ def _dtype_policy(dtype):
 
 def _check_fits(facts, input_shape, zero_gamma):
     if zero_gamma and not facts.has_residual_blocks:
-        raise MisuseError(f"zero_gamma needs residual blocks, but {facts.name} has none. Use zero_gamma=False.")
+        raise MisuseError(
+            f"zero_gamma needs residual blocks, but {facts.name} has none. Use --nozero_gamma or zero_gamma=False."
+        )
     smallest = facts.smallest_image_size
     if any(size is not None and size < smallest for size in tuple(input_shape)[:2]) and smallest > 1:
         raise MisuseError(

@@ -34,5 +34,5 @@ def _check_epochs(recipe):
     if recipe.mixup_off_epochs > epochs or (recipe.mixup_alpha and recipe.mixup_off_epochs == epochs):
         raise MisuseError(
             f"mixup_off_epochs must be less than epochs={epochs}, received {recipe.mixup_off_epochs}: mixup would "
-            "never be on. Lower it, or drop mixup_alpha and mixup_off_epochs."
+            "never be on. Lower it, or set mixup_alpha and mixup_off_epochs to 0."
         )

@@ -37,10 +37,11 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
     layers = [layer for layer in model.layers if layer.weights]
     if tuple(source_classes) != tuple(class_names) or not class_names:
         layers = [layer for layer in layers if part_of(layer) != HEAD]
-        if source_classes and class_names:
+        if class_names:
             counts = len(source_classes), len(class_names)
             difference = "with other names" if counts[0] == counts[1] else f"{counts[0]}, here {counts[1]}"
             reason = f"{path} was trained on other classes ({difference})"
+            reason = reason if source_classes else f"{path} does not name its classes"
             print(f"keras-bot: the head is initialised randomly, since {reason}.", file=sys.stderr, flush=True)
     _check_same_network(model, source, path)
     for layer in layers:
@@ -91,7 +92,8 @@ def with_source_settings(recipe: Recipe, explicit: set[str]) -> Recipe:
     names = ("width", "image_size", "transform", "eval_crop") if recipe.task == "classification" else ("width",)
     settings = {**{name: stored.get(name) for name in names}, "model": stored.get("model", source.name)}
     if settings["model"] not in models.names():
-        raise unknown(f"network in --init_from={recipe.init_from}:", settings["model"], models.names())
+        found = unknown(f"network in --init_from={recipe.init_from}:", settings["model"], models.names())
+        raise MisuseError(f"{found} Convert another library's file first: keras-bot import-weights.")
     changes = {name: value for name, value in settings.items() if value and name not in explicit}
     for name in ("width", "eval_crop", "image_size"):
         if name in changes:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_bot import data, tricks
-from keras_bot.errors import RunError, first_line
+from keras_bot.errors import RunError, first_few, first_line
 from keras_bot.recipe import Recipe
 from keras_bot.training.callbacks import EpochLine, RunRecorder
 from keras_bot.training.checkpoints.checkpoint import Checkpoints
@@ -195,6 +195,10 @@ class TrainingRun(contextlib.AbstractContextManager):
         path = pathlib.Path(recipe.dataset)
         title = f"{recipe.model} on {path.name if path.exists() else recipe.dataset}"
         draw_curves(self.recorder.history, directory.curves, metric=self._task.metrics[0], title=title)
+        if names := self.corrupt.names:
+            print(
+                f"keras-bot: skipped images that can't be decoded ({len(names)}): {first_few(names)}.", file=sys.stderr
+            )
         return {**self.recorder.result(), "run_dir": str(directory.path)}
 
 

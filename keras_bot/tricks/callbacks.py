@@ -38,9 +38,11 @@ class MixUpOff(keras.callbacks.Callback):
             raise ValueError(f"last_epochs must be at least 1, received {last_epochs!r}.")
         self.layer = layer
         self.last_epochs = last_epochs
+        self._enabled = 1.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Raises ValueError if `last_epochs` exceeds `epochs`."""
+        """Raises ValueError if `last_epochs` exceeds `epochs`; remembers whether the layer is enabled."""
+        self._enabled = keras.ops.convert_to_numpy(self.layer.enabled)
         epochs = self.params["epochs"]
         if self.last_epochs > epochs:
             raise ValueError(f"MixUpOff(last_epochs={self.last_epochs}) exceeds the epochs={epochs} of `fit`.")
@@ -48,6 +50,10 @@ class MixUpOff(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Enables or disables the layer; also correct if `fit` has an `initial_epoch`."""
         self.layer.enabled.assign(float(is_mixed_epoch(epoch, self.params["epochs"], self.last_epochs)))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Restores the layer's state before `fit`, for another `fit` without this callback."""
+        self.layer.enabled.assign(self._enabled)
 
 
 class LearningRateLog(keras.callbacks.Callback):

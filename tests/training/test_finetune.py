@@ -61,6 +61,13 @@ def test_the_head_is_copied_only_for_the_same_classes(paths, trained, classes, k
     assert ("the head is initialised randomly" in capsys.readouterr().err) != kept
 
 
+def test_a_head_of_unknown_classes_is_not_copied(trained, tmp_path, capsys):
+    trained.save(tmp_path / "net.keras")
+    model = models.create_model("resnet10_d", num_classes=len(CLASSES), width=0.1)
+    load_weights_from(model, tmp_path / "net.keras", CLASSES)
+    assert f"randomly, since {tmp_path}/net.keras does not name its classes" in capsys.readouterr().err
+
+
 def test_another_network_is_rejected_and_nothing_changes(paths):
     for name, width, message in (
         ("resnet18_d", 0.1, r"run contains a resnet10_d, but --model is resnet18_d\. Use --model=resnet10_d"),

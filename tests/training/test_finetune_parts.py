@@ -63,10 +63,10 @@ BACKBONE = {"stem_dense", "stem_norm", "stage1_dense", "stage4_dense"}
     [
         ({"class_names": NAMES}, NAMES, {*BACKBONE, "C5", "predictions"}, ""),
         ({"dataset": {"class_names": NAMES}}, tuple(NAMES), {*BACKBONE, "C5", "predictions"}, ""),
-        ({"class_names": NAMES}, ["a", "c", "b"], BACKBONE, "(with other names)"),
-        ({"class_names": NAMES[:2]}, NAMES, BACKBONE, "(2, here 3)"),
+        ({"class_names": NAMES}, ["a", "c", "b"], BACKBONE, "was trained on other classes (with other names)"),
+        ({"class_names": NAMES[:2]}, NAMES, BACKBONE, "was trained on other classes (2, here 3)"),
         ({"class_names": NAMES}, (), BACKBONE, ""),
-        ({}, NAMES, BACKBONE, ""),
+        ({}, NAMES, BACKBONE, "does not name its classes"),
         ({}, (), BACKBONE, ""),
     ],
 )
@@ -77,9 +77,7 @@ def test_the_head_is_copied_for_the_same_classes_only(description, class_names, 
     before = weights(target)
     load_weights_from(target, "other.keras", class_names)
     assert copied(target, source, before) == layers
-    expected = (
-        f"keras-bot: the head is initialised randomly, since other.keras was trained on other classes {message}.\n"
-    )
+    expected = f"keras-bot: the head is initialised randomly, since other.keras {message}.\n"
     assert capsys.readouterr().err == (expected if message else "")
 
 

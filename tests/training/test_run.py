@@ -354,6 +354,18 @@ def test_finishing_saves_the_network_and_returns_the_result(tmp_path, trainee, d
     assert drawn == [(ROWS, tmp_path / "curves.png", title)]
 
 
+@pytest.mark.parametrize(
+    ("names", "notice"),
+    [([], ""), (["a.jpg", "b.jpg"], "keras-bot: skipped images that can't be decoded (2): a.jpg, b.jpg.\n")],
+)
+def test_skipped_images_are_reported_at_the_end(tmp_path, trainee, drawn, capsys, names, notice):
+    with begun(tmp_path, trainee) as (run, _):
+        for name in names:
+            run.corrupt.report(name)
+        finish(run, trainee)
+    assert capsys.readouterr().err == notice
+
+
 def test_the_title_of_a_folder_is_its_name(tmp_path, trainee, drawn):
     (tmp_path / "photos").mkdir()
     recipe = Recipe(dataset=str(tmp_path / "photos"), model="mobilenet", strategy="one_device", batch_size=8)

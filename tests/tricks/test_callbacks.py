@@ -80,6 +80,7 @@ def test_fit_that_starts_late_is_right_from_its_first_epoch():
     assert history["soft"] == [0]
     history = model.fit(dataset, epochs=3, verbose=0, callbacks=[MixUpOff(mixer, 1)]).history
     assert history["soft"] == [1, 1, 0]
+    assert model.fit(dataset, verbose=0).history["soft"] == [1]  # without the callback, mixup is on again
 
 
 def test_more_epochs_without_mixup_than_there_are_are_refused():
