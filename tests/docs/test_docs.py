@@ -110,3 +110,9 @@ LIMITS = {"README.md": 9_000, "BUILD_NOTES.md": 10_000} | {
 @pytest.mark.parametrize("page", sorted(LIMITS))
 def test_a_page_is_short(page):
     assert len((ROOT / page).read_bytes()) <= LIMITS[page]
+
+
+def test_the_readme_has_a_command_for_each_tier():
+    """`.ci/run` runs the first two."""
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if "bin/pytest" in line]
+    assert [line.partition("-n 2 --dist loadfile")[2] for line in lines] == ["", " -m thorough", " -m soak"]
