@@ -46,8 +46,8 @@ class CallbackRow(Row):
     one_run: str = ""
 
 
-def mixup_is_off(callback, folder, printed):
-    assert float(callback.layer.enabled) == 0  # until the next training begins
+def mixup_is_on_again(callback, folder, printed):
+    assert float(callback.layer.enabled) == 1  # for a training without the callback
 
 
 def recorder(folder, run=None):
@@ -103,7 +103,7 @@ ROWS = [
         make=MixUpOff,
         arguments=lambda folder: {"layer": MixUp(), "last_epochs": 1},
         logs={},
-        check=mixup_is_off,
+        check=mixup_is_on_again,
         refused=(
             *(refuse(last_epochs=wrong) for wrong in (0, -1)),
             refuse(

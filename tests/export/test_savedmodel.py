@@ -105,7 +105,7 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, model, monkey
 
 
 def test_a_directory_that_is_no_savedmodel_is_refused(tmp_path):
-    with pytest.raises(MisuseError, match=r"is not a SavedModel\. `keras-bot export`"):
+    with pytest.raises(MisuseError, match=r"is not a SavedModel, as `keras-bot export`"):
         load_savedmodel(tmp_path)
 
 
