@@ -85,7 +85,7 @@ print("\\nlines", names["model"].history.history["val_accuracy"][-1])
 @pytest.fixture(scope="module")
 def printed(exported):
     """By its first word each line of one process that runs the three programs, and under "error" what they complain."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/transfer.md").read_text(), re.DOTALL)
     lines = LINES.format(root=str(ROOT), lines=next(block for block in blocks if "TFSM" in block))
     done = run_python(TENSORFLOW + KERAS + lines, check=False, cwd=exported.parent)
     words = [line.split() for line in done.stdout.splitlines() if line.strip()]
@@ -105,6 +105,6 @@ def test_five_steps_of_keras_change_every_weight_and_move_batch_norm(printed):
 
 
 @pytest.mark.thorough
-def test_the_readmes_lines_fine_tune_the_example(printed):
+def test_the_guides_lines_fine_tune_the_example(printed):
     assert "lines" in printed, printed["error"]
     assert float(printed["lines"][0]) > 0.9
