@@ -77,8 +77,8 @@ SHORTENED["docs/your_images.md"] = {
     "ResNet50().save": "ResNet50(weights=None).save",
     "--run_dir=runs/finetuned": "--epochs=1 --warmup_epochs=0 --image_size=32 --batch_size=360 "
     "--run_dir=runs/finetuned",
-    "--run_dir=runs/photos\n": "--epochs=1 --warmup_epochs=0 --mixup_off_epochs=1 --image_size=32 --width=0.25 "
-    "--run_dir=runs/photos\n",
+    "--run_dir=runs/photos\n": "--epochs=1 --warmup_epochs=0 --mixup_alpha=0 --mixup_off_epochs=0 --image_size=32 "
+    "--width=0.25 --run_dir=runs/photos\n",
 }
 
 PREPARED["docs/data.md"] = write_photos
