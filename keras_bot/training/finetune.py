@@ -40,9 +40,8 @@ def load_weights_from(model: keras.Model, path: str | os.PathLike, class_names: 
         if class_names:
             counts = len(source_classes), len(class_names)
             difference = "with other names" if counts[0] == counts[1] else f"{counts[0]}, here {counts[1]}"
-            reason = f"{path} was trained on other classes ({difference})"
-            reason = reason if source_classes else f"{path} does not name its classes"
-            print(f"keras-bot: the head is initialised randomly, since {reason}.", file=sys.stderr, flush=True)
+            reason = f"was trained on other classes ({difference})" if source_classes else "does not name its classes"
+            print(f"keras-bot: the head is initialised randomly, since {path} {reason}.", file=sys.stderr, flush=True)
     _check_same_network(model, source, path)
     for layer in layers:
         needed, found = (_weight_shapes(each) for each in (layer, source_layers.get(layer.name)))
